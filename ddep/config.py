@@ -1,0 +1,226 @@
+"""Every config key that this project adds to detectron2's, and how a config is read.
+
+The keys outside ``MODEL.DDEP`` are Mask2Former's, with its defaults, so that its YAML files load
+unchanged.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.projects.deeplab import add_deeplab_config
+
+from ddep.errors import UserError
+
+
+def add_ddep_config(cfg: CfgNode) -> None:
+    """Add the project's keys and their defaults to ``cfg``, in place.
+
+    DeepLab's keys come along (SOLVER.POLY_LR_POWER, INPUT.CROP.SINGLE_CATEGORY_MAX_AREA, ...),
+    because Mask2Former's YAML files use them.
+    """
+    add_deeplab_config(cfg)
+    _add_input_config(cfg)
+    _add_solver_config(cfg)
+    _add_mask_former_config(cfg)
+    _add_swin_config(cfg)
+    _add_denoising_config(cfg)
+
+
+def _add_input_config(cfg: CfgNode) -> None:
+    # Which mapper turns a data set's dicts into model input: ddep_denoising, mask_former_semantic,
+    # mask_former_panoptic, mask_former_instance, coco_panoptic_lsj or coco_instance_lsj. The last
+    # two resize by a random factor and crop to a fixed square (large-scale jitter).
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+    # Random brightness, contrast, saturation and hue, as SSD does.
+    cfg.INPUT.COLOR_AUG_SSD = False
+    # A crop is drawn again while one class covers more than this part of it (1.0: never).
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # Training images are padded to a square of this many pixels in the mapper; -1 does not pad.
+    cfg.INPUT.SIZE_DIVISIBILITY = -1
+    # Large-scale jitter: side of the square in pixels, and the range of the resize factor.
+    cfg.INPUT.IMAGE_SIZE = 1024
+    cfg.INPUT.MIN_SCALE = 0.1
+    cfg.INPUT.MAX_SCALE = 2.0
+    # Training skips images that cannot be read and names them in the log; more than this many in
+    # one run stop it.
+    cfg.INPUT.MAX_UNREADABLE = 100
+
+
+def _add_solver_config(cfg: CfgNode) -> None:
+    # ADAMW or SGD.
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # The backbone's learning rate is BASE_LR times this.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # Weight decay of embeddings (queries, levels).
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+
+
+def _add_mask_former_config(cfg: CfgNode) -> None:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    # Channels of mask_features and of the mask embeddings.
+    head.MASK_DIM = 256
+    # Layers of the pixel decoder's transformer encoder.
+    head.TRANSFORMER_ENC_LAYERS = 0
+    # Registered name of the pixel decoder. Mask2Former's default names MaskFormer's FPN.
+    head.PIXEL_DECODER_NAME = "BasePixelDecoder"
+    # Backbone features that enter the deformable encoder; finer ones join through the FPN.
+    head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
+    # Accepted for compatibility: Mask2Former defines these two, and always uses 4 and NHEADS.
+    head.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
+    head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+
+    mask_former = cfg.MODEL.MASK_FORMER = CfgNode()
+    # Losses on every layer's predictions, not on the last one's alone.
+    mask_former.DEEP_SUPERVISION = True
+    # Weight of the no-object class in the classification loss.
+    mask_former.NO_OBJECT_WEIGHT = 0.1
+    # Weights of the losses, and of the same costs in the matching.
+    mask_former.CLASS_WEIGHT = 1.0
+    mask_former.DICE_WEIGHT = 1.0
+    mask_former.MASK_WEIGHT = 20.0
+    # Transformer. DROPOUT is the pixel decoder's; the masked decoder has none.
+    mask_former.NHEADS = 8
+    mask_former.DROPOUT = 0.1
+    mask_former.DIM_FEEDFORWARD = 2048
+    # Accepted for compatibility: encoder layers of MaskFormer's own transformer decoder.
+    mask_former.ENC_LAYERS = 0
+    # Number of predictions that are supervised: one of the queries themselves, then one a layer.
+    mask_former.DEC_LAYERS = 6
+    mask_former.PRE_NORM = False
+    mask_former.HIDDEN_DIM = 256
+    mask_former.NUM_OBJECT_QUERIES = 100
+    # What the transformer decoder attends to: multi_scale_pixel_decoder (Mask2Former).
+    mask_former.TRANSFORMER_IN_FEATURE = "res5"
+    # A 1x1 projection in front of the transformer decoder even if the channels agree.
+    mask_former.ENFORCE_INPUT_PROJ = False
+    # Registered name of the transformer decoder.
+    mask_former.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
+    # Images are padded to a multiple of this; negative takes the backbone's own.
+    mask_former.SIZE_DIVISIBILITY = 32
+    # Points per mask at which mask losses and costs are computed; three times as many candidates
+    # are drawn (OVERSAMPLE_RATIO), of which the most uncertain make up IMPORTANCE_SAMPLE_RATIO of
+    # the points (PointRend, arXiv 1912.08193, section 3.1).
+    mask_former.TRAIN_NUM_POINTS = 112 * 112
+    mask_former.OVERSAMPLE_RATIO = 3.0
+    mask_former.IMPORTANCE_SAMPLE_RATIO = 0.75
+
+    mask_former.TEST = CfgNode()
+    # Which results inference computes.
+    mask_former.TEST.SEMANTIC_ON = True
+    mask_former.TEST.INSTANCE_ON = False
+    mask_former.TEST.PANOPTIC_ON = False
+    # Panoptic: a query counts above this score ...
+    mask_former.TEST.OBJECT_MASK_THRESHOLD = 0.0
+    # ... and if at least this part of its mask is not covered by others.
+    mask_former.TEST.OVERLAP_THRESHOLD = 0.0
+    # Semantic: resize mask logits to the image before classes are combined (more memory).
+    mask_former.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
+
+
+def _add_swin_config(cfg: CfgNode) -> None:
+    swin = cfg.MODEL.SWIN = CfgNode()
+    # Swin (arXiv 2103.14030), the values of Swin-T.
+    # Image size that absolute position embeddings are made for.
+    swin.PRETRAIN_IMG_SIZE = 224
+    swin.PATCH_SIZE = 4
+    swin.EMBED_DIM = 96
+    swin.DEPTHS = [2, 2, 6, 2]
+    swin.NUM_HEADS = [3, 6, 12, 24]
+    swin.WINDOW_SIZE = 7
+    swin.MLP_RATIO = 4.0
+    swin.QKV_BIAS = True
+    # Factor on the queries; None is head_dim ** -0.5.
+    swin.QK_SCALE = None
+    swin.DROP_RATE = 0.0
+    swin.ATTN_DROP_RATE = 0.0
+    # Stochastic depth rate of the last block; grows linearly from 0 at the first.
+    swin.DROP_PATH_RATE = 0.3
+    # Absolute position embeddings.
+    swin.APE = False
+    # LayerNorm behind the patch embedding.
+    swin.PATCH_NORM = True
+    swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Recompute activations in the backward pass to save memory.
+    swin.USE_CHECKPOINT = False
+
+
+def _add_denoising_config(cfg: CfgNode) -> None:
+    ddep = cfg.MODEL.DDEP = CfgNode()
+    # True is DDeP: the pretrained backbone is fixed, only the decoder learns. False is DeP: both.
+    ddep.FREEZE_BACKBONE = True
+    # scaled: (x + sigma * eps) / sqrt(1 + sigma^2); additive: x + sigma * eps.
+    ddep.NOISE = "scaled"
+    # Standard deviation of the noise in units of the normalised image: [sigma], or [low, high] to
+    # draw each image's uniformly.
+    ddep.SIGMA = [0.48]
+    # What is predicted: noise or image.
+    ddep.TARGET = "noise"
+    # l2, l1 or huber, averaged over the pixels that are not padding.
+    ddep.LOSS = "l2"
+    # Also predict small clean images from the pixel decoder's strides 8, 16 and 32, which gives the
+    # deformable encoder something to learn.
+    ddep.MULTI_SCALE = False
+    # What fine-tuning takes over from MODEL.WEIGHTS when it starts: any of backbone, encoder (the
+    # pixel decoder's input projections and deformable encoder), fpn, mask_features.
+    ddep.TRANSFER = ["backbone", "encoder", "fpn", "mask_features"]
+
+    # MODEL.BACKBONE.NAME TimmBackbone: any encoder that timm knows.
+    ddep.TIMM = CfgNode()
+    ddep.TIMM.NAME = "convnext_tiny"
+    # Stochastic depth rate.
+    ddep.TIMM.DROP_PATH_RATE = 0.0
+
+
+def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
+    """Read a YAML config with its bases, then KEY VALUE overrides.
+
+    Args:
+        config_file: path of the YAML file.
+        overrides: KEY, VALUE, KEY, VALUE, ...
+
+    Returns:
+        The config, not frozen.
+
+    Raises:
+        UserError: a missing or malformed file, an unknown key, a value of another type.
+    """
+    cfg = get_cfg()
+    add_ddep_config(cfg)
+    if not os.path.isfile(config_file):
+        raise UserError(f"config file {config_file} does not exist; see configs/ for those there are")
+    try:
+        cfg.merge_from_file(config_file)
+    except (KeyError, ValueError, AssertionError, yaml.YAMLError, OSError) as error:
+        raise UserError(f"{config_file}: {_explain(error, cfg)}") from error
+    if len(overrides) % 2:
+        raise UserError(
+            f"overrides come as KEY VALUE pairs; found {len(overrides)} words: {' '.join(overrides)}"
+        )
+    try:
+        cfg.merge_from_list(list(overrides))
+    except (KeyError, ValueError, AssertionError) as error:
+        raise UserError(f"command line: {_explain(error, cfg)}") from error
+    return cfg
+
+
+def _explain(error: Exception, cfg: CfgNode) -> str:
+    text = " ".join(str(error).strip("'\"").split())
+    unknown = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
+    if not unknown:
+        return text
+    found = unknown[1]
+    near = difflib.get_close_matches(found, _keys(cfg), n=1)
+    return f"unknown config key {found}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _keys(cfg: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in cfg.items():
+        keys += _keys(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [prefix + key]
+    return keys

@@ -1,0 +1,72 @@
+"""The arithmetic of denoising: an image ``x``, Gaussian noise ``eps`` and its size ``sigma``.
+
+Decoder Denoising Pretraining (Brempong et al., 2022, arXiv 2205.11423), section 3. ``x`` is
+normalised before noise is added, so ``sigma`` is in units of the normalised image. All functions
+are pointwise: any shape and floating dtype, NumPy or torch; ``sigma`` is a number, or a tensor that
+broadcasts against ``x``.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+
+from ddep.errors import UserError
+
+FORMULATIONS = ("scaled", "additive")
+Array = TypeVar("Array")
+
+
+def check_formulation(formulation: str) -> str:
+    """Return ``formulation`` unchanged, or raise :class:`UserError` if it is not known."""
+    if formulation not in FORMULATIONS:
+        raise UserError(
+            f"MODEL.DDEP.NOISE is {formulation!r}; expected one of {', '.join(FORMULATIONS)}"
+        )
+    return formulation
+
+
+def noise_scale(sigma, formulation: str):
+    """The factor in front of the noisy image: ``1 / sqrt(1 + sigma^2)`` or 1.
+
+    ``scaled`` keeps the variance of a unit-variance image: it is ``sqrt(gamma)`` with
+    ``gamma = 1 / (1 + sigma^2)`` (section 3.2 of the paper).
+    """
+    return (1 + sigma**2) ** -0.5 if check_formulation(formulation) == "scaled" else 1.0
+
+
+def add_noise(image: Array, noise: Array, sigma, formulation: str) -> Array:
+    """``(x + sigma * eps) * noise_scale``: the noisy image."""
+    return (image + sigma * noise) * noise_scale(sigma, formulation)
+
+
+def recover_image(noisy: Array, noise: Array, sigma, formulation: str) -> Array:
+    """Solve :func:`add_noise` for the clean image."""
+    return noisy / noise_scale(sigma, formulation) - sigma * noise
+
+
+def recover_noise(noisy: Array, image: Array, sigma, formulation: str) -> Array:
+    """Solve :func:`add_noise` for the noise. ``sigma`` must not be zero."""
+    return (noisy / noise_scale(sigma, formulation) - image) / sigma
+
+
+def draw_sigma(sigma_range: list[float], generator: torch.Generator | None = None) -> float:
+    """Draw one image's ``sigma``: the number itself, or uniform between two numbers.
+
+    Args:
+        sigma_range: ``[sigma]`` or ``[low, high]``, positive (``MODEL.DDEP.SIGMA``).
+        generator: source of randomness; torch's global one by default.
+
+    Raises:
+        UserError: not one or two positive numbers in ascending order.
+    """
+    values = [float(s) for s in sigma_range]
+    if len(values) not in (1, 2) or values[0] <= 0 or sorted(values) != values:
+        raise UserError(
+            f"MODEL.DDEP.SIGMA is {sigma_range}; expected [sigma] or [low, high], all above 0"
+        )
+    if len(values) == 1:
+        return values[0]
+    low, high = values
+    return low + (high - low) * torch.rand((), generator=generator).item()

@@ -1,0 +1,5 @@
+"""Operators of deformable attention."""
+
+from ddep.ops.ms_deform_attn import ms_deform_attn
+
+__all__ = ["ms_deform_attn"]
