@@ -22,13 +22,19 @@ def ms_deform_attn(
 
     Args:
         value: (N, S, M, D) floating; N images, S = sum of H*W over levels, M heads, D channels.
-        spatial_shapes: (L, 2) int64; (H, W) of each level.
-        level_start_index: (L,) int64; where each level starts along S.
-        sampling_locations: (N, Q, M, L, P, 2), (x, y) as fractions of the level's width and height.
-        attention_weights: (N, Q, M, L, P); sums to 1 over L and P in the paper, not required here.
+        spatial_shapes: (L, 2) int64; (H, W) of each level. On any device; if it stays on the CPU,
+            nothing has to wait for a GPU to know the sizes.
+        level_start_index: (L,) int64; where each level starts along S. On any device, as above.
+        sampling_locations: (N, Q, M, L, P, 2), (x, y) as fractions of the level's width and height;
+            of value's dtype.
+        attention_weights: (N, Q, M, L, P), of value's dtype; sums to 1 over L and P in the paper,
+            not required here.
 
     Returns:
         (N, Q, M * D), of value's dtype.
+
+    Raises:
+        ValueError: S is not the sum of H*W.
     """
     return ms_deform_attn_reference(
         value, spatial_shapes, level_start_index, sampling_locations, attention_weights

@@ -17,21 +17,24 @@ def ms_deform_attn_reference(
 
     Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn`.
     """
-    batch, _, heads, channels = value.shape
-    _, queries, _, _, points, _ = sampling_locations.shape
+    batch, positions, heads, channels = value.shape
+    _, queries, *_ = sampling_locations.shape
+    shapes = spatial_shapes.tolist()
+    if sum(height * width for height, width in shapes) != positions:
+        raise ValueError(f"value has {positions} positions, but spatial_shapes is {shapes}")
     # (N, Q, M, L, P, 2) -> per level (N * M, Q, P, 2), in grid_sample's [-1, 1]
     grids = (2 * sampling_locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
-    sampled = []
-    for grid, (height, width), start in zip(
-        grids, spatial_shapes.tolist(), level_start_index.tolist(), strict=True
+    # (N, Q, M, L, P) -> per level (N * M, 1, Q, P)
+    weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)
+    output = value.new_zeros(batch * heads, channels, queries)
+    for (height, width), start, grid, weight in zip(
+        shapes, level_start_index.tolist(), grids, weights, strict=True
     ):
         level = value[:, start : start + height * width]
         level = level.permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
         # (N * M, D, Q, P)
-        sampled.append(
-            F.grid_sample(level, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        sampled = F.grid_sample(
+            level, grid, mode="bilinear", padding_mode="zeros", align_corners=False
         )
-    # (N, Q, M, L, P) -> (N * M, 1, Q, L * P)
-    weights = attention_weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)
-    output = (torch.cat(sampled, dim=-1) * weights).sum(-1)
+        output = output + (sampled * weight).sum(-1)
     return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()

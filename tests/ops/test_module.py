@@ -1,0 +1,135 @@
+"""The module: how it starts, what it computes, what it leaves out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention as HuggingFaceMSDeformAttn,
+)
+
+from ddep.ops import MSDeformAttn
+
+SHAPES = [(3, 5), (6, 9)]
+STARTS = [0, 15]
+POSITIONS = 69
+
+
+def randomise(module: torch.nn.Module, std: float = 0.3) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+
+
+def random_inputs(queries: int = 7, channels: int = 16) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(2, queries, channels, generator=generator)
+    reference_points = torch.rand(2, queries, len(SHAPES), 2, generator=generator)
+    memory = torch.randn(2, POSITIONS, channels, generator=generator)
+    return query, reference_points, memory
+
+
+def apply(module, query, reference_points, memory, padding_mask=None):
+    return module(
+        query, reference_points, memory, torch.tensor(SHAPES), torch.tensor(STARTS), padding_mask
+    )
+
+
+def test_initial_offsets_are_a_growing_compass():
+    module = MSDeformAttn(d_model=32, n_levels=2, n_heads=8, n_points=3)
+    offsets = module.sampling_offsets.bias.view(8, 2, 3, 2)
+    compass = [(1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1)]
+    for head, (x, y) in enumerate(compass):
+        for point in range(3):
+            expected = torch.tensor([(x, y), (x, y)]) * (point + 1.0)
+            torch.testing.assert_close(offsets[head, :, point], expected, rtol=0, atol=1e-5)
+    assert not module.sampling_offsets.weight.any()
+
+
+def test_initial_attention_is_uniform():
+    module = MSDeformAttn(d_model=16, n_levels=2, n_heads=4, n_points=3)
+    assert not module.attention_weights.weight.any()
+    assert not module.attention_weights.bias.any()
+    for projection in (module.value_proj, module.output_proj):
+        assert not projection.bias.any()
+        bound = (6 / 32) ** 0.5
+        assert 0.8 * bound < projection.weight.abs().max() <= bound
+
+
+def test_matches_hugging_face():
+    theirs = HuggingFaceMSDeformAttn(embed_dim=16, num_heads=4, n_levels=2, n_points=3)
+    randomise(theirs)
+    ours = MSDeformAttn(d_model=16, n_levels=2, n_heads=4, n_points=3)
+    ours.load_state_dict(theirs.state_dict())
+    query, reference_points, memory = random_inputs()
+    expected, _ = theirs(
+        query,
+        encoder_hidden_states=memory,
+        reference_points=reference_points,
+        spatial_shapes_list=SHAPES,
+    )
+    torch.testing.assert_close(
+        apply(ours, query, reference_points, memory), expected, rtol=0, atol=1e-5
+    )
+
+
+def test_offsets_are_in_pixels_of_the_level():
+    """One pixel to the right of the centre of pixel (row 1, column 2) is column 3."""
+    module = MSDeformAttn(d_model=2, n_levels=2, n_heads=1, n_points=1)
+    with torch.no_grad():
+        module.sampling_offsets.bias.copy_(torch.tensor([1.0, 0.0, 1.0, 0.0]))
+        module.attention_weights.bias.copy_(torch.tensor([0.0, -1e4]))
+        for projection in (module.value_proj, module.output_proj):
+            projection.weight.copy_(torch.eye(2))
+    _, _, memory = random_inputs(channels=2)
+    reference_points = torch.tensor([2.5 / 5, 1.5 / 3]).expand(2, 1, 2, 2)
+    output = apply(module, torch.zeros(2, 1, 2), reference_points, memory)
+    torch.testing.assert_close(output[:, 0], memory[:, 1 * 5 + 3], rtol=0, atol=1e-5)
+
+
+def test_padding_has_no_value():
+    module = MSDeformAttn(d_model=16, n_levels=2, n_heads=4, n_points=3)
+    randomise(module)
+    query, reference_points, memory = random_inputs()
+    padding_mask = torch.zeros(2, POSITIONS, dtype=torch.bool)
+    padding_mask[0, 15:40] = True
+    padding_mask[1, ::2] = True
+    masked = apply(module, query, reference_points, memory, padding_mask)
+    elsewhere = torch.where(padding_mask[..., None], torch.randn_like(memory) * 1e3, memory)
+    torch.testing.assert_close(
+        apply(module, query, reference_points, elsewhere, padding_mask), masked, rtol=0, atol=0
+    )
+    # zero is what the projected value is set to, not the input
+    with torch.no_grad():
+        module.value_proj.bias.zero_()
+    zeroed = memory.masked_fill(padding_mask[..., None], 0)
+    torch.testing.assert_close(
+        apply(module, query, reference_points, memory, padding_mask),
+        apply(module, query, reference_points, zeroed),
+        rtol=0,
+        atol=1e-6,
+    )
+    assert not torch.allclose(masked, apply(module, query, reference_points, memory))
+
+
+@pytest.mark.parametrize(("batch", "queries"), [(2, 0), (0, 7)])
+def test_nothing_to_attend(batch, queries):
+    module = MSDeformAttn(d_model=16, n_levels=2, n_heads=4, n_points=3)
+    query, reference_points, memory = random_inputs()
+    output = apply(
+        module, query[:batch, :queries], reference_points[:batch, :queries], memory[:batch]
+    )
+    assert output.shape == (batch, queries, 16)
+
+
+def test_never_reads_a_device_tensor_back():
+    """A tensor on the meta device has no data to read, so reading it back would raise."""
+    module = MSDeformAttn(d_model=16, n_levels=2, n_heads=4, n_points=3).to("meta")
+    output = apply(module, *(t.to("meta") for t in random_inputs()))
+    assert output.shape == (2, 7, 16)
+
+
+def test_heads_must_divide_channels():
+    with pytest.raises(ValueError, match="30 is not a multiple of n_heads 4"):
+        MSDeformAttn(d_model=30, n_levels=1, n_heads=4, n_points=1)
