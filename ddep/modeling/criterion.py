@@ -1,0 +1,225 @@
+"""The training losses of mask classification with deep supervision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from detectron2.projects.point_rend.point_features import (
+    get_uncertain_point_coords_with_randomness,
+    point_sample,
+)
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddep.modeling.matcher import HungarianMatcher
+from ddep.modeling.point_sampling import sample_masks
+
+
+class MatchedPairs(NamedTuple):
+    """Matched predictions and targets of L layers, N pairs each; every field is (L, N) int64."""
+
+    images: Tensor  # index into the batch
+    queries: Tensor  # index into the image's queries
+    targets: Tensor  # index into the targets of all images, one image behind the other
+
+
+class SetCriterion(nn.Module):
+    """Classification, mask and dice losses of matched predictions (arXiv 2112.01527, section 4.1).
+
+    The loss of the classes is a cross entropy in which the no-object class, the target of unmatched
+    queries, weighs less. Mask losses are computed at points, most of them where the prediction is
+    uncertain (section 3.3; PointRend, arXiv 1912.08193, section 3.1).
+
+    Every layer has equally many pairs, so all layers' masks are handled together.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        matcher: HungarianMatcher,
+        class_weight: float,
+        mask_weight: float,
+        dice_weight: float,
+        no_object_weight: float,
+        num_aux_outputs: int,
+        num_points: int,
+        oversample_ratio: float,
+        importance_sample_ratio: float,
+    ) -> None:
+        """
+        Args:
+            num_classes: K, without the no-object class.
+            matcher: assigns queries to targets.
+            class_weight, mask_weight, dice_weight: what a trainer multiplies the losses by.
+            no_object_weight: weight of the no-object class in the cross entropy.
+            num_aux_outputs: earlier layers that are supervised too; 0 supervises the last alone.
+            num_points: points per mask.
+            oversample_ratio: this many times ``num_points`` candidates are drawn uniformly.
+            importance_sample_ratio: the part of the points that are the most uncertain candidates;
+                the rest is drawn uniformly.
+        """
+        super().__init__()
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.num_aux_outputs = num_aux_outputs
+        self.num_points = num_points
+        self.oversample_ratio = oversample_ratio
+        self.importance_sample_ratio = importance_sample_ratio
+        weights = {"loss_ce": class_weight, "loss_mask": mask_weight, "loss_dice": dice_weight}
+        # The weight of every loss that forward returns, by its name.
+        self.weight_dict = {
+            name + suffix: weight
+            for suffix in _suffixes(num_aux_outputs)
+            for name, weight in weights.items()
+        }
+        empty_weight = torch.ones(num_classes + 1)
+        empty_weight[-1] = no_object_weight
+        self.register_buffer("empty_weight", empty_weight)
+
+    def forward(
+        self, outputs: dict[str, Any], targets: Sequence[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Compute the losses, not weighted.
+
+        Args:
+            outputs: ``pred_logits`` (B, Q, K+1) and ``pred_masks`` (B, Q, h, w), logits of the last
+                layer, and ``aux_outputs``, a list of such dicts of the layers before it.
+            targets: one dict per image: ``labels`` (T,) int64 in [0, K) and ``masks`` (T, H, W)
+                bool or uint8, padded to the batch's size.
+
+        Returns:
+            Scalars ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the last layer, and the same
+            names with the suffix ``_0``, ``_1``, ... of those before it. All predictions are in
+            their graph even if there are no targets, as DistributedDataParallel needs.
+
+        Raises:
+            FloatingPointError: a matching cost is NaN or infinite.
+        """
+        layers = [*outputs["aux_outputs"], outputs] if self.num_aux_outputs else [outputs]
+        pairs = self._match(layers, targets)
+        with torch.autocast(pairs.images.device.type, enabled=False):
+            loss_ce = self._classification_losses(layers, targets, pairs)
+            loss_mask, loss_dice = self._mask_losses(layers, targets, pairs)
+        losses = {"loss_ce": loss_ce, "loss_mask": loss_mask, "loss_dice": loss_dice}
+        return {
+            name + suffix: losses_of_layers[layer]
+            for layer, suffix in enumerate(_suffixes(len(layers) - 1))
+            for name, losses_of_layers in losses.items()
+        }
+
+    def draw_points(self, mask_logits: Tensor) -> Tensor:
+        """Draw points for predicted masks (N, 1, h, w), more of them where a logit is near 0.
+
+        Returns:
+            (N, num_points, 2), x and y in [0, 1].
+        """
+        return get_uncertain_point_coords_with_randomness(
+            mask_logits,
+            lambda logits: -logits.abs(),
+            self.num_points,
+            self.oversample_ratio,
+            self.importance_sample_ratio,
+        )
+
+    def _match(
+        self, layers: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]
+    ) -> MatchedPairs:
+        rows = []
+        for matches in self.matcher(layers, targets):
+            first_target = 0
+            images, queries, matched_targets = [], [], []
+            for image, (query_index, target_index) in enumerate(matches):
+                images.append(torch.full_like(query_index, image))
+                queries.append(query_index)
+                matched_targets.append(target_index + first_target)
+                first_target += len(targets[image]["labels"])
+            rows.append(
+                torch.stack([torch.cat(images), torch.cat(queries), torch.cat(matched_targets)])
+            )
+        pairs = torch.stack(rows, dim=1)  # (3, L, N)
+        device = layers[0]["pred_masks"].device
+        return MatchedPairs(*pairs.to(device, non_blocking=True))
+
+    def _classification_losses(
+        self,
+        layers: Sequence[dict[str, Tensor]],
+        targets: Sequence[dict[str, Tensor]],
+        pairs: MatchedPairs,
+    ) -> Tensor:
+        """(L,): cross entropy over all queries, a mean weighted by class."""
+        logits = torch.stack([outputs["pred_logits"] for outputs in layers]).float()
+        labels = torch.cat([target["labels"] for target in targets])
+        layer_index = torch.arange(len(layers), device=logits.device)[:, None]
+        classes = torch.full(
+            logits.shape[:-1], self.num_classes, dtype=torch.int64, device=logits.device
+        )
+        classes[layer_index, pairs.images, pairs.queries] = labels[pairs.targets]
+        losses = F.cross_entropy(
+            logits.flatten(0, -2), classes.flatten(), self.empty_weight, reduction="none"
+        )
+        weights = self.empty_weight[classes]
+        return losses.view(len(layers), -1).sum(1) / weights.flatten(1).sum(1)
+
+    def _mask_losses(
+        self,
+        layers: Sequence[dict[str, Tensor]],
+        targets: Sequence[dict[str, Tensor]],
+        pairs: MatchedPairs,
+    ) -> tuple[Tensor, Tensor]:
+        """Two of (L,): binary cross entropy and dice loss, summed over pairs, by targets."""
+        mask_logits = torch.cat(  # (L * N, 1, h, w)
+            [
+                outputs["pred_masks"][images, queries]
+                for outputs, images, queries in zip(
+                    layers, pairs.images, pairs.queries, strict=True
+                )
+            ]
+        )[:, None].float()
+        with torch.no_grad():
+            points = self.draw_points(mask_logits)
+            masks = torch.cat([target["masks"] for target in targets])
+            labels = sample_masks(masks, pairs.targets.flatten(), points)
+        # Points are relative to the size, so predictions need not be brought to the masks' size.
+        logits = point_sample(mask_logits, points, align_corners=False).squeeze(1)
+        num_masks = self._num_masks(targets, logits.device)
+        loss_mask = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1)
+        loss_dice = dice_loss(logits, labels)
+        return (
+            loss_mask.view(len(layers), -1).sum(1) / num_masks,
+            loss_dice.view(len(layers), -1).sum(1) / num_masks,
+        )
+
+    @staticmethod
+    def _num_masks(targets: Sequence[dict[str, Tensor]], device: torch.device) -> Tensor:
+        """Number of targets, averaged over processes, at least 1; a scalar on the device."""
+        count = sum(len(target["labels"]) for target in targets)
+        num_masks = torch.full((), float(count), device=device)
+        if comm.get_world_size() > 1:
+            dist.all_reduce(num_masks)
+        return (num_masks / comm.get_world_size()).clamp(min=1)
+
+
+def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Dice loss of each prediction with its target, over points.
+
+    ``1 - (2 sum(p m) + 1) / (sum(p) + sum(m) + 1)``; the ones keep it defined for empty masks.
+
+    Args:
+        logits: (N, P) float.
+        masks: (N, P) float in [0, 1].
+
+    Returns:
+        (N,).
+    """
+    probabilities = logits.sigmoid()
+    intersection = (probabilities * masks).sum(-1)
+    return 1 - (2 * intersection + 1) / (probabilities.sum(-1) + masks.sum(-1) + 1)
+
+
+def _suffixes(num_aux_outputs: int) -> list[str]:
+    return [f"_{layer}" for layer in range(num_aux_outputs)] + [""]

@@ -1,0 +1,195 @@
+"""The matching against formulas, exhaustive search and Hugging Face's matcher."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.models.mask2former import modeling_mask2former as hugging_face
+
+from ddep.modeling.matcher import (
+    HungarianMatcher,
+    pairwise_dice_loss,
+    pairwise_sigmoid_cross_entropy,
+)
+
+CLASSES = 5
+WEIGHTS = {"cost_class": 2.0, "cost_mask": 5.0, "cost_dice": 3.0}
+
+
+def random_layers(num_layers: int, batch: int, queries: int, seed: int) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        {
+            "pred_logits": 2 * torch.randn(batch, queries, CLASSES + 1, generator=generator),
+            "pred_masks": 3 * torch.randn(batch, queries, 6, 9, generator=generator),
+        }
+        for _ in range(num_layers)
+    ]
+
+
+def random_targets(counts: list[int], seed: int) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        {
+            "labels": torch.randint(CLASSES, (count,), generator=generator),
+            "masks": torch.rand(count, 24, 36, generator=generator) > 0.6,
+        }
+        for count in counts
+    ]
+
+
+def matcher_with_points(points: Tensor, monkeypatch: pytest.MonkeyPatch) -> HungarianMatcher:
+    matcher = HungarianMatcher(**WEIGHTS, num_points=points.shape[1])
+    monkeypatch.setattr(matcher, "draw_points", lambda num_images, device: points[:num_images])
+    return matcher
+
+
+def costs_in_float64(
+    outputs: dict[str, Tensor], target: dict[str, Tensor], image: int, points: Tensor
+) -> np.ndarray:
+    """Costs of one layer and image, pair by pair, from the definitions."""
+    grid = (2 * points.double() - 1)[None, :, None]
+
+    def sample(masks: Tensor) -> np.ndarray:
+        values = F.grid_sample(masks.double()[None], grid, align_corners=False)
+        return values[0, :, :, 0].numpy()
+
+    probabilities = 1 / (1 + np.exp(-sample(outputs["pred_masks"][image])))
+    masks = sample(target["masks"])
+    logits = outputs["pred_logits"][image].double().numpy()
+    costs = np.zeros((len(probabilities), len(masks)))
+    for q, p in enumerate(probabilities):
+        class_probabilities = np.exp(logits[q]) / np.exp(logits[q]).sum()
+        for t, m in enumerate(masks):
+            cross_entropy = -(m * np.log(p) + (1 - m) * np.log(1 - p)).mean()
+            dice = 1 - (2 * (p * m).sum() + 1) / (p.sum() + m.sum() + 1)
+            costs[q, t] = (
+                WEIGHTS["cost_mask"] * cross_entropy
+                + WEIGHTS["cost_dice"] * dice
+                - WEIGHTS["cost_class"] * class_probabilities[target["labels"][t]]
+            )
+    return costs
+
+
+def test_costs_against_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, targets = random_layers(3, 2, 7, seed=0), random_targets([4, 2], seed=1)
+    points = torch.rand(2, 60, 2, generator=torch.Generator().manual_seed(2))
+    costs = matcher_with_points(points, monkeypatch).compute_costs(layers, targets)
+    assert costs.dtype == torch.float32
+    expected = np.stack(
+        [
+            np.concatenate(
+                [costs_in_float64(outputs, t, i, points[i]) for i, t in enumerate(targets)], axis=1
+            )
+            for outputs in layers
+        ]
+    )
+    np.testing.assert_allclose(costs.numpy(), expected, atol=1e-5)
+
+
+def test_pairwise_costs_against_hugging_face() -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = 4 * torch.randn(2, 6, 40, generator=generator)
+    masks = torch.rand(5, 40, generator=generator)
+    cross_entropy = pairwise_sigmoid_cross_entropy(logits, masks)
+    dice = pairwise_dice_loss(logits, masks)
+    for layer in range(2):
+        expected = hugging_face.pair_wise_sigmoid_cross_entropy_loss(logits[layer], masks)
+        torch.testing.assert_close(cross_entropy[layer], expected, atol=1e-5, rtol=1e-5)
+        expected = hugging_face.pair_wise_dice_loss(logits[layer], masks)
+        torch.testing.assert_close(dice[layer], expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [[4, 6], [3, 0], [10, 1]])
+def test_pairs_against_hugging_face(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, targets = random_layers(4, 2, 8, seed=4), random_targets(counts, seed=5)
+    points = torch.rand(2, 50, 2, generator=torch.Generator().manual_seed(6))
+    matches = matcher_with_points(points, monkeypatch)(layers, targets)
+    reference = hugging_face.Mask2FormerHungarianMatcher(**WEIGHTS, num_points=50)
+    for outputs, matches_of_layer in zip(layers, matches, strict=True):
+        draws = iter(points[:, None])
+        monkeypatch.setattr(torch, "rand", lambda *size, draws=draws, **kwargs: next(draws))
+        expected = reference(
+            outputs["pred_masks"],
+            outputs["pred_logits"],
+            [target["masks"] for target in targets],
+            [target["labels"] for target in targets],
+        )
+        for (queries, matched), pair in zip(matches_of_layer, expected, strict=True):
+            assert queries.dtype == matched.dtype == torch.int64
+            assert queries.tolist() == pair[0].tolist()
+            assert matched.tolist() == pair[1].tolist()
+
+
+@pytest.mark.parametrize(("queries", "count"), [(5, 3), (3, 5), (4, 4)])
+def test_no_assignment_is_cheaper(
+    queries: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, targets = random_layers(2, 1, queries, seed=7), random_targets([count], seed=8)
+    points = torch.rand(1, 30, 2, generator=torch.Generator().manual_seed(9))
+    matches = matcher_with_points(points, monkeypatch)(layers, targets)
+    for outputs, [(query_index, target_index)] in zip(layers, matches, strict=True):
+        costs = costs_in_float64(outputs, targets[0], 0, points[0])
+        size = min(queries, count)
+        assert len(set(query_index.tolist())) == len(set(target_index.tolist())) == size
+        found = costs[query_index, target_index].sum()
+        wide = costs if queries <= count else costs.T
+        best = min(wide[range(size), p].sum() for p in permutations(range(max(wide.shape)), size))
+        assert found == pytest.approx(best, abs=1e-4)
+
+
+def test_perfect_predictions_find_their_targets() -> None:
+    targets = random_targets([4, 3], seed=10)
+    orders = [torch.tensor([2, 0, 3, 1]), torch.tensor([1, 2, 0])]
+    logits, masks = torch.zeros(2, 6, CLASSES + 1), torch.full((2, 6, 24, 36), -8.0)
+    for image, (target, order) in enumerate(zip(targets, orders, strict=True)):
+        logits[image, torch.arange(len(order)), target["labels"][order]] = 5.0
+        masks[image, : len(order)] = 16.0 * target["masks"][order] - 8.0
+    outputs = {"pred_logits": logits, "pred_masks": masks}
+    [matches] = HungarianMatcher(**WEIGHTS, num_points=500)([outputs], targets)
+    for (queries, matched), order in zip(matches, orders, strict=True):
+        assert queries.tolist() == list(range(len(order)))
+        assert matched.tolist() == order.tolist()
+
+
+def test_images_without_targets() -> None:
+    layers, targets = random_layers(2, 2, 4, seed=11), random_targets([0, 0], seed=12)
+    for matches in HungarianMatcher(num_points=10)(layers, targets):
+        assert [(len(queries), len(matched)) for queries, matched in matches] == [(0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("key", ["pred_logits", "pred_masks"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_predictions_that_are_not_finite(key: str, value: float) -> None:
+    layers, targets = random_layers(3, 2, 4, seed=13), random_targets([2, 3], seed=14)
+    layers[2][key][1, 3] = value
+    with pytest.raises(FloatingPointError, match="image 1 of the batch in layer 2 of 3") as error:
+        HungarianMatcher(num_points=10)(layers, targets)
+    assert "\n" not in str(error.value)
+
+
+def test_costs_are_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers, targets = random_layers(1, 1, 4, seed=15), random_targets([3], seed=16)
+    halves = [{name: value.bfloat16() for name, value in outputs.items()} for outputs in layers]
+    wide = [{name: value.float() for name, value in outputs.items()} for outputs in halves]
+    points = torch.rand(1, 40, 2, generator=torch.Generator().manual_seed(17))
+    matcher = matcher_with_points(points, monkeypatch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        costs = matcher.compute_costs(halves, targets)
+    assert costs.dtype == torch.float32
+    assert torch.equal(costs, matcher.compute_costs(wide, targets))
+
+
+def test_points_are_uniform_and_differ_between_images() -> None:
+    torch.manual_seed(0)
+    points = HungarianMatcher(num_points=4000).draw_points(2, torch.device("cpu"))
+    assert points.shape == (2, 4000, 2)
+    assert points.min() >= 0
+    assert points.max() <= 1
+    torch.testing.assert_close(points.mean(1), torch.full((2, 2), 0.5), atol=0.03, rtol=0)
+    assert not torch.equal(points[0], points[1])
