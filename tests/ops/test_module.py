@@ -9,17 +9,11 @@ from transformers.models.mask2former.modeling_mask2former import (
 )
 
 from ddep.ops import MSDeformAttn
+from tests.huggingface_map import randomise
 
 SHAPES = [(3, 5), (6, 9)]
 STARTS = [0, 15]
 POSITIONS = 69
-
-
-def randomise(module: torch.nn.Module, std: float = 0.3) -> None:
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
 
 
 def random_inputs(queries: int = 7, channels: int = 16) -> tuple[torch.Tensor, ...]:

@@ -1,0 +1,88 @@
+"""The segmentation head: a pixel decoder and a transformer decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import nn
+
+from ddep.errors import UserError
+from ddep.modeling.pixel_decoder import build_pixel_decoder
+from ddep.modeling.transformer_decoder import build_transformer_decoder
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class MaskFormerHead(nn.Module):
+    """From a backbone's features to classes and masks.
+
+    Args:
+        num_classes: number of classes K, "no object" not counted.
+        pixel_decoder: see :func:`ddep.modeling.pixel_decoder.build_pixel_decoder`.
+        transformer_predictor: see
+            :func:`ddep.modeling.transformer_decoder.build_transformer_decoder`.
+    """
+
+    _version = 2
+
+    @configurable
+    def __init__(
+        self, *, num_classes: int, pixel_decoder: nn.Module, transformer_predictor: nn.Module
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.pixel_decoder = pixel_decoder
+        self.predictor = transformer_predictor
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Build both decoders from MODEL.SEM_SEG_HEAD and MODEL.MASK_FORMER.
+
+        Raises:
+            UserError: TRANSFORMER_IN_FEATURE is not ``multi_scale_pixel_decoder``, or a decoder
+                cannot be built.
+        """
+        in_feature = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
+        if in_feature != "multi_scale_pixel_decoder":
+            raise UserError(
+                f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {in_feature!r}; expected "
+                "multi_scale_pixel_decoder, the only one that is supported"
+            )
+        return {
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "pixel_decoder": build_pixel_decoder(cfg, input_shape),
+            "transformer_predictor": build_transformer_decoder(
+                cfg, cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM
+            ),
+        }
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """Predict from a backbone's features.
+
+        Args:
+            features: name -> (B, channels, H/stride, W/stride).
+
+        Returns:
+            ``pred_logits`` (B, Q, K+1), ``pred_masks`` (B, Q, H/4, W/4), both logits, and
+            ``aux_outputs``, a list of dicts with the same.
+        """
+        mask_features, _, multi_scale_features = self.pixel_decoder.forward_features(features)
+        return self.predictor(multi_scale_features, mask_features)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, torch.Tensor], prefix: str, local_metadata: dict, *args: Any
+    ) -> None:
+        """Move the weights of version-1 checkpoints, which lie beside ``predictor``.
+
+        Those of the pixel decoder go below ``pixel_decoder``. Keys that are there already stay:
+        a checkpoint of newer names may well come without its version.
+        """
+        if local_metadata.get("version", 1) < 2:
+            new = (f"{prefix}pixel_decoder.", f"{prefix}predictor.")
+            for key in list(state_dict):
+                if key.startswith(prefix) and not key.startswith(new):
+                    state_dict[new[0] + key.removeprefix(prefix)] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)

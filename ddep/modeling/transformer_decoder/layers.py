@@ -1,0 +1,128 @@
+"""The three parts of a masked-attention decoder layer, and the mask embedding's MLP.
+
+Each part is a residual branch with one LayerNorm, in front of it (``normalize_before``) or behind
+the sum. Mask2Former (Cheng et al., 2022, arXiv 2112.01527), section 3.2: no dropout anywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class SelfAttentionLayer(nn.Module):
+    """Queries attend to each other.
+
+    Args:
+        d_model: channels C.
+        nhead: attention heads.
+        normalize_before: LayerNorm in front of the branch instead of behind the sum.
+    """
+
+    def __init__(self, d_model: int, nhead: int, normalize_before: bool) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(d_model, nhead, batch_first=True)
+        self.norm = nn.LayerNorm(d_model)
+        self.normalize_before = normalize_before
+        _reset_parameters(self)
+
+    def forward(self, tgt: torch.Tensor, query_pos: torch.Tensor) -> torch.Tensor:
+        """Map queries (B, Q, C) to (B, Q, C); ``query_pos`` (B, Q, C) is their position."""
+        value = self.norm(tgt) if self.normalize_before else tgt
+        query = value + query_pos
+        tgt = tgt + self.self_attn(query, query, value, need_weights=False)[0]
+        return tgt if self.normalize_before else self.norm(tgt)
+
+
+class CrossAttentionLayer(nn.Module):
+    """Queries attend to a feature map; arguments as in :class:`SelfAttentionLayer`."""
+
+    def __init__(self, d_model: int, nhead: int, normalize_before: bool) -> None:
+        super().__init__()
+        self.multihead_attn = nn.MultiheadAttention(d_model, nhead, batch_first=True)
+        self.norm = nn.LayerNorm(d_model)
+        self.normalize_before = normalize_before
+        _reset_parameters(self)
+
+    def forward(
+        self,
+        tgt: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        memory_mask: torch.Tensor,
+        query_pos: torch.Tensor,
+    ) -> torch.Tensor:
+        """Map queries (B, Q, C) to (B, Q, C).
+
+        Args:
+            tgt: the queries (B, Q, C).
+            key: the feature map, flattened (B, S, C), with its position encoding.
+            value: the same without its position encoding.
+            memory_mask: (B, Q, S) bool; true where a query may not look. No row is all true.
+            query_pos: position of the queries (B, Q, C).
+        """
+        query = self.norm(tgt) if self.normalize_before else tgt
+        attended, _ = self.multihead_attn(
+            query + query_pos,
+            key,
+            value,
+            attn_mask=memory_mask.repeat_interleave(self.multihead_attn.num_heads, dim=0),
+            need_weights=False,
+        )
+        tgt = tgt + attended
+        return tgt if self.normalize_before else self.norm(tgt)
+
+
+class FFNLayer(nn.Module):
+    """A two-layer feed-forward network.
+
+    Args:
+        d_model: channels C.
+        dim_feedforward: hidden channels.
+        normalize_before: see :class:`SelfAttentionLayer`.
+    """
+
+    def __init__(self, d_model: int, dim_feedforward: int, normalize_before: bool) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(d_model, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, d_model)
+        self.norm = nn.LayerNorm(d_model)
+        self.normalize_before = normalize_before
+        _reset_parameters(self)
+
+    def forward(self, tgt: torch.Tensor) -> torch.Tensor:
+        """Map (B, Q, C) to (B, Q, C)."""
+        hidden = self.norm(tgt) if self.normalize_before else tgt
+        tgt = tgt + self.linear2(F.relu(self.linear1(hidden)))
+        return tgt if self.normalize_before else self.norm(tgt)
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them.
+
+    Args:
+        input_dim, hidden_dim, output_dim: channels.
+        num_layers: number of linear layers.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int) -> None:
+        super().__init__()
+        dims = [input_dim, *[hidden_dim] * (num_layers - 1), output_dim]
+        self.layers = nn.ModuleList(
+            nn.Linear(before, after) for before, after in zip(dims[:-1], dims[1:], strict=True)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (..., input_dim) to (..., output_dim)."""
+        *hidden_layers, last = self.layers
+        for layer in hidden_layers:
+            x = F.relu(layer(x))
+        return last(x)
+
+
+def _reset_parameters(module: nn.Module) -> None:
+    """Glorot initialisation of all matrices, as DETR does."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)

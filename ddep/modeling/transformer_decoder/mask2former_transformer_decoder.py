@@ -1,0 +1,216 @@
+"""Mask2Former's transformer decoder with masked attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import fvcore.nn.weight_init as weight_init
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d
+from torch import nn
+
+from ddep.errors import UserError
+from ddep.modeling.position_encoding import sine_position_encoding
+from ddep.modeling.transformer_decoder.build import TRANSFORMER_DECODER_REGISTRY
+from ddep.modeling.transformer_decoder.layers import (
+    MLP,
+    CrossAttentionLayer,
+    FFNLayer,
+    SelfAttentionLayer,
+)
+
+Predictions = dict[str, torch.Tensor]
+
+
+@TRANSFORMER_DECODER_REGISTRY.register()
+class MultiScaleMaskedTransformerDecoder(nn.Module):
+    """Queries look at one scale after the other, each only where its last mask was.
+
+    Mask2Former (Cheng et al., 2022, arXiv 2112.01527), section 3.2.
+
+    Args:
+        in_channels: channels of the multi-scale features.
+        mask_classification: must be true; each mask gets a class.
+        num_classes: K; "no object" comes on top, as the last one.
+        hidden_dim: channels C of the queries, a multiple of 4 and of ``nheads``.
+        num_queries: Q.
+        nheads: attention heads.
+        dim_feedforward: hidden channels of the feed-forward networks.
+        dec_layers: number of decoder layers.
+        pre_norm: LayerNorm in front of each residual branch instead of behind it.
+        mask_dim: channels of the mask features.
+        enforce_input_project: 1x1 projections of the features even if the channels agree.
+
+    Raises:
+        ValueError: ``mask_classification`` is false.
+    """
+
+    _version = 2
+    num_feature_levels = 3
+
+    @configurable
+    def __init__(
+        self,
+        in_channels: int,
+        mask_classification: bool = True,
+        *,
+        num_classes: int,
+        hidden_dim: int,
+        num_queries: int,
+        nheads: int,
+        dim_feedforward: int,
+        dec_layers: int,
+        pre_norm: bool,
+        mask_dim: int,
+        enforce_input_project: bool,
+    ) -> None:
+        super().__init__()
+        if not mask_classification:
+            raise ValueError("masks without classes are not supported")
+        self.num_layers = dec_layers
+        self.transformer_self_attention_layers = nn.ModuleList(
+            SelfAttentionLayer(hidden_dim, nheads, pre_norm) for _ in range(dec_layers)
+        )
+        self.transformer_cross_attention_layers = nn.ModuleList(
+            CrossAttentionLayer(hidden_dim, nheads, pre_norm) for _ in range(dec_layers)
+        )
+        self.transformer_ffn_layers = nn.ModuleList(
+            FFNLayer(hidden_dim, dim_feedforward, pre_norm) for _ in range(dec_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(hidden_dim)
+        # What the queries are at first, and their positions in every layer.
+        self.query_feat = nn.Embedding(num_queries, hidden_dim)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.level_embed = nn.Embedding(self.num_feature_levels, hidden_dim)
+        self.input_proj = nn.ModuleList()
+        for _ in range(self.num_feature_levels):
+            if in_channels == hidden_dim and not enforce_input_project:
+                self.input_proj.append(nn.Identity())
+                continue
+            self.input_proj.append(Conv2d(in_channels, hidden_dim, kernel_size=1))
+            weight_init.c2_xavier_fill(self.input_proj[-1])
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, in_channels: int, mask_classification: bool = True
+    ) -> dict[str, Any]:
+        """Read the constructor's arguments from MODEL.MASK_FORMER and MODEL.SEM_SEG_HEAD.
+
+        Raises:
+            UserError: no layers, or channels that cannot be divided.
+        """
+        mask_former = cfg.MODEL.MASK_FORMER
+        if mask_former.DEC_LAYERS < 1:
+            raise UserError(
+                f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}; expected at least 1, "
+                "for the predictions of the queries themselves"
+            )
+        if mask_former.HIDDEN_DIM % math.lcm(4, mask_former.NHEADS):
+            raise UserError(
+                f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask_former.HIDDEN_DIM}; expected a multiple of "
+                f"4 (position encoding) and of MODEL.MASK_FORMER.NHEADS {mask_former.NHEADS}"
+            )
+        return {
+            "in_channels": in_channels,
+            "mask_classification": mask_classification,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "hidden_dim": mask_former.HIDDEN_DIM,
+            "num_queries": mask_former.NUM_OBJECT_QUERIES,
+            "nheads": mask_former.NHEADS,
+            "dim_feedforward": mask_former.DIM_FEEDFORWARD,
+            # DEC_LAYERS counts predictions, and the queries themselves make the first.
+            "dec_layers": mask_former.DEC_LAYERS - 1,
+            "pre_norm": mask_former.PRE_NORM,
+            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
+            "enforce_input_project": mask_former.ENFORCE_INPUT_PROJ,
+        }
+
+    def forward(
+        self, multi_scale_features: list[torch.Tensor], mask_features: torch.Tensor
+    ) -> dict[str, torch.Tensor | list[Predictions]]:
+        """Predict Q classes and masks per image.
+
+        Args:
+            multi_scale_features: 3 maps (B, in_channels, ., .), coarse to fine.
+            mask_features: (B, mask_dim, H, W).
+
+        Returns:
+            ``pred_logits`` (B, Q, K+1) and ``pred_masks`` (B, Q, H, W), both logits, of the last
+            layer; ``aux_outputs``, a list of dicts with the same of the queries themselves and of
+            every layer but the last.
+        """
+        sizes = [feature.shape[-2:] for feature in multi_scale_features]
+        values = [
+            _flatten(projection(feature) + embedding[:, None, None])
+            for feature, projection, embedding in zip(
+                multi_scale_features, self.input_proj, self.level_embed.weight, strict=True
+            )
+        ]
+        keys = [
+            value + _flatten(sine_position_encoding(*size, value.shape[-1], value.device))
+            for value, size in zip(values, sizes, strict=True)
+        ]
+        batch = len(mask_features)
+        query_pos = self.query_embed.weight.expand(batch, -1, -1)
+        queries = self.query_feat.weight.expand(batch, -1, -1)
+
+        predictions = [self._predict(queries, mask_features)]
+        for layer in range(self.num_layers):
+            level = layer % self.num_feature_levels
+            queries = self.transformer_cross_attention_layers[layer](
+                queries,
+                keys[level],
+                values[level],
+                attention_mask(predictions[-1]["pred_masks"], sizes[level]),
+                query_pos,
+            )
+            queries = self.transformer_self_attention_layers[layer](queries, query_pos)
+            queries = self.transformer_ffn_layers[layer](queries)
+            predictions.append(self._predict(queries, mask_features))
+        return {**predictions[-1], "aux_outputs": predictions[:-1]}
+
+    def _predict(self, queries: torch.Tensor, mask_features: torch.Tensor) -> Predictions:
+        queries = self.decoder_norm(queries)
+        return {
+            "pred_logits": self.class_embed(queries),
+            "pred_masks": torch.einsum("bqc,bchw->bqhw", self.mask_embed(queries), mask_features),
+        }
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, torch.Tensor], prefix: str, local_metadata: dict, *args: Any
+    ) -> None:
+        """Rename ``static_query`` of version-1 checkpoints to ``query_feat``."""
+        if local_metadata.get("version", 1) < 2:
+            old, new = f"{prefix}static_query.", f"{prefix}query_feat."
+            for key in [key for key in state_dict if key.startswith(old)]:
+                state_dict[new + key.removeprefix(old)] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+@torch.no_grad()
+def attention_mask(mask_logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Where each query may not look, given its mask: equation 3 of Mask2Former.
+
+    A query looks where its mask's probability is at least 0.5, that is where the logit is not
+    negative. One whose mask is empty at this size looks everywhere.
+
+    Args:
+        mask_logits: (B, Q, H, W).
+        size: (h, w) of the features that are attended to; logits are resized bilinearly.
+
+    Returns:
+        (B, Q, h * w) bool, true where attention is forbidden.
+    """
+    resized = F.interpolate(mask_logits, size=size, mode="bilinear", align_corners=False)
+    forbidden = resized.flatten(2) < 0
+    return forbidden & ~forbidden.all(dim=-1, keepdim=True)
+
+
+def _flatten(feature: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) -> (B, H * W, C)."""
+    return feature.flatten(2).transpose(1, 2)
