@@ -23,7 +23,7 @@ VERSION = "0.5+ddep.pure"
 
 PYPROJECT = f"""\
 [build-system]
-requires = ["setuptools"]
+requires = ["setuptools>=77"]
 build-backend = "setuptools.build_meta"
 
 [project]
@@ -31,7 +31,8 @@ name = "detectron2"
 version = "{VERSION}"
 description = "detectron2 0.5 without its compiled ops, mended for current NumPy and Pillow"
 readme = "NOTICE.md"
-license = {{ text = "Apache-2.0" }}
+license = "Apache-2.0"
+license-files = ["LICENSE"]
 authors = [{{ name = "FAIR" }}]
 urls = {{ Homepage = "https://github.com/facebookresearch/detectron2" }}
 requires-python = ">=3.10"
@@ -40,9 +41,6 @@ dependencies = [
   "cloudpickle", "tqdm>4.29.0", "tensorboard", "fvcore>=0.1.5,<0.1.6", "iopath>=0.1.7,<0.1.10",
   "omegaconf>=2.1", "hydra-core>=1.1",
 ]
-
-[tool.setuptools]
-license-files = ["LICENSE"]
 
 [tool.setuptools.packages.find]
 include = ["detectron2*"]
@@ -151,6 +149,18 @@ MENDS = (
             "layers/roi_align_rotated.py",
             "layers/rotated_boxes.py",
         ),
+    ),
+    Mend(
+        "the log says that there are no compiled ops, not that building them failed",
+        r'f"not built correctly: \{e\}"',
+        '"not built: this detectron2 is pure Python"',
+        ("utils/collect_env.py",),
+    ),
+    Mend(
+        "a colour that rounding put outside [0, 1] (Python 3.10) is not refused by matplotlib",
+        r"(?m)^        return modified_color$",
+        "        return tuple(min(max(value, 0.0), 1.0) for value in modified_color)",
+        ("utils/visualizer.py",),
     ),
 )
 

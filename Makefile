@@ -1,0 +1,76 @@
+# make demo     pretrain, fine-tune and compare on two CPU cores; IMAGES=<folder> for your own images
+# make test     run all tests
+# make lint     check style and formatting
+# make clean    remove everything that these have made
+# make requirements    choose new versions within setup.py's ranges
+#
+# All but clean create .venv first. PYTHON=python3.12 make test creates it with that Python.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# Each is a file in .venv that says: up to here it is complete.
+VENV := .venv/.created
+RUN := .venv/.ready-to-run
+TEST := .venv/.ready-to-test
+LINT := .venv/.ready-to-lint
+
+.PHONY: demo test lint clean requirements FORCE
+
+demo: $(RUN)
+	$(BIN)/python tools/demo.py $(if $(IMAGES),--images '$(IMAGES)')
+
+test: $(TEST)
+	$(BIN)/python -m pytest
+
+lint: $(LINT)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+clean:
+	rm -rf .venv output build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -path ./datasets -prune -o -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf datasets/__pycache__
+
+# A PYTHON that was asked for and is not the one in .venv replaces it.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(PYTHON) -V 2>&1),$(shell $(BIN)/python -V 2>&1))
+$(VENV): FORCE
+endif
+endif
+
+$(VENV):
+	@command -v $(PYTHON) >/dev/null || { echo "error: there is no '$(PYTHON)'; \
+	install Python 3.10 or newer (Debian, Ubuntu: apt install python3 python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: \
+	$(PYTHON) is $$($(PYTHON) -V 2>&1), Python 3.10 or newer is needed; \
+	install one and name it, as in: PYTHON=python3.12 make test" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot create \
+	virtual environments; install its venv package (Debian, Ubuntu: apt install \
+	$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'))" >&2; exit 1; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint requirements-dev.txt pip setuptools wheel
+	touch $@
+
+$(RUN): requirements.txt setup.py tools/install-detectron2.py tools/detectron2_wheel.py $(VENV)
+	$(BIN)/python -m pip install --no-build-isolation --requirement requirements.txt
+	$(BIN)/python tools/install-detectron2.py
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+$(TEST): requirements-dev.txt $(RUN)
+	$(BIN)/python -m pip install --no-build-isolation --requirement requirements-dev.txt
+	touch $@
+
+$(LINT): requirements-dev.txt $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint requirements-dev.txt ruff
+	touch $@
+
+requirements: $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	UV_CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/uv pip compile --quiet --upgrade --universal \
+	    --python-version 3.10 setup.py requirements.in --output-file requirements.txt
+	UV_CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/uv pip compile --quiet --upgrade --universal \
+	    --python-version 3.10 setup.py requirements.in --extra dev --constraint requirements.txt \
+	    --output-file requirements-dev.txt

@@ -1,0 +1,39 @@
+"""What all tests share: the real images, seeds, threads, and no data sets of the user's own."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set up the process before any test module, and with it detectron2, is imported."""
+    # detectron2 reads this on import; the commands that tests start inherit it.
+    os.environ["DETECTRON2_DATASETS"] = str(ROOT / "tests" / "no-data-sets")
+    # More threads than two only slow down tensors as small as the tests'.
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """Start every test from the same random numbers."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images beside the repository; tests that need it skip where it is not."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the images in {folder}")
+    return folder
