@@ -1,0 +1,15 @@
+"""What is measured: denoising, mean IoU, panoptic quality and mask AP."""
+
+from ddep.evaluation.build import build_evaluator
+from ddep.evaluation.denoising import DenoisingEvaluator
+from ddep.evaluation.instance import MaskAPEvaluator
+from ddep.evaluation.panoptic import PanopticQualityEvaluator
+from ddep.evaluation.semantic import CheckedSemSegEvaluator
+
+__all__ = [
+    "CheckedSemSegEvaluator",
+    "DenoisingEvaluator",
+    "MaskAPEvaluator",
+    "PanopticQualityEvaluator",
+    "build_evaluator",
+]

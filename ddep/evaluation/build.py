@@ -1,0 +1,109 @@
+"""Which evaluators a data set and a model call for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+
+from ddep.errors import UserError
+from ddep.evaluation.denoising import DenoisingEvaluator
+from ddep.evaluation.instance import MaskAPEvaluator
+from ddep.evaluation.panoptic import PanopticQualityEvaluator
+from ddep.evaluation.semantic import CheckedSemSegEvaluator
+
+logger = logging.getLogger(__name__)
+
+# The evaluator of each task. MODEL.MASK_FORMER.TEST.<task>_ON switches the task on.
+_EVALUATORS = {
+    "PANOPTIC": PanopticQualityEvaluator,
+    "SEMANTIC": CheckedSemSegEvaluator,
+    "INSTANCE": MaskAPEvaluator,
+}
+_PANOPTIC = tuple(_EVALUATORS)
+# The tasks that data sets of each evaluator_type are labelled for. Cityscapes' own evaluator needs
+# its package and a GPU; the label images that detectron2 registers (*_labelTrainIds.png) hold the
+# same labels, and the mean IoU is the same.
+_TASKS = {
+    "sem_seg": ("SEMANTIC",),
+    "cityscapes_sem_seg": ("SEMANTIC",),
+    "coco": ("INSTANCE",),
+    "panoptic_seg": _PANOPTIC,
+    "coco_panoptic_seg": _PANOPTIC,
+    "ade20k_panoptic_seg": _PANOPTIC,
+    "cityscapes_panoptic_seg": _PANOPTIC,
+    "mapillary_vistas_panoptic_seg": _PANOPTIC,
+}
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+) -> DatasetEvaluator:
+    """Make the evaluator of a data set.
+
+    Denoising models get :class:`DenoisingEvaluator`. For others the data set's ``evaluator_type``
+    says what can be evaluated, and ``MODEL.MASK_FORMER.TEST.{SEMANTIC,INSTANCE,PANOPTIC}_ON`` what
+    the model predicts; both together select mean IoU, mask AP and panoptic quality. On a panoptic
+    data set mean IoU and mask AP also need their own ground truth, and are left out without it.
+
+    Args:
+        cfg: the whole config.
+        dataset_name: a registered data set.
+        output_folder: where results go; by default ``inference`` in ``OUTPUT_DIR``, with a folder
+            for each data set if there are several.
+
+    Raises:
+        UserError: nothing can be evaluated.
+    """
+    if output_folder is None:
+        output_folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        if len(cfg.DATASETS.TEST) > 1:
+            output_folder = os.path.join(output_folder, re.sub(r"[^\w.-]+", "_", dataset_name))
+    if cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
+        return DenoisingEvaluator(
+            dataset_name,
+            formulation=cfg.MODEL.DDEP.NOISE,
+            pixel_mean=cfg.MODEL.PIXEL_MEAN,
+            pixel_std=cfg.MODEL.PIXEL_STD,
+            image_format=cfg.INPUT.FORMAT,
+            output_dir=output_folder,
+        )
+    evaluators = [
+        _EVALUATORS[task](dataset_name, output_folder) for task in _tasks(cfg, dataset_name)
+    ]
+    return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def _tasks(cfg: CfgNode, dataset_name: str) -> list[str]:
+    """What to evaluate; at least one task."""
+    evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if evaluator_type not in _TASKS:
+        raise UserError(
+            f"data set {dataset_name} has the evaluator_type {evaluator_type!r}, for which there "
+            f"is no evaluator; expected one of {', '.join(_TASKS)}"
+        )
+    possible = _TASKS[evaluator_type]
+    if possible == _PANOPTIC:
+        possible = [task for task in possible if _has_ground_truth(task, dataset_name)]
+    tasks = [task for task in possible if cfg.MODEL.MASK_FORMER.TEST[f"{task}_ON"]]
+    if not tasks:
+        keys = " or ".join(f"MODEL.MASK_FORMER.TEST.{task}_ON" for task in possible)
+        raise UserError(
+            f"nothing to evaluate on data set {dataset_name} (evaluator_type {evaluator_type}): "
+            f"{keys} must be True"
+        )
+    logger.info("Evaluation on %s: %s", dataset_name, ", ".join(tasks).lower())
+    return tasks
+
+
+def _has_ground_truth(task: str, dataset_name: str) -> bool:
+    """Whether a panoptic data set can be used for ``task``."""
+    if task == "SEMANTIC":
+        return "sem_seg_file_name" in DatasetCatalog.get(dataset_name)[0]
+    if task == "INSTANCE":
+        return MetadataCatalog.get(dataset_name).get("json_file") is not None
+    return True

@@ -1,0 +1,226 @@
+"""The detectron2 evaluator of panoptic quality."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from PIL import Image
+from tabulate import tabulate
+
+from ddep.errors import UserError
+from ddep.evaluation.panoptic_quality import (
+    VOID,
+    CategoryStatistics,
+    average_quality,
+    match_segments,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class PanopticQualityEvaluator(DatasetEvaluator):
+    """PQ, SQ and RQ against ground truth in COCO's panoptic format.
+
+    Each image is compared as soon as it is predicted; only sums are kept.
+    """
+
+    def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
+        """
+        Args:
+            dataset_name: a registered data set whose metadata has ``panoptic_json``,
+                ``panoptic_root`` and the maps from its category ids to contiguous ids.
+            output_dir: where predictions go, in COCO's panoptic format (``predictions.json`` and
+                PNGs in ``panoptic_predictions/``); None writes none.
+
+        Raises:
+            UserError: the ground truth is missing or has no annotations.
+        """
+        self._name = dataset_name
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._output_dir = output_dir
+        self._json_file = self._metadata.panoptic_json
+        if not os.path.isfile(self._json_file):
+            raise UserError(
+                f"{self._json_file}, the panoptic ground truth of {dataset_name}, does not exist; "
+                "prepare the data set as datasets/README.md says"
+            )
+        with open(self._json_file) as file:
+            truth = json.load(file)
+        if not truth.get("annotations"):
+            raise UserError(f"{self._json_file} has no annotations to evaluate {dataset_name} with")
+        self._categories = truth["categories"]
+        # JSON files differ in whether image ids are numbers or strings.
+        self._annotations = {str(a["image_id"]): a for a in truth["annotations"]}
+        self.reset()
+
+    def reset(self) -> None:
+        self._statistics = {c["id"]: CategoryStatistics() for c in self._categories}
+        self._predictions: dict[str, dict[str, Any]] = {}
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Compare predictions with the ground truth.
+
+        Args:
+            inputs: dicts with ``image_id``.
+            outputs: dicts with ``panoptic_seg``: segment ids (H, W), 0 for void, and a list of
+                ``id``, ``category_id`` (contiguous) and ``isthing`` of each segment. Where the list
+                is None, ids are category * ``label_divisor`` + instance, and -1 is void.
+
+        Raises:
+            UserError: an image or category without ground truth, sizes that differ, segment ids
+                that annotations and label map do not share.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            image_id = str(image["image_id"])
+            if image_id not in self._annotations:
+                raise UserError(f"{self._json_file} has no annotation of image {image_id}")
+            annotation = self._annotations[image_id]
+            png = os.path.join(self._metadata.panoptic_root, annotation["file_name"])
+            truth = read_segment_ids(png)
+            check_segments(truth, annotation["segments_info"], png)
+            prediction, segments = self._decode(*output["panoptic_seg"])
+            check_segments(prediction, segments, f"prediction for image {image_id}")
+            if truth.shape != prediction.shape:
+                raise UserError(
+                    f"prediction for {png} is {_size(prediction)}; expected {_size(truth)}"
+                )
+            matches = match_segments(truth, annotation["segments_info"], prediction, segments)
+            for category, statistics in matches.items():
+                self._statistics[category].add(statistics)
+            name = os.path.splitext(os.path.basename(annotation["file_name"]))[0] + ".png"
+            self._predictions[image_id] = {
+                "image_id": annotation["image_id"],
+                "file_name": name,
+                "segments_info": segments,
+            }
+            if self._output_dir:
+                folder = os.path.join(self._output_dir, "panoptic_predictions")
+                os.makedirs(folder, exist_ok=True)
+                write_segment_ids(os.path.join(folder, name), prediction)
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Average over all images and processes.
+
+        Returns:
+            ``{"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "RQ_st"}}`` in percent; None on all
+            but the main process.
+
+        Raises:
+            UserError: images of the ground truth without a prediction.
+        """
+        gathered = comm.gather((self._statistics, self._predictions))
+        if not comm.is_main_process():
+            return None
+        totals = {c["id"]: CategoryStatistics() for c in self._categories}
+        predictions: dict[str, dict[str, Any]] = {}
+        for statistics, part in gathered:
+            predictions.update(part)
+            for category, sums in statistics.items():
+                totals[category].add(sums)
+        missing = [image_id for image_id in self._annotations if image_id not in predictions]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of the {len(self._annotations)} images in {self._json_file} have "
+                f"no prediction, the first is image {missing[0]}; {self._name} must hold them all"
+            )
+        if self._output_dir:
+            with open(os.path.join(self._output_dir, "predictions.json"), "w") as file:
+                json.dump({"annotations": list(predictions.values())}, file)
+        results = average_quality(totals, self._categories)
+        self._log(results, totals)
+        return {"panoptic_seg": results}
+
+    def _decode(
+        self, ids: torch.Tensor, segments: list[dict[str, Any]] | None
+    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
+        """A model's output as (H, W) ids with 0 for void, and segments with the data set's ids."""
+        prediction = ids.cpu().numpy()
+        things = set(self._metadata.get("thing_dataset_id_to_contiguous_id", {}).values())
+        if segments is None:
+            divisor = self._metadata.label_divisor
+            segments = [
+                {"id": i + 1, "category_id": i // divisor, "isthing": i // divisor in things}
+                for i in np.unique(prediction).tolist()
+                if i != -1
+            ]
+            prediction = prediction + 1
+        return prediction, [
+            {"id": int(s["id"]), "category_id": self._dataset_id(s["category_id"], s["isthing"])}
+            for s in segments
+        ]
+
+    def _dataset_id(self, category: int, isthing: bool) -> int:
+        kind = "thing" if isthing else "stuff"
+        dataset_ids = self._metadata.get(f"{kind}_dataset_id_to_contiguous_id", {})
+        for dataset_id, contiguous_id in dataset_ids.items():
+            if contiguous_id == category and dataset_id in self._statistics:
+                return dataset_id
+        raise UserError(
+            f"the model predicts {kind} class {int(category)}, which {self._name} does not have; "
+            "MODEL.SEM_SEG_HEAD.NUM_CLASSES must be the data set's"
+        )
+
+    def _log(self, results: dict[str, float], totals: dict[int, CategoryStatistics]) -> None:
+        rows = [
+            [kind, *(results[name + suffix] for name in ("PQ", "SQ", "RQ"))]
+            for kind, suffix in (("all", ""), ("things", "_th"), ("stuff", "_st"))
+        ]
+        rows += [
+            [c.get("name", c["id"]), *totals[c["id"]].quality().values()]
+            for c in self._categories
+            if totals[c["id"]].seen
+        ]
+        table = tabulate(rows, ["", "PQ", "SQ", "RQ"], "pipe", floatfmt=".3f")
+        logger.info("Panoptic quality on %s:\n%s", self._name, table)
+
+
+def read_segment_ids(path: str) -> np.ndarray:
+    """(H, W) int64 segment ids of a PNG in COCO's panoptic format (R + 256 G + 256^2 B).
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), dtype=np.int64), -1, 0)
+    except OSError as error:
+        raise UserError(f"{path}, a panoptic label map, cannot be read: {error}") from error
+    return red + 256 * green + 256**2 * blue
+
+
+def write_segment_ids(path: str, ids: np.ndarray) -> None:
+    """Write (H, W) segment ids as a PNG in COCO's panoptic format."""
+    colours = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1)
+    Image.fromarray(colours.astype(np.uint8)).save(path)
+
+
+def check_segments(ids: np.ndarray, segments: Sequence[Mapping[str, Any]], source: str) -> None:
+    """Raise :class:`UserError` if a label map (H, W) and its list of segments disagree."""
+    drawn = set(np.unique(ids).tolist()) - {VOID}
+    listed = {segment["id"] for segment in segments}
+    if drawn - listed:
+        raise UserError(
+            f"{source} has pixels of segment {min(drawn - listed)}, which its segments_info does "
+            "not list"
+        )
+    if listed - drawn:
+        raise UserError(
+            f"{source} has no pixels of segment {min(listed - drawn)}, which its segments_info "
+            "lists"
+        )
+
+
+def _size(ids: np.ndarray) -> str:
+    height, width = ids.shape
+    return f"{width}x{height}"

@@ -1,0 +1,73 @@
+"""Mean IoU: detectron2's evaluator, with a check of what goes into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import SemSegEvaluator
+from PIL import Image
+
+from ddep.errors import UserError
+
+
+class CheckedSemSegEvaluator(SemSegEvaluator):
+    """detectron2's ``SemSegEvaluator`` for label images that may hold mistakes.
+
+    Its confusion matrix takes a label that is out of range for another prediction's, in silence.
+    """
+
+    def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
+        """
+        Args:
+            dataset_name: a registered data set with ``sem_seg_file_name`` in its dicts and
+                ``stuff_classes`` and ``ignore_label`` in its metadata.
+            output_dir: where predictions and results go; None writes none.
+        """
+        super().__init__(dataset_name, distributed=True, output_dir=output_dir)
+        metadata = MetadataCatalog.get(dataset_name)
+        self._labels = len(metadata.stuff_classes)
+        self._void = metadata.ignore_label
+        if self._contiguous_id_to_dataset_id is not None:
+            # Some panoptic sets (Cityscapes) list only stuff there, but all classes are predicted.
+            things = metadata.get("thing_dataset_id_to_contiguous_id", {})
+            for dataset_id, contiguous_id in things.items():
+                self._contiguous_id_to_dataset_id.setdefault(contiguous_id, dataset_id)
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Compare predictions with label images.
+
+        Args:
+            inputs: dicts with ``file_name``.
+            outputs: dicts with ``sem_seg``, (C, H, W) scores of the classes.
+
+        Raises:
+            UserError: a label image has an unknown label or another size than the prediction, or
+                the model predicts more classes than there are.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
+            classes, height, width = output["sem_seg"].shape
+            path = self.input_file_to_gt_file[image["file_name"]]
+            with Image.open(path) as file:
+                labels = np.asarray(file)
+            if labels.shape != (height, width):
+                raise UserError(
+                    f"{path} has the shape {labels.shape}, the prediction {(height, width)}; "
+                    "expected one label for each pixel of the image"
+                )
+            wrong = labels[((labels < 0) | (labels >= self._labels)) & (labels != self._void)]
+            if wrong.size:
+                raise UserError(
+                    f"{path} has the label {wrong.max()}; expected 0 to {self._labels - 1}, or "
+                    f"{self._void} for pixels to ignore"
+                )
+            if classes > self._labels:
+                raise UserError(
+                    f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {classes}, but {self._dataset_name} has "
+                    f"{self._labels} classes"
+                )
+        super().process(inputs, outputs)

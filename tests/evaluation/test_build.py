@@ -1,0 +1,169 @@
+"""Which evaluators are chosen, and where their results go."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluators
+
+import ddep.evaluation.build as build
+from ddep.config import add_ddep_config
+from ddep.errors import UserError
+from ddep.evaluation import (
+    CheckedSemSegEvaluator,
+    DenoisingEvaluator,
+    MaskAPEvaluator,
+    PanopticQualityEvaluator,
+    build_evaluator,
+)
+
+NAME = "test_build_evaluator"
+PANOPTIC, SEMANTIC, INSTANCE = PanopticQualityEvaluator, CheckedSemSegEvaluator, MaskAPEvaluator
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    cfg = get_cfg()
+    add_ddep_config(cfg)
+    cfg.OUTPUT_DIR = str(tmp_path / "output")
+    cfg.MODEL.META_ARCHITECTURE = "MaskFormer"
+    cfg.DATASETS.TEST = (NAME,)
+    cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON = True
+    cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = True
+    return cfg
+
+
+@pytest.fixture
+def register(tmp_path):
+    """Register the data set with all ground truth but what is said to be missing."""
+
+    def register(evaluator_type, without=()):
+        record = {"file_name": "a.jpg", "image_id": 1, "sem_seg_file_name": "a.png"}
+        category = {"id": 1, "name": "thing", "isthing": 1}
+        truth = {
+            "images": [{"id": 1, "height": 4, "width": 4}],
+            "categories": [category],
+            "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": []}],
+        }
+        panoptic_json, json_file = tmp_path / "panoptic.json", tmp_path / "instances.json"
+        panoptic_json.write_text(json.dumps(truth))
+        json_file.write_text(json.dumps({**truth, "annotations": []}))
+        metadata = {
+            "evaluator_type": evaluator_type,
+            "stuff_classes": ["thing"],
+            "ignore_label": 255,
+            "thing_dataset_id_to_contiguous_id": {1: 0},
+            "stuff_dataset_id_to_contiguous_id": {1: 0},
+            "panoptic_root": str(tmp_path),
+            "panoptic_json": str(panoptic_json),
+            "json_file": str(json_file),
+        }
+        record = {k: v for k, v in record.items() if k not in without}
+        DatasetCatalog.register(NAME, lambda: [record])
+        MetadataCatalog.get(NAME).set(**{k: v for k, v in metadata.items() if k not in without})
+
+    yield register
+    DatasetCatalog.pop(NAME, None)
+    MetadataCatalog.pop(NAME, None)
+
+
+def kinds(evaluator) -> list[type]:
+    if isinstance(evaluator, DatasetEvaluators):
+        return [type(part) for part in evaluator._evaluators]
+    return [type(evaluator)]
+
+
+PANOPTIC_TYPES = (
+    "panoptic_seg",
+    "coco_panoptic_seg",
+    "ade20k_panoptic_seg",
+    "cityscapes_panoptic_seg",
+    "mapillary_vistas_panoptic_seg",
+)
+
+
+@pytest.mark.parametrize(
+    ("evaluator_type", "expected"),
+    [
+        ("sem_seg", [SEMANTIC]),
+        ("cityscapes_sem_seg", [SEMANTIC]),
+        ("coco", [INSTANCE]),
+        *((name, [PANOPTIC, SEMANTIC, INSTANCE]) for name in PANOPTIC_TYPES),
+    ],
+)
+def test_evaluators_of_a_data_set(cfg, register, evaluator_type, expected):
+    register(evaluator_type)
+    assert kinds(build_evaluator(cfg, NAME)) == expected
+
+
+@pytest.mark.parametrize(
+    ("switch", "expected"),
+    [
+        ("PANOPTIC", [SEMANTIC, INSTANCE]),
+        ("SEMANTIC", [PANOPTIC, INSTANCE]),
+        ("INSTANCE", [PANOPTIC, SEMANTIC]),
+    ],
+)
+def test_what_the_model_does_not_predict_is_left_out(cfg, register, switch, expected):
+    register("panoptic_seg")
+    cfg.MODEL.MASK_FORMER.TEST[f"{switch}_ON"] = False
+    assert kinds(build_evaluator(cfg, NAME)) == expected
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [("sem_seg_file_name", [PANOPTIC, INSTANCE]), ("json_file", [PANOPTIC, SEMANTIC])],
+)
+def test_what_has_no_ground_truth_is_left_out(cfg, register, missing, expected):
+    register("panoptic_seg", without=[missing])
+    assert kinds(build_evaluator(cfg, NAME)) == expected
+
+
+def test_denoising_models_need_no_labels(cfg):
+    cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
+    cfg.INPUT.FORMAT = "BGR"
+    cfg.MODEL.DDEP.NOISE = "additive"
+    evaluator = build_evaluator(cfg, "images:some/folder")
+    assert isinstance(evaluator, DenoisingEvaluator)
+    assert evaluator._image_format == "BGR"
+    assert evaluator._formulation == "additive"
+    assert evaluator._std.flatten().tolist() == cfg.MODEL.PIXEL_STD
+
+
+def test_output_folder(cfg, monkeypatch):
+    """Several data sets do not write over each other's results."""
+    cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
+    folders = []
+    monkeypatch.setattr(
+        build, "DenoisingEvaluator", lambda _, output_dir, **__: folders.append(output_dir)
+    )
+    build_evaluator(cfg, NAME)
+    build_evaluator(cfg, NAME, "elsewhere")
+    cfg.DATASETS.TEST = (NAME, "images:/some/folder")
+    for name in cfg.DATASETS.TEST:
+        build_evaluator(cfg, name)
+    inference = f"{cfg.OUTPUT_DIR}/inference"
+    assert folders == [
+        inference,
+        "elsewhere",
+        f"{inference}/{NAME}",
+        f"{inference}/images_some_folder",
+    ]
+
+
+@pytest.mark.parametrize("evaluator_type", ["lvis", None])
+def test_no_evaluator(cfg, register, evaluator_type):
+    register(evaluator_type)
+    message = f"data set {NAME} has the evaluator_type {evaluator_type!r}, .* expected one of sem_"
+    with pytest.raises(UserError, match=message):
+        build_evaluator(cfg, NAME)
+
+
+def test_nothing_switched_on(cfg, register):
+    register("sem_seg")
+    cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON = False
+    with pytest.raises(UserError, match=r"sem_seg\): MODEL.MASK_FORMER.TEST.SEMANTIC_ON must be"):
+        build_evaluator(cfg, NAME)

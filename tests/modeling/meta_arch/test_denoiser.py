@@ -1,0 +1,327 @@
+"""The denoising pretrainer: losses, padding, freezing, estimates, names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import Backbone, build_model
+from torch import nn
+
+import ddep.modeling.backbone  # noqa: F401
+from ddep.config import add_ddep_config
+from ddep.errors import UserError
+from ddep.modeling.meta_arch.denoiser import DenoisingPretrainer, scale_loss
+from ddep.noise import add_noise
+
+
+class PixelsAsFeatures(Backbone):
+    """4x4 pixels become 48 channels: nothing but the pixel itself can tell its noise."""
+
+    def forward(self, x):
+        return {"res2": F.pixel_unshuffle(x, 4)}
+
+
+class PassOn(nn.Module):
+    def forward_features(self, features):
+        return features["res2"], None, [features["res2"]] * 3
+
+
+class TimesWeight(nn.Module):
+    """Predicts ``weight`` times the noisy pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.6))
+        self.multi_scale = nn.ModuleDict()
+
+    def forward(self, mask_features):
+        return F.pixel_shuffle(mask_features, 4) * self.weight
+
+
+def pointwise_model(**changes) -> DenoisingPretrainer:
+    options = {
+        "freeze_backbone": False,
+        "formulation": "scaled",
+        "target": "noise",
+        "loss": "l2",
+        "size_divisibility": 32,
+    }
+    return DenoisingPretrainer(
+        backbone=PixelsAsFeatures(),
+        pixel_decoder=PassOn(),
+        denoising_head=TimesWeight(),
+        **(options | changes),
+    )
+
+
+def noisy_input(seed: int, height: int, width: int, sigma: float, formulation: str = "scaled"):
+    generator = torch.Generator().manual_seed(seed)
+    clean, noise = torch.randn(2, 3, height, width, generator=generator)
+    return {
+        "image": add_noise(clean, noise, sigma, formulation),
+        "noise": noise,
+        "sigma": sigma,
+        "clean": clean,
+    }
+
+
+def small_config() -> CfgNode:
+    cfg = get_cfg()
+    add_ddep_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.RESNETS.DEPTH = 18
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    head = cfg.MODEL.SEM_SEG_HEAD
+    head.PIXEL_DECODER_NAME = "MSDeformAttnPixelDecoder"
+    head.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    head.CONVS_DIM = head.MASK_DIM = 32
+    head.TRANSFORMER_ENC_LAYERS = 1
+    cfg.MODEL.MASK_FORMER.NHEADS = 4
+    cfg.MODEL.MASK_FORMER.DIM_FEEDFORWARD = 32
+    cfg.MODEL.MASK_FORMER.DROPOUT = 0.0
+    return cfg
+
+
+FORMULAS = {
+    "l2": lambda d: d**2,
+    "l1": np.abs,
+    "huber": lambda d: np.where(np.abs(d) < 1, d**2 / 2, np.abs(d) - 0.5),
+}
+
+
+@pytest.mark.parametrize("formulation", ["scaled", "additive"])
+@pytest.mark.parametrize("target", ["noise", "image"])
+@pytest.mark.parametrize("loss", list(FORMULAS))
+def test_loss_of_a_padded_batch_is_the_mean_over_its_pixels(loss, target, formulation):
+    """In float64, pixel by pixel: padding, and which image a pixel is of, must not matter."""
+    model = pointwise_model(loss=loss, target=target, formulation=formulation)
+    batch = [
+        noisy_input(0, 20, 37, 0.3, formulation),
+        noisy_input(1, 64, 33, 1.4, formulation),
+        noisy_input(2, 7, 64, 0.8, formulation),
+    ]
+    losses = model(batch)
+    assert list(losses) == ["loss_denoise"]
+    truth = {"noise": "noise", "image": "clean"}[target]
+    differences = np.concatenate(
+        [(0.6 * x["image"].double() - x[truth].double()).numpy().ravel() for x in batch]
+    )
+    expected = FORMULAS[loss](differences).mean()
+    assert losses["loss_denoise"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_padded_batch_is_the_pixel_weighted_mean_of_single_images():
+    model = pointwise_model()
+    batch = [noisy_input(0, 20, 37, 0.3), noisy_input(1, 64, 33, 1.4)]
+    pixels = np.array([20 * 37, 64 * 33])
+    singles = [model([x])["loss_denoise"].item() for x in batch]
+    together = model(batch)["loss_denoise"].item()
+    assert together == pytest.approx(np.average(singles, weights=pixels), rel=1e-5)
+    assert together != pytest.approx(np.mean(singles), rel=1e-2)
+
+
+def test_predicting_nothing_scores_one():
+    model = pointwise_model()
+    nn.init.zeros_(model.denoising_head.weight)
+    loss = model([noisy_input(0, 256, 256, 0.48)])["loss_denoise"]
+    assert loss.item() == pytest.approx(1, abs=0.01)
+
+
+def test_scale_loss_against_a_loop():
+    """Cells of 4x4 pixels on two images, one of which ends within cells, in float64."""
+    rng = np.random.default_rng(0)
+    cell, sizes = 4, [(12, 15), (6, 9)]
+    clean = rng.normal(size=(2, 3, 12, 15))  # padding holds rubbish
+    valid = np.zeros((2, 1, 12, 15))
+    for i, (height, width) in enumerate(sizes):
+        valid[i, :, :height, :width] = 1
+    prediction = rng.normal(size=(2, 3, 3, 4))
+    total, pixels = 0.0, 0
+    for i, (height, width) in enumerate(sizes):
+        for y in range(3):
+            for x in range(4):
+                part = clean[i, :, y * cell : (y + 1) * cell, x * cell : (x + 1) * cell]
+                part = part[:, : max(height - y * cell, 0), : max(width - x * cell, 0)]
+                count = part[0].size
+                if count:
+                    error = prediction[i, :, y, x] - part.mean(axis=(1, 2))
+                    total += count * (error**2).mean()
+                    pixels += count
+    assert pixels == 12 * 15 + 6 * 9
+    loss = scale_loss(*map(torch.from_numpy, (prediction, clean, valid)), cell)
+    assert loss.item() == pytest.approx(total / pixels, rel=1e-12)
+
+
+def test_multi_scale_losses():
+    """Each head is compared with the clean image at its own size, with weight 1/3."""
+    cfg = small_config()
+    cfg.MODEL.DDEP.MULTI_SCALE = True
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    predictions = {}
+    for stride in (8, 16, 32):
+        model.denoising_head.multi_scale[f"s{stride}"].register_forward_hook(
+            lambda _, __, output, stride=stride: predictions.update({stride: output})
+        )
+    batch = [noisy_input(i, 64, 96, 0.5) for i in range(2)]
+    losses = model(batch)
+    assert set(losses) == {"loss_denoise", *(f"loss_denoise_s{s}" for s in (8, 16, 32))}
+    clean = torch.stack([x["clean"] for x in batch])
+    for stride, prediction in predictions.items():
+        small = F.interpolate(clean, scale_factor=4 / stride, mode="area")
+        expected = F.mse_loss(prediction, small) / 3
+        torch.testing.assert_close(losses[f"loss_denoise_s{stride}"], expected)
+
+
+@pytest.mark.parametrize("formulation", ["scaled", "additive"])
+@pytest.mark.parametrize("target", ["noise", "image"])
+def test_estimates_are_cropped_and_make_up_the_input(target, formulation):
+    model = pointwise_model(target=target, formulation=formulation).eval()
+    batch = [noisy_input(0, 20, 37, 0.3, formulation), noisy_input(1, 64, 33, 1.4, formulation)]
+    with torch.no_grad():
+        outputs = model(batch)
+    for x, output in zip(batch, outputs, strict=True):
+        predicted = output["noise" if target == "noise" else "denoised"]
+        torch.testing.assert_close(predicted, 0.6 * x["image"])
+        assert output["noise"].shape == output["denoised"].shape == x["image"].shape
+        again = add_noise(output["denoised"], output["noise"], x["sigma"], formulation)
+        torch.testing.assert_close(again, x["image"])
+
+
+@pytest.mark.parametrize("multi_scale", [False, True])
+def test_frozen_backbone(multi_scale):
+    """It has no gradients, runs under no_grad, and its statistics stay; the rest all learns."""
+    cfg = small_config()
+    cfg.MODEL.DDEP.MULTI_SCALE = multi_scale
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    grad_enabled = {}
+    for name, module in (("backbone", model.backbone), ("head", model.denoising_head)):
+        module.register_forward_hook(
+            lambda *_, name=name: grad_enabled.update({name: torch.is_grad_enabled()})
+        )
+    before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
+    model.eval().train()
+    assert model.training
+    assert model.sem_seg_head.training
+    assert not any(module.training for module in model.backbone.modules())
+    sum(model([noisy_input(0, 64, 64, 0.5)]).values()).backward()
+    assert grad_enabled == {"backbone": False, "head": True}
+    for name, parameter in model.named_parameters():
+        frozen = name.startswith("backbone.")
+        assert parameter.requires_grad is not frozen, name
+        assert (parameter.grad is None) is frozen, name
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_model_is_frozen_as_soon_as_it_is_built():
+    model = build_model(small_config())
+    assert model.training
+    assert not model.backbone.training
+
+
+def test_frozen_swin_has_no_stochastic_depth():
+    cfg = small_config()
+    cfg.MODEL.BACKBONE.NAME = "D2SwinTransformer"
+    cfg.MODEL.SWIN.EMBED_DIM = 8
+    cfg.MODEL.SWIN.DEPTHS = [1, 1, 1, 1]
+    cfg.MODEL.SWIN.NUM_HEADS = [1, 1, 1, 1]
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.9
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    first, second = (model([noisy_input(0, 64, 64, 0.5)])["loss_denoise"] for _ in range(2))
+    assert torch.equal(first, second)
+    model.backbone.train()
+    assert not torch.equal(first, model([noisy_input(0, 64, 64, 0.5)])["loss_denoise"])
+
+
+@pytest.mark.parametrize("multi_scale", [False, True])
+def test_without_freezing_everything_learns(multi_scale):
+    cfg = small_config()
+    cfg.MODEL.DDEP.FREEZE_BACKBONE = False
+    cfg.MODEL.DDEP.MULTI_SCALE = multi_scale
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    before = model.backbone.stem.conv1.norm.running_mean.clone()
+    sum(model([noisy_input(0, 64, 64, 0.5)]).values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert model.backbone.stem.conv1.weight.grad.abs().sum() > 0
+    assert not torch.equal(model.backbone.stem.conv1.norm.running_mean, before)
+
+
+def test_parameter_names_are_those_of_the_model_that_is_fine_tuned():
+    model = build_model(small_config())
+    groups = {name.split(".")[0] for name in model.state_dict()}
+    assert groups == {"backbone", "sem_seg_head", "denoising_head"}
+    assert "sem_seg_head.pixel_decoder.mask_features.weight" in model.state_dict()
+    assert all(
+        name.startswith("sem_seg_head.pixel_decoder.")
+        for name in model.state_dict()
+        if name.startswith("sem_seg_head")
+    )
+
+
+def test_adam_lowers_the_loss_on_one_image():
+    torch.manual_seed(0)
+    model = build_model(small_config())
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(learning, lr=3e-3)
+    losses = []
+    for _ in range(25):
+        loss = model([noisy_input(0, 64, 64, 0.5)])["loss_denoise"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 < losses[0]
+
+
+def test_images_need_not_be_multiples_of_the_stride():
+    """Without padding, a ResNet's features are rounded up; predictions are cropped."""
+    cfg = small_config()
+    cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 0
+    cfg.MODEL.DDEP.MULTI_SCALE = True
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    image = noisy_input(0, 45, 70, 0.5)
+    assert all(torch.isfinite(loss) for loss in model([image]).values())
+    assert model.eval()([image])[0]["noise"].shape == (3, 45, 70)
+
+
+@pytest.mark.parametrize(
+    ("size_divisibility", "expected"), [(32, (64, 96)), (48, (48, 96)), (-1, (44, 70))]
+)
+def test_size_divisibility(size_divisibility, expected):
+    """Negative takes the backbone's own, which for a ResNet is to pad nothing."""
+    cfg = small_config()
+    cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = size_divisibility
+    model = build_model(cfg).eval()
+    seen = []
+    model.backbone.register_forward_hook(lambda _, args, __: seen.append(args[0].shape[-2:]))
+    model([noisy_input(0, 44, 70, 0.5)])
+    assert seen == [expected]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("MODEL.DDEP.NOISE", "salt"),
+        ("MODEL.DDEP.TARGET", "labels"),
+        ("MODEL.DDEP.LOSS", "l3"),
+        ("MODEL.SEM_SEG_HEAD.COMMON_STRIDE", 8),
+    ],
+)
+def test_impossible_values_name_their_key(key, value):
+    cfg = small_config()
+    cfg.merge_from_list([key, value])
+    with pytest.raises(UserError, match=f"{key} is {value!r}; "):
+        build_model(cfg)
