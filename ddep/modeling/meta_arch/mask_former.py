@@ -1,0 +1,312 @@
+"""Mask2Former's meta-architecture: images in, losses or segmentations out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList, Instances
+from detectron2.utils.memory import retry_if_cuda_oom
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddep.errors import UserError
+from ddep.modeling.criterion import SetCriterion
+from ddep.modeling.matcher import HungarianMatcher
+from ddep.modeling.postprocessing import (
+    instance_inference,
+    panoptic_inference,
+    semantic_inference,
+)
+
+
+@META_ARCH_REGISTRY.register()
+class MaskFormer(nn.Module):
+    """Semantic, panoptic and instance segmentation by mask classification (arXiv 2112.01527)."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        sem_seg_head: nn.Module,
+        criterion: SetCriterion,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        size_divisibility: int,
+        thing_ids: Collection[int],
+        semantic_on: bool,
+        panoptic_on: bool,
+        instance_on: bool,
+        resize_before_semantic: bool,
+        object_mask_threshold: float,
+        overlap_threshold: float,
+        max_detections: int,
+    ) -> None:
+        """
+        Args:
+            backbone: images (B, 3, H, W) -> dict of feature maps.
+            sem_seg_head: feature maps -> ``pred_logits``, ``pred_masks``, ``aux_outputs``.
+            criterion: outputs and targets -> losses, and ``weight_dict``.
+            pixel_mean, pixel_std: per channel, in units and order of the input images.
+            size_divisibility: images are padded to a multiple of this; negative takes the
+                backbone's own.
+            thing_ids: classes that are things.
+            semantic_on, panoptic_on, instance_on: what inference returns.
+            resize_before_semantic: combine classes at the output size, not at the input's.
+            object_mask_threshold, overlap_threshold: see :func:`panoptic_inference`.
+            max_detections: instances per image at most.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.criterion = criterion
+        if size_divisibility < 0:
+            size_divisibility = backbone.size_divisibility
+        self.size_divisibility = size_divisibility
+        self.thing_ids = frozenset(thing_ids)
+        self.semantic_on = semantic_on
+        self.panoptic_on = panoptic_on
+        self.instance_on = instance_on
+        # Panoptic and instance segmentation always take masks of the output size.
+        self.resize_masks = resize_before_semantic or panoptic_on or instance_on
+        self.object_mask_threshold = object_mask_threshold
+        self.overlap_threshold = overlap_threshold
+        self.max_detections = max_detections
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            buffer = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments of ``__init__`` from a config.
+
+        Raises:
+            UserError: the config does not fit the data set, or asks for no result.
+        """
+        test = cfg.MODEL.MASK_FORMER.TEST
+        if not (test.SEMANTIC_ON or test.PANOPTIC_ON or test.INSTANCE_ON):
+            raise UserError(
+                "MODEL.MASK_FORMER.TEST: SEMANTIC_ON, PANOPTIC_ON and INSTANCE_ON are all False; "
+                "switch on at least one"
+            )
+        _check_num_classes(cfg)
+        backbone = build_backbone(cfg)
+        sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
+        return {
+            "backbone": backbone,
+            "sem_seg_head": sem_seg_head,
+            "criterion": _build_criterion(cfg, sem_seg_head.num_classes),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
+            "thing_ids": _thing_ids(cfg),
+            "semantic_on": test.SEMANTIC_ON,
+            "panoptic_on": test.PANOPTIC_ON,
+            "instance_on": test.INSTANCE_ON,
+            "resize_before_semantic": test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE,
+            "object_mask_threshold": test.OBJECT_MASK_THRESHOLD,
+            "overlap_threshold": test.OVERLAP_THRESHOLD,
+            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses in training, segmentations in evaluation.
+
+        Args:
+            batched_inputs: one dict per image: ``image`` (3, H, W), 0..255; in training
+                ``instances`` with ``gt_classes`` (T,) int64 and ``gt_masks`` (T, H, W) bool; in
+                evaluation ``height`` and ``width``, the size of the results (default: the image's).
+
+        Returns:
+            In training a dict of weighted losses. In evaluation one dict per image with what is
+            switched on: ``sem_seg`` (K, height, width) class scores; ``panoptic_seg``, see
+            :func:`panoptic_inference`; ``instances``, see :func:`instance_inference`.
+
+        Raises:
+            UserError: a training image without annotations or with a class out of range.
+        """
+        images = [inputs["image"].to(self.device) for inputs in batched_inputs]
+        images = [(image - self.pixel_mean) / self.pixel_std for image in images]
+        images = ImageList.from_tensors(images, self.size_divisibility)
+        if self.training:
+            targets = self._prepare_targets(batched_inputs, images)
+        outputs = self.sem_seg_head(self.backbone(images.tensor))
+        if self.training:
+            losses = self.criterion(outputs, targets)
+            weights = self.criterion.weight_dict
+            return {name: loss * weights[name] for name, loss in losses.items()}
+        with torch.autocast(self.device.type, enabled=False):
+            return [
+                self._infer_image(
+                    mask_cls.float(),
+                    mask_pred.float(),
+                    padded_size=images.tensor.shape[-2:],
+                    image_size=image_size,
+                    output_size=(
+                        inputs.get("height", image_size[0]),
+                        inputs.get("width", image_size[1]),
+                    ),
+                )
+                for mask_cls, mask_pred, image_size, inputs in zip(
+                    outputs["pred_logits"],
+                    outputs["pred_masks"],
+                    images.image_sizes,
+                    batched_inputs,
+                    strict=True,
+                )
+            ]
+
+    def _prepare_targets(
+        self, batched_inputs: list[dict[str, Any]], images: ImageList
+    ) -> list[dict[str, Tensor]]:
+        """Labels and masks of each image on the model's device, masks padded like the images."""
+        targets = []
+        for inputs, image_size in zip(batched_inputs, images.image_sizes, strict=True):
+            instances = _annotations(inputs, self.sem_seg_head.num_classes)
+            masks = instances.gt_masks
+            if tuple(masks.shape[-2:]) != tuple(image_size):
+                raise ValueError(
+                    f"{_name(inputs)}: gt_masks are {tuple(masks.shape[-2:])}, the image is "
+                    f"{tuple(image_size)}"
+                )
+            height, width = image_size
+            padded_height, padded_width = images.tensor.shape[-2:]
+            padding = (0, padded_width - width, 0, padded_height - height)
+            targets.append(
+                {
+                    "labels": instances.gt_classes.to(self.device),
+                    "masks": F.pad(masks.to(self.device), padding),
+                }
+            )
+        return targets
+
+    def _infer_image(
+        self,
+        mask_cls: Tensor,
+        mask_pred: Tensor,
+        *,
+        padded_size: tuple[int, int],
+        image_size: tuple[int, int],
+        output_size: tuple[int, int],
+    ) -> dict[str, Any]:
+        """(Q, K+1) and (Q, h, w) logits of one image -> its results at the output size."""
+        mask_pred = retry_if_cuda_oom(_upsample)(mask_pred, padded_size)
+        if self.resize_masks:
+            mask_pred = retry_if_cuda_oom(sem_seg_postprocess)(mask_pred, image_size, *output_size)
+        mask_cls = mask_cls.to(mask_pred.device)  # short of memory, masks go to the CPU
+        results: dict[str, Any] = {}
+        if self.semantic_on:
+            sem_seg = retry_if_cuda_oom(semantic_inference)(mask_cls, mask_pred)
+            if not self.resize_masks:
+                sem_seg = retry_if_cuda_oom(sem_seg_postprocess)(sem_seg, image_size, *output_size)
+            results["sem_seg"] = sem_seg
+        if self.panoptic_on:
+            results["panoptic_seg"] = retry_if_cuda_oom(panoptic_inference)(
+                mask_cls,
+                mask_pred,
+                thing_ids=self.thing_ids,
+                object_mask_threshold=self.object_mask_threshold,
+                overlap_threshold=self.overlap_threshold,
+            )
+        if self.instance_on:
+            results["instances"] = retry_if_cuda_oom(instance_inference)(
+                mask_cls,
+                mask_pred,
+                max_detections=self.max_detections,
+                class_ids=self.thing_ids if self.panoptic_on else None,
+            )
+        return results
+
+
+def _upsample(mask_pred: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(mask_pred[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def _annotations(inputs: dict[str, Any], num_classes: int) -> Instances:
+    """The image's instances, checked on the device they are on (the CPU, from a data loader)."""
+    if "instances" not in inputs:
+        raise UserError(
+            f"{_name(inputs)}: no `instances`, which training needs; found "
+            f"{', '.join(sorted(inputs))}; train on a data set with annotations"
+        )
+    instances = inputs["instances"]
+    classes = instances.gt_classes
+    if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
+        raise UserError(
+            f"{_name(inputs)}: classes {int(classes.min())} to {int(classes.max())}, expected 0 to "
+            f"{num_classes - 1}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES or mend the annotation"
+        )
+    return instances
+
+
+def _name(inputs: dict[str, Any]) -> str:
+    return str(inputs.get("file_name", "an image without file_name"))
+
+
+def _build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
+    mask_former = cfg.MODEL.MASK_FORMER
+    matcher = HungarianMatcher(
+        cost_class=mask_former.CLASS_WEIGHT,
+        cost_mask=mask_former.MASK_WEIGHT,
+        cost_dice=mask_former.DICE_WEIGHT,
+        num_points=mask_former.TRAIN_NUM_POINTS,
+    )
+    return SetCriterion(
+        num_classes,
+        matcher=matcher,
+        class_weight=mask_former.CLASS_WEIGHT,
+        mask_weight=mask_former.MASK_WEIGHT,
+        dice_weight=mask_former.DICE_WEIGHT,
+        no_object_weight=mask_former.NO_OBJECT_WEIGHT,
+        num_aux_outputs=mask_former.DEC_LAYERS - 1 if mask_former.DEEP_SUPERVISION else 0,
+        num_points=mask_former.TRAIN_NUM_POINTS,
+        oversample_ratio=mask_former.OVERSAMPLE_RATIO,
+        importance_sample_ratio=mask_former.IMPORTANCE_SAMPLE_RATIO,
+    )
+
+
+def _data_set_name(cfg: CfgNode) -> str | None:
+    """The data set whose classes the model has: the first for training, else for testing."""
+    return next(iter([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]), None)
+
+
+def _check_num_classes(cfg: CfgNode) -> None:
+    """A panoptic data set may count its things alone as ``thing_classes``: both counts will do."""
+    name = _data_set_name(cfg)
+    if name is None:
+        return
+    metadata = MetadataCatalog.get(name)
+    known = {key: len(metadata.get(key) or ()) for key in ("stuff_classes", "thing_classes")}
+    known = {key: count for key, count in known.items() if count}
+    found = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if known and found not in known.values():
+        expected = " or ".join(f"{count} ({key})" for key, count in known.items())
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {found}; data set {name} has {expected} classes; "
+            "set the key to that, or choose another data set"
+        )
+
+
+def _thing_ids(cfg: CfgNode) -> Collection[int]:
+    """Classes that are things, which only panoptic results need to know."""
+    if not cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:
+        return ()
+    name = _data_set_name(cfg)
+    ids = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id") if name else None
+    if ids is None:
+        raise UserError(
+            f"MODEL.MASK_FORMER.TEST.PANOPTIC_ON is True, but data set {name} does not say which "
+            "classes are things; expected a panoptic data set first in DATASETS.TRAIN (or in "
+            "DATASETS.TEST where TRAIN is empty)"
+        )
+    return ids.values()
