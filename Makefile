@@ -34,7 +34,7 @@ clean:
 
 # A PYTHON that was asked for and is not the one in .venv replaces it.
 ifneq ($(origin PYTHON),file)
-ifneq ($(shell $(PYTHON) -V 2>&1),$(shell $(BIN)/python -V 2>&1))
+ifneq ($(shell { $(PYTHON) -V; } 2>/dev/null),$(shell { $(BIN)/python -V; } 2>/dev/null))
 $(VENV): FORCE
 endif
 endif
@@ -60,7 +60,7 @@ $(RUN): requirements.txt setup.py tools/install-detectron2.py tools/detectron2_w
 	touch $@
 
 $(TEST): requirements-dev.txt $(RUN)
-	$(BIN)/python -m pip install --no-build-isolation --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation --requirement requirements-dev.txt
 	touch $@
 
 $(LINT): requirements-dev.txt $(VENV)
