@@ -1,0 +1,7 @@
+"""Reading, writing and converting checkpoints."""
+
+from ddep.checkpoint.checkpointer import Checkpointer
+from ddep.checkpoint.groups import check_transfer
+from ddep.checkpoint.reading import local_path, read_checkpoint
+
+__all__ = ["Checkpointer", "check_transfer", "local_path", "read_checkpoint"]

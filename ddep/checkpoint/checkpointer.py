@@ -1,0 +1,113 @@
+"""Saving and loading checkpoints in training."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from ddep.checkpoint.groups import TRANSFERABLE
+from ddep.checkpoint.loading import from_model_zoo, load_weights
+from ddep.checkpoint.reading import local_path, read_checkpoint
+from ddep.checkpoint.report import LoadReport
+from ddep.checkpoint.writing import atomic_write
+from ddep.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpointer(DetectionCheckpointer):
+    """detectron2's checkpointer, safer and more talkative.
+
+    Loading executes no code of the file, says of every weight what became of it, and stops if none
+    fits. Saving leaves either the old files or the new ones, never half a file.
+
+    Attributes:
+        report: the :class:`LoadReport` of the last :meth:`load`, None before.
+    """
+
+    report: LoadReport | None = None
+
+    def load(
+        self,
+        path: str,
+        checkpointables: list[str] | None = None,
+        *,
+        transfer: Sequence[str] = TRANSFERABLE,
+    ) -> dict[str, Any]:
+        """Load a checkpoint.
+
+        Args:
+            path: a file or URL; see :func:`ddep.checkpoint.reading.read_checkpoint`. Empty: nothing
+                is loaded.
+            checkpointables: names of the objects given to the constructor that are loaded too; None
+                is all. If there are any, training resumes, and the file must fit exactly.
+            transfer: groups of weights to load, see :func:`ddep.checkpoint.loading.load_weights`.
+
+        Returns:
+            What else the file holds.
+
+        Raises:
+            UserError: the file is missing, unreadable, or not of this model.
+        """
+        self._transfer = transfer
+        self._resumed = list(self.checkpointables) if checkpointables is None else checkpointables
+        if path:
+            local_path(path)
+        return super().load(path, checkpointables)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write the model and all checkpointables to ``<save_dir>/<name>.pth``, all or nothing.
+
+        Args:
+            name: without extension.
+            kwargs: more to save, such as the iteration.
+
+        Raises:
+            UserError: the disk is full or the folder cannot be written; earlier files are whole.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict()}
+        data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        logger.info(f"Saving checkpoint to {path}")
+        with atomic_write(path) as file:
+            torch.save(data | kwargs, file)
+        self.tag_last_checkpoint(os.path.basename(path))
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the file that ``--resume`` will load."""
+        with atomic_write(os.path.join(self.save_dir, "last_checkpoint")) as file:
+            file.write(last_filename_basename.encode())
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checkpoint = read_checkpoint(filename)
+        absent = [name for name in self._resumed if name not in checkpoint]
+        if absent:
+            raise UserError(
+                f"{filename} holds weights but no state of a training run ({', '.join(absent)}); "
+                "to start from its weights, name it in MODEL.WEIGHTS and leave --resume out"
+            )
+        return checkpoint | {"path": filename}
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> None:
+        path = checkpoint.pop("path")
+        if checkpoint.pop("matching_heuristics", False):
+            checkpoint["model"] = from_model_zoo(checkpoint, self.model)
+        self.report = load_weights(self.model, checkpoint.pop("model"), path, self._transfer)
+        logger.info(f"Weights in {path}:\n{self.report.table()}")
+        for line in self.report.mismatches():
+            logger.warning(line)
+        # A line for each weight: setup sends this level to log.txt, not to the console.
+        logger.debug(f"Each weight in {path} and in the model:\n{self.report.names()}")
+        unfit = [*self.report.new, *self.report.mismatched, *self.report.unused]
+        if self._resumed and unfit:
+            raise UserError(
+                f"{path} is of another model ({len(unfit)} weights differ, such as {unfit[0]}); "
+                "--resume needs the config that the run was started with"
+            )

@@ -1,0 +1,112 @@
+"""Putting a state dict into a model, keeping book of every weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
+from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+from ddep.checkpoint.groups import TRANSFERABLE, group_of
+from ddep.checkpoint.report import LoadReport
+from ddep.errors import UserError
+
+StateDict = dict[str, torch.Tensor]
+
+
+def load_weights(
+    model: nn.Module, state_dict: StateDict, path: str, transfer: Sequence[str] = TRANSFERABLE
+) -> LoadReport:
+    """Copy what fits from ``state_dict`` into ``model``.
+
+    Modules may rename what they are given (``_load_from_state_dict``), which is how checkpoints of
+    older versions load.
+
+    Args:
+        model: not wrapped in DistributedDataParallel.
+        state_dict: name -> tensor; names may start with "module.". Changed in place.
+        path: where ``state_dict`` comes from, for messages.
+        transfer: the groups to load, out of TRANSFERABLE; everything else is loaded always.
+
+    Raises:
+        UserError: no parameter of the model is in ``state_dict`` with its shape.
+    """
+    consume_prefix_in_state_dict_if_present(state_dict, "module.")
+    _forget_batch_norm_versions(state_dict)
+    found = list(state_dict)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    report = LoadReport(path)
+
+    def sort_out(candidates: StateDict, *_: Any) -> None:
+        """Take out what must not be loaded. Runs for each module, behind its parents' renames."""
+        for name in [name for name in candidates if name in shapes]:
+            if group_of(name) in TRANSFERABLE and group_of(name) not in transfer:
+                report.left_out.append(name)
+                del candidates[name]
+            elif tuple(candidates[name].shape) != shapes[name]:
+                report.mismatched[name] = (tuple(candidates[name].shape), shapes[name])
+                del candidates[name]
+
+    # torch 2.4 has no public name for it.
+    hooks = [module._register_load_state_dict_pre_hook(sort_out) for module in model.modules()]
+    try:
+        missing, report.unused = model.load_state_dict(state_dict, strict=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    taken_out = {*report.left_out, *report.mismatched}
+    report.new = [name for name in missing if name not in taken_out]
+    absent = taken_out.union(missing)
+    report.loaded = [name for name in shapes if name not in absent]
+
+    parameters = {name for name, _ in model.named_parameters()}
+    if parameters.isdisjoint([*report.loaded, *report.left_out]):
+        raise UserError(_nothing_fits(report, found, list(shapes)))
+    return report
+
+
+def from_model_zoo(checkpoint: dict[str, Any], model: nn.Module) -> StateDict:
+    """The state dict of a checkpoint of an ImageNet backbone, under the names of ``model``.
+
+    detectron2 marks such files with ``matching_heuristics``, and looks for the module whose names
+    end in theirs. Here it is always ``model.backbone``.
+
+    Args:
+        checkpoint: as :func:`ddep.checkpoint.reading.read_checkpoint` returns it.
+        model: has a ``backbone``.
+    """
+    weights = checkpoint["model"]
+    if checkpoint.get("__author__") == "Caffe2":
+        weights, _ = convert_c2_detectron_names(weights)
+    expected = model.state_dict().keys()
+    return {
+        f"backbone.{name}" if f"backbone.{name}" in expected else name: tensor
+        for name, tensor in weights.items()
+    }
+
+
+def _forget_batch_norm_versions(state_dict: StateDict) -> None:
+    """Let statistics of a trained batch norm load into detectron2's FrozenBatchNorm2d as they are.
+
+    It reads the version number of torch's batch norm as its own, of the time when its variances did
+    not include eps, and would subtract that.
+    """
+    versions = getattr(state_dict, "_metadata", {})
+    for name in state_dict:
+        module, _, last = name.rpartition(".")
+        if last == "num_batches_tracked":
+            versions.pop(module, None)
+
+
+def _nothing_fits(report: LoadReport, found: list[str], expected: list[str]) -> str:
+    if report.mismatched:
+        advice = f"{next(report.mismatches())}; use a config that describes the same model"
+    else:
+        advice = (
+            f"found {', '.join(found[:3])}, ..., expected {', '.join(expected[:3])}, ...; "
+            "tools/convert-pretrained.py converts other projects' files"
+        )
+    return f"none of the {len(found)} weights in {report.path} fits the model: {advice}"

@@ -1,0 +1,64 @@
+"""What became of every weight when a checkpoint was loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tabulate import tabulate
+
+from ddep.checkpoint.groups import GROUPS, group_of
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class LoadReport:
+    """The names of all weights (parameters and buffers) of a model and of a checkpoint, sorted out.
+
+    Attributes:
+        path: the checkpoint.
+        loaded: in both, and now the checkpoint's.
+        left_out: in both, but not to be transferred (MODEL.DDEP.TRANSFER).
+        mismatched: in both, but of different shapes: name -> (the checkpoint's, the model's).
+        new: in the model only; as initialised.
+        unused: in the checkpoint only.
+    """
+
+    path: str
+    loaded: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    mismatched: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    new: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        """How many weights of each group met which fate, as a table of text."""
+        rows = []
+        for group in GROUPS:
+            counts = [sum(group_of(n) == group for n in names) for _, names in self._fates()]
+            if any(counts):
+                rows.append([group, *counts])
+        return tabulate(rows, headers=["", *(fate for fate, _ in self._fates())])
+
+    def mismatches(self) -> Iterator[str]:
+        """A line for each weight whose shape is another in the checkpoint, with both shapes."""
+        for name, (found, expected) in self.mismatched.items():
+            yield f"{name} is {found} in {self.path} and {expected} in the model: left as it was"
+
+    def names(self) -> str:
+        """Every weight on a line of its own, behind what became of it, group by group."""
+        lines = []
+        for group in GROUPS:
+            for fate, names in self._fates():
+                lines += [f"{fate:<15} {name}" for name in names if group_of(name) == group]
+        return "\n".join(lines)
+
+    def _fates(self) -> list[tuple[str, list[str]]]:
+        return [
+            ("loaded", self.loaded),
+            ("left out", self.left_out),
+            ("shape mismatch", list(self.mismatched)),
+            ("new", self.new),
+            ("unused", self.unused),
+        ]

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ddep.checkpoint import Checkpointer
+from ddep.errors import UserError
+
+
+class Counter:
+    """Something with a state, as a trainer is."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.value = state_dict["value"]
+
+
+def make_model(width: int = 2) -> nn.ModuleDict:
+    return nn.ModuleDict({"backbone": nn.Linear(width, 2), "predictor": nn.Linear(2, 1)})
+
+
+def test_training_goes_on_from_what_was_saved_last(tmp_path: Path) -> None:
+    model = make_model()
+    checkpointer = Checkpointer(model, str(tmp_path), trainer=Counter(7))
+    assert not checkpointer.has_checkpoint()
+    checkpointer.save("model_0000001", iteration=1)
+    with torch.no_grad():
+        model["predictor"].bias.fill_(5)
+    checkpointer.save("model_final", iteration=2)
+    assert sorted(os.listdir(tmp_path)) == [
+        "last_checkpoint",
+        "model_0000001.pth",
+        "model_final.pth",
+    ]
+
+    other, counter = make_model(), Counter(0)
+    resumed = Checkpointer(other, str(tmp_path), trainer=counter)
+    rest = resumed.resume_or_load("ignored.pth", resume=True)
+    assert rest["iteration"] == 2
+    assert counter.value == 7
+    assert other["predictor"].bias.item() == 5
+    assert resumed.report is not None
+    assert resumed.report.loaded == list(model.state_dict())
+
+
+def test_starting_loads_weights_and_no_state(tmp_path: Path) -> None:
+    Checkpointer(make_model(), str(tmp_path), trainer=Counter(7)).save("model_final")
+    counter = Counter(0)
+    checkpointer = Checkpointer(make_model(3), trainer=counter)
+    checkpointer.load(str(tmp_path / "model_final.pth"), checkpointables=[])
+    assert counter.value == 0
+    assert checkpointer.report is not None
+    assert list(checkpointer.report.mismatched) == ["backbone.weight"]
+
+
+def test_a_full_disk_leaves_all_earlier_files_whole(tmp_path: Path) -> None:
+    model = make_model()
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("model_0000001")
+    with torch.no_grad():
+        model["predictor"].bias.fill_(5)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"model_0000001\.pth cannot be written: File too"):
+            checkpointer.save("model_0000001")
+        with pytest.raises(UserError, match=r"model_final\.pth cannot be written"):
+            checkpointer.save("model_final")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000001.pth"]
+    Checkpointer(model, str(tmp_path)).resume_or_load("", resume=True)
+    assert model["predictor"].bias.item() != 5
+
+
+def test_a_worker_that_is_not_the_main_one_saves_nothing(tmp_path: Path) -> None:
+    Checkpointer(make_model(), str(tmp_path), save_to_disk=False).save("model_final")
+    assert os.listdir(tmp_path) == []
+
+
+def test_every_weight_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = Checkpointer(make_model(3), str(tmp_path))
+    source.save("model_final")
+    # Other tests may have set up detectron2's loggers, which keep what they log to themselves.
+    logging.getLogger("ddep").propagate = True
+    with caplog.at_level(logging.DEBUG, logger="ddep"):
+        Checkpointer(make_model()).load(str(tmp_path / "model_final.pth"))
+    levels = {record.levelno: record.getMessage() for record in caplog.records}
+    assert "backbone" in levels[logging.INFO]
+    assert "backbone.weight is (2, 3) in" in levels[logging.WARNING]
+    assert "shape mismatch  backbone.weight" in levels[logging.DEBUG]
+    assert "loaded          backbone.bias" in levels[logging.DEBUG]
+    assert "loaded          predictor.weight" in levels[logging.DEBUG]
+
+
+def test_resuming_needs_a_state_to_resume(tmp_path: Path) -> None:
+    Checkpointer(make_model(), str(tmp_path)).save("slim")
+    with pytest.raises(UserError, match=r"slim\.pth holds weights but no state .*\(trainer\)"):
+        Checkpointer(make_model(), str(tmp_path), trainer=Counter(0)).resume_or_load("")
+
+
+def test_resuming_needs_the_same_model(tmp_path: Path) -> None:
+    Checkpointer(make_model(3), str(tmp_path), trainer=Counter(0)).save("model_final")
+    with pytest.raises(UserError, match=r"of another model \(1 weights differ, such as backbone.w"):
+        Checkpointer(make_model(), str(tmp_path), trainer=Counter(0)).resume_or_load("")
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(make_model(), str(tmp_path))
+    with pytest.raises(UserError, match=r"no\.pth does not exist"):
+        checkpointer.load(str(tmp_path / "no.pth"))
+    (tmp_path / "last_checkpoint").write_text("gone.pth")
+    with pytest.raises(UserError, match=r"gone\.pth does not exist"):
+        checkpointer.resume_or_load("", resume=True)

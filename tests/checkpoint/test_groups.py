@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from ddep.checkpoint import check_transfer
+from ddep.checkpoint.groups import group_of
+from ddep.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("backbone.layers.0.blocks.1.attn.qkv.weight", "backbone"),
+        ("sem_seg_head.pixel_decoder.input_proj.2.0.weight", "encoder"),
+        ("sem_seg_head.pixel_decoder.transformer.level_embed", "encoder"),
+        ("sem_seg_head.pixel_decoder.adapter_1.norm.bias", "fpn"),
+        ("sem_seg_head.pixel_decoder.layer_1.weight", "fpn"),
+        ("sem_seg_head.pixel_decoder.mask_features.weight", "mask_features"),
+        ("sem_seg_head.predictor.query_feat.weight", "predictor"),
+        ("criterion.empty_weight", "criterion"),
+        ("denoising_head.multi_scale.s8.0.weight", "denoising_head"),
+        ("backbone_of_another_kind.weight", "other"),
+        ("pixel_mean", "other"),
+    ],
+)
+def test_names_of_the_whole_model_have_their_group(name: str, group: str) -> None:
+    assert group_of(name) == group
+
+
+def test_an_unknown_group_is_named_with_those_there_are() -> None:
+    check_transfer(["fpn", "backbone"])
+    with pytest.raises(UserError, match=r"TRANSFER has 'decoder'; expected any of backbone, enc"):
+        check_transfer(["backbone", "decoder"])

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ddep.checkpoint import local_path, read_checkpoint
+from ddep.errors import UserError
+
+WEIGHTS = {"backbone.conv.weight": torch.arange(6.0).view(2, 3), "a": torch.tensor([1, 2])}
+
+
+class Evil:
+    """Makes a file named by the environment variable EVIL when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {os.environ['EVIL']}",)
+
+
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "evil"
+    monkeypatch.setenv("EVIL", str(path))
+    return path
+
+
+def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor)
+        assert found[name].dtype == tensor.dtype
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("key", [None, "model", "state_dict"])
+def test_a_state_dict_is_found_where_it_lies(
+    tmp_path: Path, key: str | None, new_format: bool
+) -> None:
+    path = str(tmp_path / "model.pth")
+    data = WEIGHTS if key is None else {key: WEIGHTS, "iteration": 7}
+    torch.save(data, path, _use_new_zipfile_serialization=new_format)
+    checkpoint = read_checkpoint(path)
+    assert_equal(checkpoint.pop("model"), WEIGHTS)
+    assert checkpoint == ({} if key is None else {"iteration": 7})
+
+
+def test_version_numbers_of_modules_come_along(tmp_path: Path) -> None:
+    path = str(tmp_path / "model.pth")
+    torch.save({"model": nn.BatchNorm2d(2).state_dict()}, path)
+    assert read_checkpoint(path)["model"]._metadata[""] == {"version": 2}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_a_model_zoo_pickle_holds_arrays_or_tensors(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "model.pkl"
+    arrays = OrderedDict((name, tensor.numpy()) for name, tensor in WEIGHTS.items())
+    for model in (arrays, WEIGHTS, {k: nn.Parameter(v, False) for k, v in WEIGHTS.items()}):
+        data = {"model": model, "__author__": "them", "matching_heuristics": True}
+        path.write_bytes(pickle.dumps(data, protocol=protocol))
+        checkpoint = read_checkpoint(str(path))
+        assert_equal(checkpoint["model"], WEIGHTS)
+        assert checkpoint["__author__"] == "them"
+        assert checkpoint["matching_heuristics"] is True
+
+
+def test_detectrons_pickles_are_recognised_by_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "R-50.pkl"
+    blobs = {"conv1_w": np.ones(3, np.float32), "conv1_w_momentum": np.ones(3, np.float32)}
+    for data in (blobs, {"blobs": blobs, "cfg": "a text"}):
+        path.write_bytes(pickle.dumps(data, protocol=2))
+        checkpoint = read_checkpoint(str(path))
+        assert checkpoint["__author__"] == "Caffe2"
+        assert_equal(checkpoint["model"], {"conv1_w": torch.ones(3)})
+
+
+def test_what_python_2_pickled_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.pkl"
+    # pickle.dumps({'model': {'a.b': np.array([1.5, -2], np.float32)}, '__author__': 'x'}, 2) with
+    # Python 2, where the array's bytes are a str.
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01bt\x85R"
+        b"(K\x01K\x02\x85cnumpy\ndtype\n(U\x02f4K\x00K\x01tR(K\x03U\x01<NNNJ\xff\xff\xff\xff"
+        b"J\xff\xff\xff\xffK\x00tb\x89U\x08\x00\x00\xc0?\x00\x00\x00\xc0tb"
+    ).replace(b"bt\x85R", b"btR")
+    path.write_bytes(b"\x80\x02}(U\x05model}U\x03a.b" + array + b"sU\n__author__U\x01xu.")
+    assert_equal(read_checkpoint(str(path))["model"], {"a.b": torch.tensor([1.5, -2.0])})
+
+
+def test_no_code_of_a_torch_file_is_run(tmp_path: Path, evil: Path) -> None:
+    path = str(tmp_path / "model.pth")
+    torch.save({"model": WEIGHTS, "more": Evil()}, path)
+    with pytest.raises(UserError, match=r"holds a Python object \((posix|os)\.system\)"):
+        read_checkpoint(path)
+    assert not evil.exists()
+
+
+def test_no_code_of_a_pickle_is_run(tmp_path: Path, evil: Path) -> None:
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"model": Evil(), "__author__": "them"}))
+    with pytest.raises(UserError, match=r"holds a Python object \((posix|os)\.system\)"):
+        read_checkpoint(str(path))
+    assert not evil.exists()
+
+
+def test_no_code_of_a_file_within_a_pickle_is_run(tmp_path: Path, evil: Path) -> None:
+    class Storage:
+        """Pickles like a tensor's storage, whose bytes are a file of torch.save."""
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            file = io.BytesIO()
+            torch.save(Evil(), file, _use_new_zipfile_serialization=False)
+            return torch.storage._load_from_bytes, (file.getvalue(),)
+
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps({"model": {"a": Storage()}, "__author__": "them"}))
+    with pytest.raises(UserError, match="could run code"):
+        read_checkpoint(str(path))
+    assert not evil.exists()
+
+
+def test_objects_are_refused_with_their_type(tmp_path: Path) -> None:
+    path = str(tmp_path / "model.pth")
+    torch.save({"model": WEIGHTS, "args": argparse.Namespace(lr=1)}, path)
+    with pytest.raises(UserError, match=r"holds a Python object \(argparse.Namespace\).*state d"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_truncated_file_is_named_wherever_it_ends(tmp_path: Path, new_format: bool) -> None:
+    path = tmp_path / "model.pth"
+    torch.save({"model": WEIGHTS}, path, _use_new_zipfile_serialization=new_format)
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 1, len(whole) // 25):
+        path.write_bytes(whole[:length])
+        # Cut within the name of a type, it seems to hold an unknown one.
+        with pytest.raises(UserError, match=r"model\.pth cannot be read: it (is truncated|holds)"):
+            read_checkpoint(str(path))
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.pkl"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", bytes(range(256)) * 9, b"text\n"])
+def test_another_kind_of_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} cannot be read: .* copy or download it again"):
+        read_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([WEIGHTS], "holds a list; expected a dict of named tensors"),
+        ({"model": {"a": 3}}, "holds a int named 'a'"),
+        ({"model": {}}, "holds no weights"),
+        ({}, "holds no weights"),
+    ],
+)
+def test_other_contents_are_named(tmp_path: Path, data: Any, message: str) -> None:
+    path = str(tmp_path / "model.pth")
+    torch.save(data, path)
+    with pytest.raises(UserError, match=message):
+        read_checkpoint(path)
+
+
+def test_missing_files_folders_and_other_formats_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no\.pth does not exist or is not a file"):
+        local_path(str(tmp_path / "no.pth"))
+    with pytest.raises(UserError, match="does not exist or is not a file"):
+        read_checkpoint(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="is a safetensors file, which is not read yet"):
+        read_checkpoint(str(tmp_path / "model.safetensors"))
+    with pytest.raises(UserError, match=r"checkpoint http://127.0.0.1:9/m.pth cannot be fetched"):
+        local_path("http://127.0.0.1:9/m.pth")
