@@ -1,0 +1,28 @@
+"""The data sets, one a file. Importing this package registers them below $DETECTRON2_DATASETS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddep.data.datasets.camvid import register_camvid
+from ddep.data.datasets.catalog import dataset_root
+from ddep.data.datasets.coco import register_coco
+from ddep.data.datasets.from_config import register_from_config
+from ddep.data.datasets.penn_fudan import register_penn_fudan
+from ddep.data.datasets.shapes import register_shapes
+
+__all__ = ["dataset_root", "register_all", "register_from_config"]
+
+
+def register_all(root: Path) -> None:
+    """Register every data set that the project adds to detectron2's, below ``root``.
+
+    Doing it again moves them to another root.
+    """
+    register_camvid(root)
+    register_penn_fudan(root)
+    register_shapes(root)
+    register_coco(root)
+
+
+register_all(dataset_root())

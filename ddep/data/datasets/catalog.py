@@ -1,0 +1,29 @@
+"""Where data sets lie, and how one is entered into detectron2's catalogues."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+
+def dataset_root() -> Path:
+    """The folder that holds all data sets: $DETECTRON2_DATASETS, else ``datasets``."""
+    return Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+
+
+def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> None:
+    """Enter a data set into detectron2's catalogues; one of the same name is replaced.
+
+    Args:
+        name: what configs call the data set.
+        load: returns its dicts, in detectron2's standard format. Called when they are needed.
+        metadata: attributes of ``MetadataCatalog.get(name)``.
+    """
+    DatasetCatalog.pop(name, None)
+    MetadataCatalog.pop(name, None)
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(**metadata)

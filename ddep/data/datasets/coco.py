@@ -1,0 +1,121 @@
+"""COCO panoptic with semantic labels, under the names that Mask2Former gave them.
+
+detectron2 registers ``coco_2017_{train,val}_panoptic``, which have no semantic labels of all 133
+classes. ``..._with_sem_seg`` adds them, so that mIoU can be measured beside PQ.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from tqdm import tqdm
+
+from ddep.data.datasets.panoptic import (
+    IGNORE_LABEL,
+    PanopticSplit,
+    load_annotations,
+    register_panoptic,
+)
+from ddep.data.datasets.preparation import write_png
+from ddep.data.image_reader import read_panoptic
+from ddep.errors import UserError
+
+SPLITS = ("train", "val")
+
+
+def coco_split(folder: Path, split: str) -> PanopticSplit:
+    """Where a split of COCO 2017 lies below ``folder``, in COCO's and Mask2Former's layout."""
+    return PanopticSplit(
+        image_root=folder / f"{split}2017",
+        panoptic_root=folder / f"panoptic_{split}2017",
+        panoptic_json=folder / "annotations" / f"panoptic_{split}2017.json",
+        sem_seg_root=folder / f"panoptic_semseg_{split}2017",
+    )
+
+
+def register_coco(root: Path) -> None:
+    """Register ``coco_2017_{train,val}_panoptic_with_sem_seg`` below ``root``."""
+    folder = root / "coco"
+    for split in SPLITS:
+        register_panoptic(
+            f"coco_2017_{split}_panoptic_with_sem_seg",
+            coco_split(folder, split),
+            COCO_CATEGORIES,
+            evaluator_type="coco_panoptic_seg",
+            json_file=str(folder / "annotations" / f"instances_{split}2017.json"),
+        )
+
+
+def prepare_coco(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+    """Write semantic labels made of COCO's panoptic ones, for the splits that are there.
+
+    Args:
+        folder: COCO as its owners lay it out; the labels go to ``panoptic_semseg_*2017`` in it.
+        processes: how many to work with.
+
+    Returns:
+        Per split, the number of labels.
+
+    Raises:
+        UserError: no panoptic JSON file; a PNG file that is missing or does not fit the JSON.
+    """
+    if processes < 1:
+        raise UserError(f"--processes is {processes}; expected at least 1")
+    splits = {name: coco_split(folder, name) for name in SPLITS}
+    present = {name: split for name, split in splits.items() if split.panoptic_json.exists()}
+    if not present:
+        raise UserError(
+            f"{splits['train'].panoptic_json} does not exist, nor that of val; expected COCO's "
+            f"panoptic annotations, unpacked as datasets/README.md shows"
+        )
+    return {name: _prepare_split(split, name, processes) for name, split in present.items()}
+
+
+def _prepare_split(split: PanopticSplit, name: str, processes: int) -> dict[str, int]:
+    annotations = load_annotations(split.panoptic_json, COCO_CATEGORIES)
+    jobs = [
+        (
+            split.panoptic_root / annotation["file_name"],
+            split.sem_seg_root / annotation["file_name"],
+            {segment["id"]: segment["category_id"] for segment in annotation["segments_info"]},
+        )
+        for annotation in annotations
+    ]
+    with multiprocessing.Pool(processes) as pool:
+        done = pool.imap_unordered(_write_semantic, jobs, chunksize=16)
+        for _ in tqdm(done, total=len(jobs), desc=f"coco {name}", disable=None):
+            pass
+    return {"semantic labels": len(jobs)}
+
+
+def _write_semantic(job: tuple[Path, Path, dict[int, int]]) -> None:
+    source, target, class_of_segment = job
+    write_png(target, semantic_from_panoptic(read_panoptic(str(source)), class_of_segment, source))
+
+
+def semantic_from_panoptic(
+    panoptic: np.ndarray, class_of_segment: dict[int, int], source: Path
+) -> np.ndarray:
+    """Replace each segment id of a panoptic label by its class.
+
+    Args:
+        panoptic: (H, W) integers, segment ids; 0 is void.
+        class_of_segment: contiguous class id of each segment id.
+        source: the label's path, for the error message.
+
+    Returns:
+        (H, W) uint8, contiguous class ids, 255 for void.
+
+    Raises:
+        UserError: a segment id that the JSON file does not list.
+    """
+    ids, inverse = np.unique(panoptic, return_inverse=True)
+    classes = {0: IGNORE_LABEL, **class_of_segment}
+    unknown = [int(segment_id) for segment_id in ids if int(segment_id) not in classes]
+    if unknown:
+        raise UserError(f"{source}: segment {unknown[0]} is not listed in the panoptic JSON file")
+    lookup = np.array([classes[int(segment_id)] for segment_id in ids], dtype=np.uint8)
+    return lookup[inverse].reshape(panoptic.shape)

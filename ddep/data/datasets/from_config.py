@@ -1,0 +1,105 @@
+"""Checks the data sets that a config names, before any long work starts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ddep.data.datasets.catalog import dataset_root
+from ddep.data.datasets.image_folder import PREFIX, check_image_folder, register_image_folder
+from ddep.errors import UserError
+
+# How to come by the data sets that datasets/README.md describes, by the pattern of their names.
+_PREPARATION = {
+    "camvid_*": "make it with python datasets/prepare-camvid.py SRC",
+    "penn_fudan_*": "make it with python datasets/prepare-penn-fudan.py SRC",
+    "shapes_*": "make it with python datasets/generate-shapes.py",
+    "coco_2017_*_panoptic_with_sem_seg": "unpack COCO, then run python datasets/prepare-coco.py",
+    "coco_2017_*_panoptic": "unpack COCO's images and panoptic annotations",
+    "coco_2017_train": "unpack COCO's images and instance annotations",
+    "coco_2017_val": "unpack COCO's images and instance annotations",
+    "ade20k_sem_seg_*": "unpack ADEChallengeData2016, then run python datasets/prepare-ade20k.py",
+    "cityscapes_fine_sem_seg_*": "unpack Cityscapes' leftImg8bit and gtFine",
+    "cityscapes_fine_panoptic_*": "unpack Cityscapes, then run cityscapesScripts' "
+    "createPanopticImgs.py",
+}
+
+
+def register_from_config(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) -> None:
+    """Register the ``images:<folder>`` sets that ``cfg`` names, and check that all sets are there.
+
+    Args:
+        cfg: the config; DATASETS.TRAIN and DATASETS.TEST are read.
+        keys: whose files are needed: "TRAIN", "TEST" or both. Names are checked in both.
+
+    Raises:
+        UserError: a name that is not known, a data set whose files or folder are not there, an
+            empty folder; with "TRAIN" among ``keys``, a config that names no training set.
+    """
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name.startswith(PREFIX):
+                register_image_folder(name)
+            elif name not in DatasetCatalog:
+                raise UserError(f"DATASETS.{key}: {_explain_unknown(name)}")
+    if "TRAIN" in keys and not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN is empty; name the data sets to train on")
+    for key in keys:
+        for name in cfg.DATASETS[key]:
+            try:
+                _check(name, instances=cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON and key == "TEST")
+            except UserError as error:
+                raise UserError(f"DATASETS.{key}: {error}") from error
+
+
+def _explain_unknown(name: str) -> str:
+    text = f"unknown data set {name!r}"
+    near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
+    if near:
+        text += f"; did you mean {' or '.join(near)}?"
+    else:
+        text += "; datasets/README.md lists them"
+    return text + f" A folder of images is written {PREFIX}<folder>"
+
+
+def _check(name: str, instances: bool) -> None:
+    """UserError unless the files of a known data set are there.
+
+    Sets that others registered are left to their own loaders. ``instances``: whether instances
+    will be evaluated.
+    """
+    if name.startswith(PREFIX):
+        check_image_folder(name)
+        return
+    how = next((how for glob, how in _PREPARATION.items() if fnmatchcase(name, glob)), None)
+    if how is None:
+        return
+    for path in _files(name, instances):
+        if not path.exists():
+            raise UserError(
+                f"data set {name}: {path} does not exist; {how}, see datasets/README.md "
+                f"($DETECTRON2_DATASETS is {dataset_root()})"
+            )
+    if name.startswith("cityscapes_fine_sem_seg_"):
+        labels = Path(MetadataCatalog.get(name).gt_dir)
+        if next(labels.glob("*/*_labelTrainIds.png"), None) is None:
+            raise UserError(
+                f"data set {name}: no */*_labelTrainIds.png in {labels}; make them with "
+                f"cityscapesScripts' createTrainIdLabelImgs.py, see datasets/README.md"
+            )
+
+
+def _files(name: str, instances: bool) -> Iterator[Path]:
+    metadata = MetadataCatalog.get(name)
+    attributes = ["image_root", "image_dir", "gt_dir"]
+    attributes += ["panoptic_json", "panoptic_root", "sem_seg_root"]
+    if instances or metadata.evaluator_type == "coco":
+        attributes.append("json_file")
+    for attribute in attributes:
+        if attribute in metadata.as_dict():
+            yield Path(metadata.get(attribute))

@@ -1,0 +1,244 @@
+"""Panoptic data sets in COCO's format: one JSON file and a folder of PNG files per split.
+
+A pixel of a panoptic PNG holds its segment's id as R + 256 G + 256^2 B; 0 is void. The JSON file
+says which category each segment is of. Beside it lie semantic labels, one PNG per image, whose
+pixels are contiguous class ids, 255 for void.
+
+Three kinds of ids: a *category id* is what the JSON file writes (1..K in the project's own sets), a
+*contiguous id* is the category's place in the list of categories (0..K-1), which models predict,
+and a *segment id* numbers the segments of one image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from scipy import ndimage
+
+from ddep.data.datasets.catalog import register
+from ddep.errors import UserError
+
+IGNORE_LABEL = 255
+
+
+class Category(TypedDict):
+    """One class, as COCO's JSON files and detectron2's ``COCO_CATEGORIES`` write it."""
+
+    id: int
+    name: str
+    isthing: int
+    color: list[int]
+
+
+@dataclass(frozen=True)
+class PanopticSplit:
+    """Where one split of a panoptic data set lies.
+
+    Attributes:
+        image_root: folder of the images.
+        panoptic_root: folder of the panoptic PNG files.
+        panoptic_json: the JSON file.
+        sem_seg_root: folder of the semantic PNG files.
+    """
+
+    image_root: Path
+    panoptic_root: Path
+    panoptic_json: Path
+    sem_seg_root: Path
+
+    @classmethod
+    def below(cls, folder: Path, split: str, images: str | None = None) -> PanopticSplit:
+        """The project's own layout: ``folder`` is the data set's, ``images`` (default: named like
+        the split) its folder of images."""
+        return cls(
+            image_root=folder / (split if images is None else images),
+            panoptic_root=folder / f"panoptic_{split}",
+            panoptic_json=folder / f"panoptic_{split}.json",
+            sem_seg_root=folder / f"sem_seg_{split}",
+        )
+
+
+def panoptic_metadata(categories: Sequence[Category]) -> dict[str, Any]:
+    """detectron2's metadata for ``categories``, whose order gives the contiguous ids.
+
+    ``stuff_classes`` and ``stuff_colors`` hold all classes. ``thing_classes`` and ``thing_colors``
+    hold the classes up to the last thing, so that a contiguous id is an index into them; where
+    things come first they hold just the things, as detectron2's COCO evaluator needs it. Which
+    classes are things is said by ``thing_dataset_id_to_contiguous_id`` alone.
+    """
+    names = [category["name"] for category in categories]
+    colors = [list(category["color"]) for category in categories]
+    contiguous = {category["id"]: index for index, category in enumerate(categories)}
+    things = {c["id"]: contiguous[c["id"]] for c in categories if c["isthing"]}
+    end = 1 + max(things.values(), default=-1)
+    return {
+        "stuff_classes": names,
+        "stuff_colors": colors,
+        "thing_classes": names[:end],
+        "thing_colors": colors[:end],
+        "thing_dataset_id_to_contiguous_id": things,
+        "stuff_dataset_id_to_contiguous_id": contiguous,
+    }
+
+
+def register_panoptic(
+    name: str,
+    split: PanopticSplit,
+    categories: Sequence[Category],
+    evaluator_type: str = "panoptic_seg",
+    **metadata: Any,
+) -> None:
+    """Register ``split`` under ``name``, with the metadata that evaluators read.
+
+    Args:
+        name: what configs call it.
+        split: where it lies; nothing is opened before its dicts are asked for.
+        categories: all its classes; their order gives the contiguous ids.
+        evaluator_type: "panoptic_seg", or detectron2's name for a set that it knows.
+        metadata: further attributes.
+    """
+    register(
+        name,
+        lambda: load_panoptic(split, categories),
+        image_root=str(split.image_root),
+        panoptic_root=str(split.panoptic_root),
+        panoptic_json=str(split.panoptic_json),
+        sem_seg_root=str(split.sem_seg_root),
+        evaluator_type=evaluator_type,
+        ignore_label=IGNORE_LABEL,
+        label_divisor=1000,
+        **panoptic_metadata(categories),
+        **metadata,
+    )
+
+
+def load_panoptic(split: PanopticSplit, categories: Sequence[Category]) -> list[dict[str, Any]]:
+    """Read a split's JSON file.
+
+    Returns:
+        One dict per image, in the file's order: file_name, image_id, height, width (pixels),
+        pan_seg_file_name, sem_seg_file_name and segments_info: COCO's, with contiguous
+        ``category_id`` and a bool ``isthing``.
+
+    Raises:
+        UserError: a JSON file that is missing or not of this format, or the first image's files
+            missing.
+    """
+    dicts = [
+        {
+            "file_name": str(split.image_root / annotation["image"]["file_name"]),
+            "image_id": annotation["image"]["id"],
+            "height": annotation["image"]["height"],
+            "width": annotation["image"]["width"],
+            "pan_seg_file_name": str(split.panoptic_root / annotation["file_name"]),
+            "sem_seg_file_name": str(split.sem_seg_root / annotation["file_name"]),
+            "segments_info": annotation["segments_info"],
+        }
+        for annotation in load_annotations(split.panoptic_json, categories)
+    ]
+    for key in ("file_name", "pan_seg_file_name", "sem_seg_file_name"):
+        if not Path(dicts[0][key]).is_file():
+            raise UserError(
+                f"{dicts[0][key]} does not exist, though {split.panoptic_json} lists it; prepare "
+                f"the data set again, see datasets/README.md"
+            )
+    return dicts
+
+
+def load_annotations(panoptic_json: Path, categories: Sequence[Category]) -> list[dict[str, Any]]:
+    """Read the annotations of a panoptic JSON file, each with its image's entry.
+
+    Returns:
+        Per annotation: file_name (of the panoptic PNG), image (a dict with id, file_name, height,
+        width) and segments_info, with contiguous ``category_id`` and a bool ``isthing``.
+
+    Raises:
+        UserError: a file that is missing, not of this format, or without images.
+    """
+    contiguous = {category["id"]: index for index, category in enumerate(categories)}
+    is_thing = {category["id"]: bool(category["isthing"]) for category in categories}
+    content = _read_json(panoptic_json)
+    try:
+        images = {
+            image["id"]: {key: image[key] for key in ("id", "file_name", "height", "width")}
+            for image in content["images"]
+        }
+        annotations = [
+            {
+                "file_name": annotation["file_name"],
+                "image": images[annotation["image_id"]],
+                "segments_info": [
+                    {
+                        **segment,
+                        "category_id": contiguous[segment["category_id"]],
+                        "isthing": is_thing[segment["category_id"]],
+                    }
+                    for segment in annotation["segments_info"]
+                ],
+            }
+            for annotation in content["annotations"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{panoptic_json}: not a panoptic JSON file of this data set ({error!r}); prepare it "
+            f"again, see datasets/README.md"
+        ) from error
+    if not annotations:
+        raise UserError(f"{panoptic_json}: lists no images; prepare the data set again")
+    return annotations
+
+
+def _read_json(path: Path) -> Any:
+    """Read a JSON file; UserError where it is missing or malformed."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not a JSON file ({error}); prepare the data set again") from error
+
+
+def segments_info(
+    panoptic: np.ndarray, category_ids: Mapping[int, int]
+) -> list[dict[str, int | list[int]]]:
+    """Describe the segments of one image as COCO's JSON does.
+
+    Args:
+        panoptic: (H, W) integers, the segment ids; 0 is void.
+        category_ids: category id of each segment id.
+
+    Returns:
+        Per segment that has pixels, by ascending id: id, category_id, area (pixels), bbox
+        [x, y, width, height] (pixels), iscrowd 0.
+    """
+    areas = np.bincount(panoptic.ravel())
+    described: list[dict[str, int | list[int]]] = []
+    for segment_id, box in enumerate(ndimage.find_objects(panoptic), start=1):
+        if box is None:
+            continue
+        rows, columns = box
+        described.append(
+            {
+                "id": segment_id,
+                "category_id": category_ids[segment_id],
+                "area": int(areas[segment_id]),
+                "bbox": [
+                    columns.start,
+                    rows.start,
+                    columns.stop - columns.start,
+                    rows.stop - rows.start,
+                ],
+                "iscrowd": 0,
+            }
+        )
+    return described
+
+
+def encode_panoptic(panoptic: np.ndarray) -> np.ndarray:
+    """Segment ids (H, W) as the colours (H, W, 3) uint8 of a panoptic PNG."""
+    return np.stack([panoptic >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)

@@ -1,0 +1,157 @@
+"""Penn-Fudan: photographs of pedestrians, with a mask of each person.
+
+The owners name no split. Here a fifth of the images, chosen by a hash of their names, is for
+validation: 136 and 34 of the 170 images, the same on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data.datasets import load_coco_json
+from pycocotools import mask as coco_mask
+from tqdm import tqdm
+
+from ddep.data.datasets.catalog import register
+from ddep.data.datasets.panoptic import Category, PanopticSplit, register_panoptic
+from ddep.data.datasets.preparation import (
+    PanopticWriter,
+    check_same_size,
+    copy_file,
+    image_pairs,
+    write_json,
+)
+from ddep.data.image_reader import read_image, read_labels
+from ddep.errors import UserError
+
+SPLITS = ("train", "val")
+SPLIT_SEED = 0
+# The thing comes first, so that class 0 is the pedestrian in the instance sets too.
+CATEGORIES: list[Category] = [
+    {"id": 1, "name": "pedestrian", "isthing": 1, "color": [220, 20, 60]},
+    {"id": 2, "name": "background", "isthing": 0, "color": [70, 130, 120]},
+]
+_IMAGES = "PNGImages"
+_EXPECTED = "Penn-Fudan: PNGImages/NAME.png (or .jpg) and PedMasks/NAME_mask.png"
+
+
+def register_penn_fudan(root: Path) -> None:
+    """Register ``penn_fudan_instance_*`` and ``penn_fudan_panoptic_*`` below ``root``."""
+    folder = root / "penn_fudan"
+    for split in SPLITS:
+        register_panoptic(
+            f"penn_fudan_panoptic_{split}",
+            PanopticSplit.below(folder, split, images=_IMAGES),
+            CATEGORIES,
+        )
+        name = f"penn_fudan_instance_{split}"
+        json_file, image_root = str(folder / f"instances_{split}.json"), str(folder / _IMAGES)
+        register(
+            name,
+            lambda name=name, json_file=json_file, image_root=image_root: load_coco_json(
+                json_file, image_root, name
+            ),
+            image_root=image_root,
+            json_file=json_file,
+            evaluator_type="coco",
+            thing_classes=[CATEGORIES[0]["name"]],
+            thing_colors=[CATEGORIES[0]["color"]],
+            thing_dataset_id_to_contiguous_id={CATEGORIES[0]["id"]: 0},
+        )
+
+
+def split_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Deal ``names`` out to train and val, a fifth (rounded) to val, by a seeded hash of each.
+
+    Returns:
+        The names of each split, sorted.
+    """
+    shuffled = sorted(
+        names, key=lambda name: hashlib.sha256(f"{SPLIT_SEED} {name}".encode()).digest()
+    )
+    number_of_val = round(len(shuffled) / 5)
+    return {"train": sorted(shuffled[number_of_val:]), "val": sorted(shuffled[:number_of_val])}
+
+
+def prepare_penn_fudan(source: Path, target: Path) -> dict[str, dict[str, int]]:
+    """Write Penn-Fudan's images, and instance, panoptic and semantic labels of both splits.
+
+    Args:
+        source: the owners' tree; a mask's pixels are 0 for background and 1..N for its people.
+        target: folder to write to. It may be ``source``: then the images stay as they are,
+            otherwise they are copied.
+
+    Returns:
+        Per split, the number of images and of people.
+
+    Raises:
+        UserError: a file missing or unreadable, ids that are not 1..N, sizes that differ.
+    """
+    pairs = {
+        image.stem: (image, label)
+        for image, label in image_pairs(
+            source / _IMAGES, source / "PedMasks", "_mask.png", _EXPECTED
+        )
+    }
+    return {
+        split: _prepare_split([pairs[name] for name in names], target, split)
+        for split, names in split_names(pairs).items()
+    }
+
+
+def _prepare_split(pairs: Sequence[tuple[Path, Path]], target: Path, split: str) -> dict[str, int]:
+    pedestrian, background = CATEGORIES
+    panoptic_split = PanopticSplit.below(target, split, images=_IMAGES)
+    instances_json = target / f"instances_{split}.json"
+    instances_json.unlink(missing_ok=True)
+    writer = PanopticWriter(panoptic_split, CATEGORIES)
+    annotations: list[dict[str, Any]] = []
+    for image, label in tqdm(pairs, desc=f"penn_fudan {split}", disable=None):
+        people = read_labels(str(label))
+        check_same_size(image, read_image(str(image), "RGB"), label, people)
+        ids = np.unique(people[people > 0])
+        if not np.array_equal(ids, np.arange(1, len(ids) + 1)):
+            raise UserError(
+                f"{label}: the ids of its people are {ids.tolist()}; expected 0 for background and "
+                f"1, 2, ... for the people"
+            )
+        copy_file(image, panoptic_split.image_root / image.name)
+        background_id = len(ids) + 1
+        writer.add(
+            image.name,
+            sem_seg=(people == 0).astype(np.uint8),
+            panoptic=np.where(people == 0, background_id, people),
+            category_ids={
+                **dict.fromkeys(ids.tolist(), pedestrian["id"]),
+                background_id: background["id"],
+            },
+        )
+        for person in ids:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": writer.images[-1]["id"],
+                    "category_id": pedestrian["id"],
+                    "iscrowd": 0,
+                    **_describe_mask(people == person),
+                }
+            )
+    write_json(
+        instances_json,
+        {"images": writer.images, "annotations": annotations, "categories": [pedestrian]},
+    )
+    writer.finish()
+    return {"images": len(pairs), "people": len(annotations)}
+
+
+def _describe_mask(mask: np.ndarray) -> dict[str, Any]:
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")},
+        "area": int(coco_mask.area(encoded)),
+        "bbox": coco_mask.toBbox(encoded).tolist(),
+    }

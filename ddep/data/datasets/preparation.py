@@ -1,0 +1,173 @@
+"""What the scripts that prepare data sets share: pairing files, and writing them safely.
+
+A file appears under its name only when it is complete, and a split's JSON file is written last: an
+interrupted preparation leaves a data set that is known to be absent, and can be run again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ddep.data.datasets.panoptic import Category, PanopticSplit, encode_panoptic, segments_info
+from ddep.errors import UserError
+
+SOURCE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path; what is written there replaces ``path`` when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write (H, W) or (H, W, 3) uint8 as a PNG file."""
+    with replacing(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as a JSON file."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, unless ``target`` is that very file."""
+    if target.exists() and os.path.samefile(source, target):
+        return
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def image_pairs(
+    images: Path, labels: Path, label_suffix: str, expected: str
+) -> list[tuple[Path, Path]]:
+    """Pair the images of one folder with the label files of another, by name.
+
+    Args:
+        images: folder with NAME.png or NAME.jpg.
+        labels: folder with NAME + ``label_suffix``.
+        label_suffix: for example "_mask.png".
+        expected: the tree that is expected, for the error message.
+
+    Returns:
+        (image, label) paths, sorted by name.
+
+    Raises:
+        UserError: a missing folder, no images, two images of one name, an image without label or a
+            label without image.
+    """
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder; expected {expected}")
+    by_name: dict[str, Path] = {}
+    for path in sorted(images.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in SOURCE_SUFFIXES:
+            continue
+        if path.stem in by_name:
+            raise UserError(f"{path} and {by_name[path.stem].name} have the same name; keep one")
+        by_name[path.stem] = path
+    if not by_name:
+        raise UserError(f"{images}: no .png or .jpg images in it; expected {expected}")
+    label_names = {
+        path.name[: -len(label_suffix)]
+        for path in labels.iterdir()
+        if path.name.endswith(label_suffix) and not path.name.startswith(".")
+    }
+    for name in sorted(by_name.keys() - label_names):
+        raise UserError(f"{by_name[name]}: its label {labels / (name + label_suffix)} is missing")
+    for name in sorted(label_names - by_name.keys()):
+        raise UserError(f"{labels / (name + label_suffix)}: there is no such image in {images}")
+    return [(by_name[name], labels / (name + label_suffix)) for name in sorted(by_name)]
+
+
+def check_same_size(image: Path, pixels: np.ndarray, label: Path, ids: np.ndarray) -> None:
+    """UserError unless the image (H, W, 3) and its label (H, W) have the same size."""
+    if pixels.shape[:2] != ids.shape:
+        raise UserError(
+            f"{label}: {ids.shape[1]}x{ids.shape[0]} pixels, but its image {image} has "
+            f"{pixels.shape[1]}x{pixels.shape[0]}; a label must have its image's size"
+        )
+
+
+def check_range(label: Path, ids: np.ndarray, highest: int, expected: str) -> None:
+    """UserError unless all ``ids`` are in 0..highest."""
+    for found in (ids.min(), ids.max()):
+        if not 0 <= found <= highest:
+            raise UserError(f"{label}: label {found} is out of range; expected {expected}")
+
+
+class PanopticWriter:
+    """Writes the labels of one split: semantic and panoptic PNG files, and the JSON file last."""
+
+    def __init__(self, split: PanopticSplit, categories: Sequence[Category]) -> None:
+        self.split = split
+        self.categories = list(categories)
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        split.panoptic_json.unlink(missing_ok=True)
+
+    def add(
+        self,
+        image_name: str,
+        sem_seg: np.ndarray,
+        panoptic: np.ndarray,
+        category_ids: Mapping[int, int],
+    ) -> None:
+        """Write the labels of one image, which lies (or will lie) in ``split.image_root``.
+
+        Args:
+            image_name: file name of the image.
+            sem_seg: (H, W) uint8, contiguous class ids, 255 for void.
+            panoptic: (H, W) integers, segment ids, 0 for void.
+            category_ids: category id of each segment id.
+        """
+        label_name = Path(image_name).stem + ".png"
+        height, width = panoptic.shape
+        image_id = len(self.images) + 1
+        write_png(self.split.sem_seg_root / label_name, sem_seg)
+        write_png(self.split.panoptic_root / label_name, encode_panoptic(panoptic))
+        self.images.append(
+            {"id": image_id, "file_name": image_name, "height": height, "width": width}
+        )
+        self.annotations.append(
+            {
+                "image_id": image_id,
+                "file_name": label_name,
+                "segments_info": segments_info(panoptic, category_ids),
+            }
+        )
+
+    def finish(self) -> None:
+        """Write the JSON file, which makes the split complete."""
+        write_json(
+            self.split.panoptic_json,
+            {
+                "images": self.images,
+                "annotations": self.annotations,
+                "categories": self.categories,
+            },
+        )
+
+
+def print_counts(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Print what was written: a line per split, such as ``train: 367 images, 1421 car``."""
+    print(f"written to {folder}:")
+    for split, numbers in counts.items():
+        print(f"  {split}: " + ", ".join(f"{number} {what}" for what, number in numbers.items()))

@@ -1,0 +1,95 @@
+"""The demo's data set: generated scenes of textured shapes, with panoptic labels.
+
+Every image is drawn from its own random numbers, seeded by (seed, split, index): the same seed
+gives the same files, and more images do not change the first ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ddep.data.datasets.panoptic import IGNORE_LABEL, PanopticSplit, register_panoptic
+from ddep.data.datasets.preparation import PanopticWriter, write_png
+from ddep.data.datasets.shape_scenes import CATEGORIES, Scene, draw_scene
+from ddep.errors import UserError
+
+SPLITS = ("train", "val")
+UNLABELLED = "unlabelled"
+MIN_SIZE = 32
+
+
+def register_shapes(root: Path) -> None:
+    """Register ``shapes_panoptic_{train,val}`` below ``root``."""
+    for name in SPLITS:
+        split = PanopticSplit.below(root / "shapes", name)
+        register_panoptic(f"shapes_panoptic_{name}", split, CATEGORIES)
+
+
+def generate_shapes(
+    target: Path,
+    *,
+    seed: int = 0,
+    train: int = 40,
+    val: int = 60,
+    unlabelled: int = 1000,
+    size: int = 128,
+) -> dict[str, dict[str, int]]:
+    """Write the data set: labelled splits train and val, and a folder of unlabelled images.
+
+    Images of an earlier, larger run that this one does not write are removed.
+
+    Args:
+        target: folder to write to.
+        seed: not negative.
+        train, val, unlabelled: number of images.
+        size: height and width of the images, pixels.
+
+    Returns:
+        Per split, the number of images and of things.
+
+    Raises:
+        UserError: an argument out of range.
+    """
+    numbers = {"train": train, "val": val, UNLABELLED: unlabelled}
+    for what, found, least in [
+        ("--seed", seed, 0),
+        ("--size", size, MIN_SIZE),
+        *((f"--{name}", number, 1) for name, number in numbers.items()),
+    ]:
+        if found < least:
+            raise UserError(f"{what} is {found}; expected at least {least}")
+    counts = {}
+    for split_index, (name, number) in enumerate(numbers.items()):
+        split = PanopticSplit.below(target, name)
+        writer = PanopticWriter(split, CATEGORIES) if name in SPLITS else None
+        things = 0
+        for index in tqdm(range(number), desc=f"shapes {name}", disable=None):
+            scene = draw_scene(np.random.default_rng([seed, split_index, index]), size)
+            image_name = f"{index:05d}.png"
+            write_png(split.image_root / image_name, scene.image)
+            if writer:
+                writer.add(image_name, _semantic(scene), scene.panoptic, scene.category_ids)
+                things += sum(CATEGORIES[i - 1]["isthing"] for i in scene.category_ids.values())
+        if writer:
+            writer.finish()
+        for folder in (split.image_root, split.panoptic_root, split.sem_seg_root):
+            _remove_surplus(folder, number)
+        counts[name] = {"images": number, **({"things": things} if writer else {})}
+    return counts
+
+
+def _semantic(scene: Scene) -> np.ndarray:
+    class_of_segment = np.full(1 + max(scene.category_ids), IGNORE_LABEL, dtype=np.uint8)
+    for segment_id, category_id in scene.category_ids.items():
+        class_of_segment[segment_id] = category_id - 1
+    return class_of_segment[scene.panoptic]
+
+
+def _remove_surplus(folder: Path, number: int) -> None:
+    """Remove the generated files of ``folder`` whose index is not below ``number``."""
+    for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
+        if int(path.stem) >= number:
+            path.unlink()

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ddep.config import add_ddep_config
+from ddep.data.datasets import register_from_config
+from ddep.data.datasets.catalog import register
+from ddep.data.datasets.shapes import generate_shapes
+from ddep.errors import UserError
+
+BUILT_IN = [
+    *(f"camvid_{task}_{s}" for task in ("sem_seg", "panoptic") for s in ("train", "val", "test")),
+    *(f"penn_fudan_{task}_{s}" for task in ("instance", "panoptic") for s in ("train", "val")),
+    "shapes_panoptic_train",
+    "shapes_panoptic_val",
+    # detectron2's own, under the names that datasets/README.md gives
+    *(f"coco_2017_{s}{kind}" for s in ("train", "val") for kind in ("", "_panoptic")),
+    "coco_2017_train_panoptic_with_sem_seg",
+    "coco_2017_val_panoptic_with_sem_seg",
+    *(f"{name}_sem_seg_{s}" for name in ("ade20k", "cityscapes_fine") for s in ("train", "val")),
+]
+
+
+def config(train: Sequence[str] = (), test: Sequence[str] = ()) -> CfgNode:
+    cfg = get_cfg()
+    add_ddep_config(cfg)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = tuple(train), tuple(test)
+    return cfg
+
+
+def message(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) -> str:
+    with pytest.raises(UserError) as caught:
+        register_from_config(cfg, keys)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_built_in_sets_are_registered(root: Path) -> None:
+    missing = [name for name in BUILT_IN if name not in DatasetCatalog]
+    assert missing == []
+
+
+def test_sets_that_are_there_pass(root: Path) -> None:
+    generate_shapes(root / "shapes", train=1, val=1, unlabelled=1, size=32)
+    register_from_config(
+        config(["images:shapes/unlabelled", "shapes_panoptic_train"], ["shapes_panoptic_val"])
+    )
+    assert len(DatasetCatalog.get("images:shapes/unlabelled")) == 1
+    # An image folder may be registered more than once.
+    register_from_config(config(["images:shapes/unlabelled"]))
+
+
+def test_unknown_names(root: Path) -> None:
+    found = message(config(["camvid_semseg_train"]))
+    assert found.startswith("DATASETS.TRAIN: unknown data set 'camvid_semseg_train'; did you mean ")
+    assert "camvid_sem_seg_train" in found
+    found = message(config([], ["/data/photographs"]), keys=())
+    assert found.startswith("DATASETS.TEST: unknown data set '/data/photographs'; datasets/README")
+    assert "images:<folder>" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "script"),
+    [
+        ("camvid_sem_seg_train", "camvid/train", "datasets/prepare-camvid.py"),
+        ("camvid_panoptic_val", "camvid/val", "datasets/prepare-camvid.py"),
+        ("penn_fudan_instance_val", "penn_fudan/PNGImages", "datasets/prepare-penn-fudan.py"),
+        ("shapes_panoptic_val", "shapes/val", "datasets/generate-shapes.py"),
+        ("coco_2017_val_panoptic_with_sem_seg", "coco/val2017", "datasets/prepare-coco.py"),
+        ("coco_2017_train_panoptic", "coco/train2017", "COCO"),
+        ("ade20k_sem_seg_train", "ADEChallengeData2016/images", "datasets/prepare-ade20k.py"),
+        ("cityscapes_fine_sem_seg_val", "cityscapes/leftImg8bit", "leftImg8bit"),
+    ],
+)
+def test_missing_files_name_the_path_and_the_remedy(
+    root: Path, name: str, path: str, script: str
+) -> None:
+    for key, cfg in (("TRAIN", config([name])), ("TEST", config(["images:x"], [name]))):
+        (root / "x").mkdir(exist_ok=True)
+        (root / "x" / "1.png").touch()
+        found = message(cfg)
+        assert found.startswith(f"DATASETS.{key}: data set {name}: ")
+        assert path in found
+        assert script in found
+        assert "does not exist" in found
+        assert str(root) in found or name.startswith(("coco_2017_train_p", "ade", "city"))
+
+
+def test_an_interrupted_preparation_is_noticed(root: Path) -> None:
+    generate_shapes(root / "shapes", train=1, val=1, unlabelled=1, size=32)
+    (root / "shapes" / "panoptic_val.json").unlink()
+    assert "panoptic_val.json does not exist" in message(config(["shapes_panoptic_val"]))
+
+
+def test_image_folders_are_checked(root: Path) -> None:
+    (root / "empty").mkdir()
+    assert "DATASETS.TRAIN: data set images:nowhere: " in message(config(["images:nowhere"]))
+    assert "DATASETS.TRAIN: no images in" in message(config(["images:empty"]))
+    (root / "full").mkdir()
+    (root / "full" / "1.jpg").touch()
+    found = message(config(["images:full"], ["images:empty"]))
+    assert found.startswith("DATASETS.TEST: ")
+
+
+def test_only_what_is_needed_is_checked(root: Path) -> None:
+    generate_shapes(root / "shapes", train=1, val=1, unlabelled=1, size=32)
+    cfg = config(["images:nowhere", "camvid_sem_seg_train"], ["shapes_panoptic_val"])
+    register_from_config(cfg, keys=("TEST",))
+    assert "images:nowhere" in DatasetCatalog
+    assert "nowhere" in message(cfg)
+    assert "DATASETS.TRAIN is empty" in message(config([], ["shapes_panoptic_val"]))
+    register_from_config(config([], ["shapes_panoptic_val"]), keys=("TEST",))
+
+
+def test_cityscapes_needs_its_train_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "cityscapes_fine_sem_seg_val"
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    (labels / "bonn").mkdir(parents=True)
+    metadata = MetadataCatalog.get(name)
+    for attribute, value in (("image_dir", images), ("gt_dir", labels)):
+        monkeypatch.setitem(metadata.__dict__, attribute, str(value))
+    found = message(config([name]))
+    assert "no */*_labelTrainIds.png" in found
+    assert "createTrainIdLabelImgs.py" in found
+    (labels / "bonn" / "bonn_0_gtFine_labelTrainIds.png").touch()
+    register_from_config(config([name]))
+
+
+def test_instance_evaluation_needs_the_instance_annotations(root: Path) -> None:
+    name = "coco_2017_val_panoptic_with_sem_seg"
+    for folder in ("val2017", "panoptic_val2017", "panoptic_semseg_val2017", "annotations"):
+        (root / "coco" / folder).mkdir(parents=True)
+    (root / "coco" / "annotations" / "panoptic_val2017.json").touch()
+    cfg = config([], [name])
+    register_from_config(cfg, keys=("TEST",))
+    cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = True
+    assert "instances_val2017.json does not exist" in message(cfg, keys=("TEST",))
+
+
+def test_sets_of_the_users_own_are_left_to_their_loaders(root: Path) -> None:
+    register("microscopy", lambda: [{"file_name": "a"}], image_root="/nowhere")
+    register_from_config(config(["microscopy"], ["microscopy"]))
+    DatasetCatalog.pop("microscopy")
+    MetadataCatalog.pop("microscopy")

@@ -1,0 +1,99 @@
+"""The scripts in datasets/, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SCRIPTS = Path(__file__).parents[2] / "datasets"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Run a script in this process; returns what it printed. Data go below ``tmp_path``."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+
+    def run_script(name: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run_script
+
+
+def save(path: Path, shape: tuple[int, ...], value: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full(shape, value, dtype=np.uint8)).save(path)
+
+
+def test_generate_shapes(run, tmp_path: Path) -> None:
+    printed = run(
+        "generate-shapes.py",
+        *["--train", "2", "--val", "1", "--unlabelled", "3", "--size", "32", "--seed", "5"],
+    )
+    assert f"written to {tmp_path / 'shapes'}:" in printed
+    assert "train: 2 images, " in printed
+    assert "unlabelled: 3 images" in printed
+    assert len(list((tmp_path / "shapes" / "unlabelled").iterdir())) == 3
+
+
+def test_prepare_camvid(run, tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        save(tmp_path / "source" / split / "a.png", (10, 12, 3))
+        save(tmp_path / "source" / f"{split}annot" / "a.png", (10, 12), value=8)
+    printed = run("prepare-camvid.py", tmp_path / "source")
+    assert "val: 1 images, 1 car, 0 pedestrian, 0 bicyclist, 0 specks below 20 pixels" in printed
+    assert "instances are connected components: touching objects of a class count as one" in printed
+    run("prepare-camvid.py", tmp_path / "source", tmp_path / "elsewhere")
+    listed = json.loads((tmp_path / "elsewhere" / "panoptic_test.json").read_text())
+    assert listed["annotations"][0]["segments_info"][0]["area"] == 120
+
+
+def test_prepare_penn_fudan(run, tmp_path: Path) -> None:
+    for index in range(5):
+        save(tmp_path / "source" / "PNGImages" / f"{index}.png", (10, 12, 3))
+        save(tmp_path / "source" / "PedMasks" / f"{index}_mask.png", (10, 12), value=1)
+    printed = run("prepare-penn-fudan.py", tmp_path / "source")
+    assert "train: 4 images, 4 people" in printed
+    assert "val: 1 images, 1 people" in printed
+
+
+def test_prepare_ade20k(run, tmp_path: Path) -> None:
+    folder = tmp_path / "ADEChallengeData2016"
+    for split in ("training", "validation"):
+        save(folder / "images" / split / "a.jpg", (10, 12, 3))
+        save(folder / "annotations" / split / "a.png", (10, 12), value=150)
+    assert "val: 1 semantic labels" in run("prepare-ade20k.py")
+    label = np.asarray(Image.open(folder / "annotations_detectron2" / "training" / "a.png"))
+    assert np.unique(label).tolist() == [149]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("prepare-camvid.py", ["nowhere"], "error: nowhere/train is not a folder"),
+        ("prepare-penn-fudan.py", ["nowhere"], "error: nowhere/PNGImages is not a folder"),
+        ("prepare-ade20k.py", ["nowhere"], "error: nowhere/images/training is not a folder"),
+        ("prepare-coco.py", ["nowhere"], "error: nowhere/annotations/panoptic_train2017.json"),
+        ("generate-shapes.py", ["--size", "8"], "error: --size is 8; expected at least 32"),
+    ],
+)
+def test_mistakes_end_with_one_line(run, name: str, arguments: list[str], expected: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(name, *arguments)
+    assert str(caught.value.code).startswith(expected)
+    assert "\n" not in str(caught.value.code)
+
+
+def test_a_target_that_cannot_be_written_ends_with_one_line(run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as caught:
+        run("generate-shapes.py", tmp_path / "file")
+    assert str(caught.value.code).startswith("error: [Errno")
+    assert "file" in str(caught.value.code)
