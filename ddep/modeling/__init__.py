@@ -1,0 +1,14 @@
+"""Models: backbones, pixel decoders, transformer decoders, heads and meta-architectures.
+
+Importing this registers all of them with detectron2's registries.
+"""
+
+from ddep.modeling import (
+    backbone,
+    mask_former_head,
+    meta_arch,
+    pixel_decoder,
+    transformer_decoder,
+)
+
+__all__ = ["backbone", "mask_former_head", "meta_arch", "pixel_decoder", "transformer_decoder"]

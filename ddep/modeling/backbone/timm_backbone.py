@@ -1,0 +1,210 @@
+"""Any encoder of timm (PyTorch Image Models) as a backbone for segmentation."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+
+from ddep.errors import UserError
+
+STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+
+@BACKBONE_REGISTRY.register()
+class TimmBackbone(Backbone):
+    """A model of timm with features res2 to res5.
+
+    A hierarchical model (ConvNeXt, ResNet, EfficientNet, ...) gives its deepest features at
+    strides 4, 8, 16 and 32. A plain one, whose blocks all have the same stride (DeiT, DINOv2, ...),
+    gives the outputs of four evenly spaced blocks, resized to these strides without parameters.
+
+    The parameters are timm's own, below ``model.``: in a checkpoint of a whole segmentation model,
+    a timm checkpoint's keys come with the prefix ``backbone.model.``. What the features do not need
+    (the classifier, last norms) is left out. Weights come through MODEL.WEIGHTS alone.
+    """
+
+    @configurable
+    def __init__(self, *, name: str, in_channels: int = 3, drop_path_rate: float = 0.0) -> None:
+        """Build the model with random weights.
+
+        Args:
+            name: timm's name of the model, such as ``convnext_tiny``.
+            in_channels: channels of the images.
+            drop_path_rate: stochastic depth rate.
+
+        Raises:
+            UserError: an unknown name; a model without features at these strides, or for one image
+                size only; a rate for one that knows no stochastic depth.
+        """
+        super().__init__()
+        self.model = _create(name, in_channels, drop_path_rate)
+        if not hasattr(self.model, "forward_intermediates"):
+            raise UserError(
+                f"MODEL.DDEP.TIMM.NAME {name}: timm {timm.__version__} gives no features of this"
+                " model; expected one that has forward_intermediates; choose another or update timm"
+            )
+        info = self.model.feature_info
+        self._indices, self._patch_size = _choose(name, [level["reduction"] for level in info])
+        self.model.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
+
+        self._out_features = list(STRIDES)
+        self._out_feature_strides = STRIDES
+        self._out_feature_channels = {
+            feature: info[index]["num_chs"]
+            for feature, index in zip(STRIDES, self._indices, strict=True)
+        }
+        self._check_other_size(name, in_channels)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Arguments from MODEL.DDEP.TIMM and the number of the images' channels."""
+        return {
+            "name": cfg.MODEL.DDEP.TIMM.NAME,
+            "in_channels": input_shape.channels,
+            "drop_path_rate": cfg.MODEL.DDEP.TIMM.DROP_PATH_RATE,
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        """Images of any size work; multiples of this are not padded (but see plain models)."""
+        return 32
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute the features.
+
+        Images are padded with zeros at the right and the bottom to a multiple of 32, and for plain
+        models of the patch too. Features of padding alone are cut off again.
+
+        Args:
+            images: (B,3,H,W) float, normalised; any size.
+
+        Returns:
+            For each feature of stride s, (B, C, ceil(H/s), ceil(W/s)); its cell (i, j) is centred
+            on pixel ((i + 0.5) s, (j + 0.5) s).
+        """
+        height, width = images.shape[-2:]
+        images = _pad(_pad(images, 32), self._patch_size or 1)
+        outputs = self.model.forward_intermediates(
+            images, indices=self._indices, output_fmt="NCHW", intermediates_only=True
+        )
+        features = {}
+        for (name, stride), feature in zip(STRIDES.items(), outputs, strict=True):
+            if self._patch_size:
+                feature = resize_tokens(feature, self._patch_size, stride)
+            rows, columns = _cells(height, width, stride)
+            features[name] = feature[..., :rows, :columns].contiguous()
+        return features
+
+    @torch.no_grad()
+    def _check_other_size(self, name: str, in_channels: int) -> None:
+        """Run a small image of an uncommon shape: some models of timm take one size only."""
+        unit = self._patch_size or 32
+        height, width = 3 * unit, 4 * unit
+        expected = {
+            feature: (channels, *_cells(height, width, STRIDES[feature]))
+            for feature, channels in self._out_feature_channels.items()
+        }
+        self.eval()
+        try:
+            features = self(torch.zeros(1, in_channels, height, width))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"MODEL.DDEP.TIMM.NAME {name} does not take images of any size, as it must"
+                f" (timm on {height}x{width} pixels: {error!r})"
+            ) from error
+        self.train()
+        found = {feature: tuple(output.shape[1:]) for feature, output in features.items()}
+        if found != expected:
+            raise UserError(
+                f"MODEL.DDEP.TIMM.NAME {name} has features of {found} (channels, rows, columns) for"
+                f" {height}x{width} pixels; expected {expected}; choose another model"
+            )
+
+
+def resize_tokens(tokens: Tensor, patch_size: int, stride: int) -> Tensor:
+    """Resize a feature map from one stride to another, so that positions stay where they are.
+
+    Finer strides are interpolated bilinearly; coarser ones take the average of the area that each
+    cell covers. Both go by the ratio of the strides, not of the sizes, which padding distorts.
+
+    Args:
+        tokens: (B,C,h,w), cell (i, j) covering pixels from (i, j) * ``patch_size`` on.
+        patch_size: its stride in pixels.
+        stride: the stride wanted.
+
+    Returns:
+        (B, C, floor(h * patch_size / stride), floor(w * patch_size / stride)).
+    """
+    if stride <= patch_size:
+        return F.interpolate(tokens, scale_factor=patch_size / stride, mode="bilinear")
+    rows, columns = (_area_weights(size, patch_size, stride, tokens) for size in tokens.shape[-2:])
+    return rows @ tokens @ columns.T
+
+
+def _area_weights(size: int, patch_size: int, stride: int, like: Tensor) -> Tensor:
+    """(cells, size): the part of each cell that each patch covers, along one axis."""
+    cells = torch.arange(size * patch_size // stride, device=like.device)[:, None] * stride
+    patches = torch.arange(size, device=like.device) * patch_size
+    ends = torch.minimum(cells + stride, patches + patch_size)
+    overlap = (ends - torch.maximum(cells, patches)).clamp(min=0)
+    return overlap.to(like.dtype) / stride
+
+
+def _pad(images: Tensor, multiple: int) -> Tensor:
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple))
+
+
+def _cells(height: int, width: int, stride: int) -> tuple[int, int]:
+    return -(-height // stride), -(-width // stride)
+
+
+def _create(name: str, in_channels: int, drop_path_rate: float) -> nn.Module:
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
+        raise UserError(f"MODEL.DDEP.TIMM.NAME {name} is not a model of timm; {hint}")
+    if not 0 <= drop_path_rate < 1:
+        raise UserError(
+            f"MODEL.DDEP.TIMM.DROP_PATH_RATE is {drop_path_rate}; expected at least 0 and below 1"
+        )
+    options: dict[str, Any] = {"pretrained": False, "in_chans": in_channels}
+    if drop_path_rate:
+        options["drop_path_rate"] = drop_path_rate
+    try:
+        try:
+            return timm.create_model(name, dynamic_img_size=True, **options)
+        except TypeError as error:
+            # Models without absolute position embeddings do not know the option.
+            if "dynamic_img_size" not in str(error):
+                raise
+            return timm.create_model(name, **options)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise UserError(
+            f"MODEL.DDEP.TIMM.DROP_PATH_RATE is {drop_path_rate}, but {name} knows no stochastic"
+            " depth; set it to 0"
+        ) from error
+
+
+def _choose(name: str, strides: list[int]) -> tuple[list[int], int | None]:
+    """Which of the model's features to take; the patch size if it is a plain model, else None."""
+    if set(STRIDES.values()) <= set(strides):
+        last = {stride: index for index, stride in enumerate(strides)}
+        return [last[stride] for stride in STRIDES.values()], None
+    depth = len(strides)
+    if depth >= 4 and len(set(strides)) == 1:
+        return [depth * part // 4 - 1 for part in (1, 2, 3, 4)], strides[0]
+    raise UserError(
+        f"MODEL.DDEP.TIMM.NAME {name} has features at strides {', '.join(map(str, strides))};"
+        " expected 4, 8, 16 and 32 among them, or four or more blocks of one stride"
+    )
