@@ -16,6 +16,8 @@ from detectron2.utils import comm
 from PIL import Image
 from tabulate import tabulate
 
+from ddep.data.datasets.panoptic import encode_panoptic
+from ddep.data.image_reader import read_panoptic
 from ddep.errors import UserError
 from ddep.evaluation.panoptic_quality import (
     VOID,
@@ -78,8 +80,8 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 is None, ids are category * ``label_divisor`` + instance, and -1 is void.
 
         Raises:
-            UserError: an image or category without ground truth, sizes that differ, segment ids
-                that annotations and label map do not share.
+            UserError: an image or category without ground truth, a label map that cannot be read,
+                sizes that differ, segment ids that annotations and label map do not share.
         """
         for image, output in zip(inputs, outputs, strict=True):
             image_id = str(image["image_id"])
@@ -87,7 +89,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 raise UserError(f"{self._json_file} has no annotation of image {image_id}")
             annotation = self._annotations[image_id]
             png = os.path.join(self._metadata.panoptic_root, annotation["file_name"])
-            truth = read_segment_ids(png)
+            truth = read_panoptic(png)
             check_segments(truth, annotation["segments_info"], png)
             prediction, segments = self._decode(*output["panoptic_seg"])
             check_segments(prediction, segments, f"prediction for image {image_id}")
@@ -107,7 +109,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             if self._output_dir:
                 folder = os.path.join(self._output_dir, "panoptic_predictions")
                 os.makedirs(folder, exist_ok=True)
-                write_segment_ids(os.path.join(folder, name), prediction)
+                Image.fromarray(encode_panoptic(prediction)).save(os.path.join(folder, name))
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Average over all images and processes.
@@ -183,26 +185,6 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         ]
         table = tabulate(rows, ["", "PQ", "SQ", "RQ"], "pipe", floatfmt=".3f")
         logger.info("Panoptic quality on %s:\n%s", self._name, table)
-
-
-def read_segment_ids(path: str) -> np.ndarray:
-    """(H, W) int64 segment ids of a PNG in COCO's panoptic format (R + 256 G + 256^2 B).
-
-    Raises:
-        UserError: the file is missing or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), dtype=np.int64), -1, 0)
-    except OSError as error:
-        raise UserError(f"{path}, a panoptic label map, cannot be read: {error}") from error
-    return red + 256 * green + 256**2 * blue
-
-
-def write_segment_ids(path: str, ids: np.ndarray) -> None:
-    """Write (H, W) segment ids as a PNG in COCO's panoptic format."""
-    colours = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=-1)
-    Image.fromarray(colours.astype(np.uint8)).save(path)
 
 
 def check_segments(ids: np.ndarray, segments: Sequence[Mapping[str, Any]], source: str) -> None:

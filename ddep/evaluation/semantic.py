@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
-from PIL import Image
 
+from ddep.data.image_reader import read_labels
 from ddep.errors import UserError
 
 
@@ -46,18 +45,17 @@ class CheckedSemSegEvaluator(SemSegEvaluator):
             outputs: dicts with ``sem_seg``, (C, H, W) scores of the classes.
 
         Raises:
-            UserError: a label image has an unknown label or another size than the prediction, or
-                the model predicts more classes than there are.
+            UserError: a label image cannot be read, has an unknown label or another size than the
+                prediction; or the model predicts more classes than there are.
         """
         for image, output in zip(inputs, outputs, strict=True):
             classes, height, width = output["sem_seg"].shape
             path = self.input_file_to_gt_file[image["file_name"]]
-            with Image.open(path) as file:
-                labels = np.asarray(file)
+            labels = read_labels(path)
             if labels.shape != (height, width):
                 raise UserError(
-                    f"{path} has the shape {labels.shape}, the prediction {(height, width)}; "
-                    "expected one label for each pixel of the image"
+                    f"{path} is {labels.shape[1]}x{labels.shape[0]}; expected {width}x{height}, as "
+                    "the image"
                 )
             wrong = labels[((labels < 0) | (labels >= self._labels)) & (labels != self._void)]
             if wrong.size:
