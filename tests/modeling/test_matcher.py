@@ -105,10 +105,10 @@ def test_pairwise_costs_against_hugging_face() -> None:
         torch.testing.assert_close(dice[layer], expected, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("counts", [[4, 6], [3, 0], [10, 1]])
+@pytest.mark.parametrize("counts", [[4, 6], [3, 0, 5], [10, 1, 2]])
 def test_pairs_against_hugging_face(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    layers, targets = random_layers(4, 2, 8, seed=4), random_targets(counts, seed=5)
-    points = torch.rand(2, 50, 2, generator=torch.Generator().manual_seed(6))
+    layers, targets = random_layers(4, len(counts), 8, seed=4), random_targets(counts, seed=5)
+    points = torch.rand(len(counts), 50, 2, generator=torch.Generator().manual_seed(6))
     matches = matcher_with_points(points, monkeypatch)(layers, targets)
     reference = hugging_face.Mask2FormerHungarianMatcher(**WEIGHTS, num_points=50)
     for outputs, matches_of_layer in zip(layers, matches, strict=True):
