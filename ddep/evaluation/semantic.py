@@ -16,6 +16,8 @@ class CheckedSemSegEvaluator(SemSegEvaluator):
     """detectron2's ``SemSegEvaluator`` for label images that may hold mistakes.
 
     Its confusion matrix takes a label that is out of range for another prediction's, in silence.
+    The boundary IoU that newer versions add is left out: they erode class numbers instead of masks,
+    so that a perfect prediction scores far below 100.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
@@ -26,6 +28,7 @@ class CheckedSemSegEvaluator(SemSegEvaluator):
             output_dir: where predictions and results go; None writes none.
         """
         super().__init__(dataset_name, distributed=True, output_dir=output_dir)
+        self._compute_boundary_iou = False
         metadata = MetadataCatalog.get(dataset_name)
         self._labels = len(metadata.stuff_classes)
         self._void = metadata.ignore_label

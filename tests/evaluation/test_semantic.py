@@ -69,6 +69,17 @@ def test_torchmetrics_agrees(tmp_path):
     assert np.isnan(results[f"IoU-class {CLASSES - 1}"])
 
 
+def test_results_do_not_depend_on_detectron2s_version(tmp_path):
+    labels = np.arange(CLASSES)[None]
+    dicts = register(tmp_path, [labels])
+    evaluator = CheckedSemSegEvaluator(NAME)
+    evaluator.reset()
+    evaluator.process(dicts, [scores(labels)])
+    per_class = [f"{kind}-class {i}" for kind in ("IoU", "ACC") for i in range(CLASSES)]
+    names = {"mIoU", "fwIoU", "mACC", "pACC", *per_class}
+    assert evaluator.evaluate() == {"sem_seg": dict.fromkeys(names, pytest.approx(100))}
+
+
 def test_things_are_saved_too(tmp_path):
     """Cityscapes' panoptic metadata map stuff and things apart; predictions hold both."""
     labels = np.array([[0, 0, 1, 1]])
