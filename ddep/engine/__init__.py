@@ -1,0 +1,18 @@
+"""Training and evaluation."""
+
+from ddep.engine.conversion import convert_file
+from ddep.engine.main import errors_as_lines, main, run
+from ddep.engine.optimizer import build_optimizer
+from ddep.engine.setup import adapt_to_device, setup
+from ddep.engine.trainer import Trainer
+
+__all__ = [
+    "Trainer",
+    "adapt_to_device",
+    "build_optimizer",
+    "convert_file",
+    "errors_as_lines",
+    "main",
+    "run",
+    "setup",
+]

@@ -1,0 +1,118 @@
+"""The optimizer: learning rate and weight decay of every parameter, and gradient clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver.build import maybe_add_gradient_clipping
+from torch import nn
+
+from ddep.errors import UserError
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
+# Tables that are added to features or attention: of positions, of which Swin's own training decays
+# none, and of the pixel decoder's levels.
+_POSITIONS = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed")
+_LEVELS = ("level_embed",)
+
+# Groups of parameters in this order. A group's place must not depend on the config's values: a
+# checkpoint of the optimizer goes by it. The first has BASE_LR, and is what the log shows.
+_PARTS = ("head", "backbone")
+_KINDS = ("weight", "norm", "embedding", "position")
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW or SGD over the parameters of ``model`` that are to be trained.
+
+    The backbone learns at ``BASE_LR * BACKBONE_MULTIPLIER``. Weight decay is
+    ``WEIGHT_DECAY_NORM`` for norms, ``WEIGHT_DECAY_EMBED`` for embeddings (the queries, and the
+    pixel decoder's ``level_embed``, which Mask2Former decays like a weight), 0 for tables of
+    positions and ``WEIGHT_DECAY`` for everything else, biases included. A parameter that several
+    modules share is there once, a frozen one not at all.
+
+    With CLIP_GRADIENTS.CLIP_TYPE "full_model" the gradients of all parameters together are scaled
+    to a norm of at most CLIP_VALUE before each step; the other types are detectron2's.
+
+    Args:
+        cfg: reads SOLVER.
+        model: its backbone is ``model.backbone``.
+
+    Returns:
+        An optimizer with few parameter groups, each with a ``name``.
+
+    Raises:
+        UserError: an unknown SOLVER.OPTIMIZER, or nothing to train.
+    """
+    solver = cfg.SOLVER
+    rates = {"head": solver.BASE_LR, "backbone": solver.BASE_LR * solver.BACKBONE_MULTIPLIER}
+    decays = {
+        "weight": solver.WEIGHT_DECAY,
+        "norm": solver.WEIGHT_DECAY_NORM,
+        "embedding": solver.WEIGHT_DECAY_EMBED,
+        "position": 0.0,
+    }
+    members: dict[tuple[str, str], list[nn.Parameter]] = {
+        (part, kind): [] for part in _PARTS for kind in _KINDS
+    }
+    for part, kind, parameter in _classify(model):
+        members[part, kind].append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"name": f"{part} {kind}", "params": ps, "lr": rates[part], "weight_decay": decays[kind]}
+        for (part, kind), ps in members.items()
+        if ps
+    ]
+    if not groups:
+        raise UserError("no parameter of the model is to be trained")
+    if solver.OPTIMIZER == "ADAMW":
+        optimizer = torch.optim.AdamW(groups, lr=solver.BASE_LR)
+    elif solver.OPTIMIZER == "SGD":
+        optimizer = torch.optim.SGD(
+            groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
+        )
+    else:
+        raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; expected ADAMW or SGD")
+    return _add_clipping(cfg, optimizer)
+
+
+def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """Part and kind of each parameter that is to be trained, each parameter once."""
+    seen: set[nn.Parameter] = set()
+    for module_name, module in model.named_modules():
+        part = "backbone" if module_name.split(".")[0] == "backbone" else "head"
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            if isinstance(module, _NORMS):
+                kind = "norm"
+            elif name in _POSITIONS:
+                kind = "position"
+            elif isinstance(module, nn.Embedding) or name in _LEVELS:
+                kind = "embedding"
+            else:
+                kind = "weight"
+            yield part, kind, parameter
+
+
+def _add_clipping(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    clipping = cfg.SOLVER.CLIP_GRADIENTS
+    if clipping.CLIP_TYPE not in ("full_model", "value", "norm"):
+        raise UserError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clipping.CLIP_TYPE!r}; "
+            "expected full_model, value or norm"
+        )
+    if clipping.CLIP_TYPE != "full_model":
+        return maybe_add_gradient_clipping(cfg, optimizer)
+    if clipping.ENABLED:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+        def clip(*_: Any) -> None:
+            nn.utils.clip_grad_norm_(parameters, clipping.CLIP_VALUE)
+
+        # With mixed precision, GradScaler.step undoes the scaling before it calls optimizer.step,
+        # and leaves the step out if a gradient overflowed.
+        optimizer.register_step_pre_hook(clip)
+    return optimizer

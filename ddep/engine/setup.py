@@ -1,0 +1,125 @@
+"""From the command line to a config, log files and seeds."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ddep.config import load_config
+from ddep.data import register_from_config
+from ddep.engine.checks import check_run, has_checkpoint
+from ddep.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+_LOGGERS = ("fvcore", "detectron2", "ddep")
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Read and check the config, register its data sets, set up the logs and seed everything.
+
+    Args:
+        args: what detectron2's ``default_argument_parser`` parses.
+
+    Returns:
+        The config, frozen, with what this machine cannot do switched off.
+
+    Raises:
+        UserError: anything that makes the run impossible and can be seen now.
+    """
+    if not args.config_file:
+        raise UserError("--config-file is missing; see configs/ for those there are")
+    cfg = load_config(args.config_file, args.opts or ())
+    notes = adapt_to_device(cfg)
+    cfg.freeze()
+    check_run(cfg, args)
+    register_from_config(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
+    if args.eval_only and not cfg.DATASETS.TEST:
+        raise UserError("--eval-only, but DATASETS.TEST is empty; name at least one data set")
+    notes += _notes_on_output(cfg, args)
+    try:
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be made: {error.strerror}") from error
+    _start_logs(cfg, args)
+    for note in notes:
+        logger.info(note)
+    return cfg
+
+
+def adapt_to_device(cfg: CfgNode) -> list[str]:
+    """Switch off in ``cfg`` what the machine does not have, in place.
+
+    Without a usable GPU, MODEL.DEVICE becomes "cpu". On the CPU there is no automatic mixed
+    precision and no synchronised batch norm.
+
+    Returns:
+        A line for each change.
+    """
+    notes = []
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        notes.append(f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but torch finds no GPU: running on cpu")
+        cfg.MODEL.DEVICE = "cpu"
+    if cfg.MODEL.DEVICE != "cpu":
+        return notes
+    if cfg.SOLVER.AMP.ENABLED:
+        notes.append("SOLVER.AMP.ENABLED is True, but needs a GPU: training in float32")
+        cfg.SOLVER.AMP.ENABLED = False
+    for key, node in (("RESNETS", cfg.MODEL.RESNETS), ("SEM_SEG_HEAD", cfg.MODEL.SEM_SEG_HEAD)):
+        if node.NORM == "SyncBN":
+            notes.append(f"MODEL.{key}.NORM is SyncBN, but needs GPUs: BN takes its place")
+            node.NORM = "BN"
+    return notes
+
+
+def _notes_on_output(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
+    if args.resume and not has_checkpoint(cfg):
+        start = cfg.MODEL.WEIGHTS or "random numbers"
+        return [f"--resume, but {cfg.OUTPUT_DIR} has no checkpoint: starting from {start}"]
+    if has_checkpoint(cfg) and not args.resume and not args.eval_only:
+        return [
+            f"{cfg.OUTPUT_DIR} holds an earlier run, whose checkpoints will be replaced; "
+            "--resume would go on with it"
+        ]
+    return []
+
+
+def _start_logs(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Log to the console and to OUTPUT_DIR/log.txt, and seed (detectron2 does both in one).
+
+    The console gets no details: environment, config, model and names of weights are in log.txt.
+    """
+    # An earlier run in this process must not get this one's lines, nor the console each line twice.
+    setup_logger.cache_clear()
+    for name in _LOGGERS:
+        logging.getLogger(name).handlers.clear()
+    rank = comm.get_rank()
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="ddep")
+    # default_setup makes these two calls again, which then do nothing.
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="fvcore")
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank)
+    _set_console_level(logging.WARNING)
+    default_setup(cfg, args)
+    _set_console_level(logging.INFO)
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_user_error)
+    logger.info(f"Config and log: {cfg.OUTPUT_DIR}/config.yaml, {cfg.OUTPUT_DIR}/log.txt")
+
+
+def _set_console_level(level: int) -> None:
+    for name in _LOGGERS:
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+                handler.setLevel(level)
+
+
+def _is_no_user_error(record: logging.LogRecord) -> bool:
+    """False for the traceback that detectron2 logs when training ends with a UserError."""
+    return not (record.exc_info and isinstance(record.exc_info[1], UserError))

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from torch import nn
+
+from ddep.config import add_ddep_config
+from ddep.engine import build_optimizer
+from ddep.errors import UserError
+from tests.modeling.mask_former_config import SMALL
+
+# Norms (also the group norms behind the input projections) and embeddings of the real model.
+_FREE = re.compile(
+    r"norm|input_proj\.\d\.1\.|query_(feat|embed)|level_embed|relative_position_bias_table"
+)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.relative_position_bias_table = nn.Parameter(torch.ones(9, 1))
+        self.proj = nn.Linear(2, 2)
+
+
+def make_model() -> nn.ModuleDict:
+    decoder = nn.ModuleDict({"conv": nn.Conv2d(2, 2, 1), "norm": nn.GroupNorm(1, 2)})
+    decoder.register_parameter("level_embed", nn.Parameter(torch.ones(3, 2)))
+    backbone = nn.ModuleDict({"attn": Attention(), "norm": nn.LayerNorm(2)})
+    return nn.ModuleDict({"backbone": backbone, "decoder": decoder, "query": nn.Embedding(4, 2)})
+
+
+def make_config(**solver: Any) -> CfgNode:
+    cfg = get_cfg()
+    add_ddep_config(cfg)
+    settings = {
+        "BASE_LR": 0.01,
+        "BACKBONE_MULTIPLIER": 0.1,
+        "WEIGHT_DECAY": 0.05,
+        "WEIGHT_DECAY_NORM": 0.001,
+        "WEIGHT_DECAY_EMBED": 0.002,
+        **solver,
+    }
+    cfg.merge_from_list([item for k, v in settings.items() for item in (f"SOLVER.{k}", v)])
+    return cfg
+
+
+def settings_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, tuple]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        names[parameter]: (round(group["lr"], 9), group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+@pytest.mark.parametrize("name", ["ADAMW", "SGD"])
+def test_rate_and_decay_of_every_parameter(name: str) -> None:
+    model = make_model()
+    optimizer = build_optimizer(make_config(OPTIMIZER=name), model)
+    assert settings_of(model, optimizer) == {
+        "backbone.attn.relative_position_bias_table": (0.001, 0.0),
+        "backbone.attn.proj.weight": (0.001, 0.05),
+        "backbone.attn.proj.bias": (0.001, 0.05),
+        "backbone.norm.weight": (0.001, 0.001),
+        "backbone.norm.bias": (0.001, 0.001),
+        "decoder.conv.weight": (0.01, 0.05),
+        "decoder.conv.bias": (0.01, 0.05),
+        "decoder.norm.weight": (0.01, 0.001),
+        "decoder.norm.bias": (0.01, 0.001),
+        "decoder.level_embed": (0.01, 0.002),
+        "query.weight": (0.01, 0.002),
+    }
+    assert type(optimizer) is {"ADAMW": torch.optim.AdamW, "SGD": torch.optim.SGD}[name]
+    assert [group["name"] for group in optimizer.param_groups] == [
+        "head weight",
+        "head norm",
+        "head embedding",
+        "backbone weight",
+        "backbone norm",
+        "backbone position",
+    ]
+
+
+def test_the_real_model_has_no_decay_on_norms_and_embeddings() -> None:
+    cfg = make_config(WEIGHT_DECAY_NORM=0.0, WEIGHT_DECAY_EMBED=0.0)
+    swin = {"EMBED_DIM": 8, "DEPTHS": [1] * 4, "NUM_HEADS": [1] * 4, "WINDOW_SIZE": 2}
+    settings = {
+        **SMALL,
+        **{f"MODEL.SWIN.{key}": value for key, value in swin.items()},
+        "MODEL.BACKBONE.NAME": "D2SwinTransformer",
+        "MODEL.META_ARCHITECTURE": "MaskFormer",
+        "MODEL.DEVICE": "cpu",
+    }
+    cfg.merge_from_list([item for pair in settings.items() for item in pair])
+    model = build_model(cfg)
+    found = settings_of(model, build_optimizer(cfg, model))
+    assert found.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
+    for name, (_, decay) in found.items():
+        assert (decay == 0) == bool(_FREE.search(name)), name
+    assert {rate for name, (rate, _) in found.items() if name.startswith("backbone.")} == {0.001}
+    assert {rate for name, (rate, _) in found.items() if name.startswith("sem_seg")} == {0.01}
+
+
+def test_frozen_parameters_are_absent_and_shared_ones_there_once() -> None:
+    model = make_model()
+    model["backbone"].requires_grad_(False)
+    model["tied"] = model["decoder"]["conv"]
+    optimizer = build_optimizer(make_config(), model)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    assert len(parameters) == len(set(parameters)) == 6
+    assert not any(name.startswith("backbone") for name in settings_of(model, optimizer))
+
+
+def test_the_state_fits_a_run_with_other_multipliers() -> None:
+    """Places in the optimizer's state do not depend on which values happen to be equal."""
+    model = make_model()
+    first = build_optimizer(make_config(), model)
+    sum(p.sum() for p in model.parameters()).backward()
+    first.step()
+    settings = {"BACKBONE_MULTIPLIER": 1.0, "WEIGHT_DECAY_NORM": 0.05, "WEIGHT_DECAY_EMBED": 0.0}
+    second = build_optimizer(make_config(**settings), model)
+    second.load_state_dict(first.state_dict())
+    for parameter in model.parameters():
+        assert second.state[parameter]["exp_avg"].shape == parameter.shape
+        assert second.state[parameter]["exp_avg"].abs().sum() > 0
+
+
+def full_norm(parameters: Any) -> float:
+    return torch.stack([p.grad.double().norm() for p in parameters]).norm().item()
+
+
+def test_gradients_of_the_whole_model_are_clipped_together() -> None:
+    model = make_model()
+    cfg = make_config(OPTIMIZER="SGD", MOMENTUM=0.0, BASE_LR=1.0, BACKBONE_MULTIPLIER=1.0)
+    for key in ("WEIGHT_DECAY", "WEIGHT_DECAY_NORM", "WEIGHT_DECAY_EMBED"):
+        cfg.SOLVER[key] = 0.0
+    cfg.SOLVER.CLIP_GRADIENTS.merge_from_other_cfg(
+        CfgNode({"ENABLED": True, "CLIP_TYPE": "full_model", "CLIP_VALUE": 0.5})
+    )
+    optimizer = build_optimizer(cfg, model)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    gradients = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.grad = gradients[name].clone()
+    scale = 0.5 / full_norm(model.parameters())
+    assert scale < 1
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        expected = before[name] - scale * gradients[name]
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=1e-6)
+
+    # Below the limit nothing is scaled.
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    optimizer.step()
+    assert all((p.grad == 1e-3).all() for p in model.parameters())
+
+
+def test_clipping_sees_gradients_without_the_scale_of_mixed_precision() -> None:
+    model = nn.ModuleDict({"head": nn.Linear(3, 1, bias=False)})
+    cfg = make_config(OPTIMIZER="SGD", MOMENTUM=0.0, BASE_LR=1.0, WEIGHT_DECAY=0.0)
+    cfg.SOLVER.CLIP_GRADIENTS.merge_from_other_cfg(
+        CfgNode({"ENABLED": True, "CLIP_TYPE": "full_model", "CLIP_VALUE": 100.0})
+    )
+    optimizer = build_optimizer(cfg, model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    before = model["head"].weight.detach().clone()
+    # The gradient is (1, 2, 3): below the limit, but not if it were still scaled.
+    loss = (model["head"].weight * torch.tensor([[1.0, 2.0, 3.0]])).sum()
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    torch.testing.assert_close(
+        model["head"].weight.detach(), before - torch.tensor([[1.0, 2.0, 3.0]])
+    )
+    # An overflow leaves the weights alone.
+    optimizer.zero_grad()
+    scaler.scale((model["head"].weight * float("inf")).sum()).backward()
+    after = model["head"].weight.detach().clone()
+    scaler.step(optimizer)
+    assert torch.equal(model["head"].weight, after)
+
+
+@pytest.mark.parametrize("kind", ["value", "norm"])
+def test_detectron2s_clipping_of_single_parameters_works(kind: str) -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 1, bias=False), "b": nn.Linear(2, 1, bias=False)})
+    cfg = make_config(OPTIMIZER="SGD", MOMENTUM=0.0, BASE_LR=1.0, WEIGHT_DECAY=0.0)
+    cfg.SOLVER.CLIP_GRADIENTS.merge_from_other_cfg(
+        CfgNode({"ENABLED": True, "CLIP_TYPE": kind, "CLIP_VALUE": 1.0})
+    )
+    optimizer = build_optimizer(cfg, model)
+    before = [p.detach().clone() for p in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.tensor([[3.0, 4.0]])
+    optimizer.step()
+    step = torch.tensor([[1.0, 1.0]] if kind == "value" else [[0.6, 0.8]])
+    for parameter, old in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter.detach(), old - step, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("OPTIMIZER", "ADAM", "SOLVER.OPTIMIZER is 'ADAM'; expected ADAMW or SGD"),
+        ("CLIP_GRADIENTS.CLIP_TYPE", "all", "CLIP_TYPE is 'all'; expected full_model, value or"),
+    ],
+)
+def test_unknown_values_are_named(key: str, value: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_optimizer(make_config(**{key: value}), make_model())
+
+
+def test_a_model_with_nothing_to_train_is_an_error() -> None:
+    with pytest.raises(UserError, match="no parameter"):
+        build_optimizer(make_config(), make_model().requires_grad_(False))

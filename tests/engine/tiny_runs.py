@@ -1,0 +1,111 @@
+"""Runs of ``train_net.py`` that take a second: the smallest models on a few small images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from detectron2.engine import default_argument_parser
+from PIL import Image
+
+MODEL: dict[str, Any] = {
+    "MODEL": {
+        "BACKBONE": {"NAME": "D2SwinTransformer"},
+        "SWIN": {
+            "EMBED_DIM": 8,
+            "DEPTHS": [1, 1, 1, 1],
+            "NUM_HEADS": [1, 1, 2, 2],
+            "WINDOW_SIZE": 2,
+            "DROP_PATH_RATE": 0.0,
+        },
+        "SEM_SEG_HEAD": {
+            "NAME": "MaskFormerHead",
+            "IN_FEATURES": ["res2", "res3", "res4", "res5"],
+            "CONVS_DIM": 32,
+            "MASK_DIM": 32,
+            "NORM": "GN",
+            "PIXEL_DECODER_NAME": "MSDeformAttnPixelDecoder",
+            "TRANSFORMER_ENC_LAYERS": 1,
+        },
+        "MASK_FORMER": {
+            "TRANSFORMER_IN_FEATURE": "multi_scale_pixel_decoder",
+            "HIDDEN_DIM": 32,
+            "NHEADS": 4,
+            "DIM_FEEDFORWARD": 32,
+            "DEC_LAYERS": 2,
+            "DROPOUT": 0.0,
+            "NUM_OBJECT_QUERIES": 5,
+            "TRAIN_NUM_POINTS": 32,
+        },
+        "DDEP": {"FREEZE_BACKBONE": False},
+        "PIXEL_MEAN": [123.675, 116.280, 103.530],
+        "PIXEL_STD": [58.395, 57.120, 57.375],
+    },
+    "INPUT": {"FORMAT": "RGB", "MIN_SIZE_TRAIN": [48], "MIN_SIZE_TEST": 48},
+    "SOLVER": {
+        "OPTIMIZER": "ADAMW",
+        "BASE_LR": 0.001,
+        "IMS_PER_BATCH": 2,
+        "MAX_ITER": 6,
+        "LR_SCHEDULER_NAME": "WarmupCosineLR",
+        "WARMUP_ITERS": 2,
+        "CLIP_GRADIENTS": {"ENABLED": True, "CLIP_TYPE": "full_model", "CLIP_VALUE": 1.0},
+    },
+    "DATALOADER": {"NUM_WORKERS": 0},
+    "SEED": 3,
+    "VERSION": 2,
+}
+
+
+def write_config(folder: Path, name: str, **keys: Any) -> str:
+    """Write the tiny model's config into ``folder``, MODEL__DEVICE="cpu" and such on top."""
+    base = folder / "tiny.yaml"
+    base.write_text(yaml.safe_dump(MODEL))
+    config: dict[str, Any] = {"_BASE_": str(base)}
+    for key, value in keys.items():
+        node = config
+        *parents, last = key.split("__")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def denoising_config(folder: Path, images: Path) -> str:
+    """A config that pretrains and evaluates by denoising the folder ``images``."""
+    return write_config(
+        folder,
+        "denoising",
+        MODEL__META_ARCHITECTURE="DenoisingPretrainer",
+        DATASETS__TRAIN=[f"images:{images}"],
+        DATASETS__TEST=[f"images:{images}"],
+        INPUT__DATASET_MAPPER_NAME="ddep_denoising",
+        INPUT__CROP={"ENABLED": True, "TYPE": "absolute", "SIZE": [40, 40]},
+        OUTPUT_DIR=str(folder / "pretrain"),
+    )
+
+
+def write_images(folder: Path, number: int = 3) -> Path:
+    """Write ``number`` coloured images of about 40 pixels' side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = np.random.default_rng(0)
+    for index in range(number):
+        pixels = numbers.integers(0, 255, (40, 36 + index, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+def arguments(*words: object) -> argparse.Namespace:
+    """What train_net.py makes of its command line."""
+    return default_argument_parser().parse_args([str(word) for word in words])
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of metrics.json in a run's folder."""
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
