@@ -193,14 +193,15 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_ddep_config(cfg)
     if not os.path.isfile(config_file):
-        raise UserError(f"config file {config_file} does not exist; see configs/ for those there are")
+        raise UserError(f"config file {config_file} does not exist; configs/ has those there are")
     try:
         cfg.merge_from_file(config_file)
     except (KeyError, ValueError, AssertionError, yaml.YAMLError, OSError) as error:
         raise UserError(f"{config_file}: {_explain(error, cfg)}") from error
     if len(overrides) % 2:
         raise UserError(
-            f"overrides come as KEY VALUE pairs; found {len(overrides)} words: {' '.join(overrides)}"
+            f"overrides come as KEY VALUE pairs; found {len(overrides)} words: "
+            f"{' '.join(overrides)}"
         )
     try:
         cfg.merge_from_list(list(overrides))

@@ -78,16 +78,14 @@ class DenoisingEvaluator(DatasetEvaluator):
             outputs: dicts with the estimates ``noise`` and ``denoised`` (3, H, W), normalised.
         """
         for image, output in zip(inputs, outputs, strict=True):
-            noise, sigma = image["noise"].cpu(), image["sigma"]
-            clean = recover_image(image["image"].cpu(), noise, sigma, self._formulation)
-            noisy, denoised, clean = (
-                x * self._std + self._mean
-                for x in (clean + sigma * noise, output["denoised"].cpu(), clean)
+            noisy, denoised, clean = noisy_denoised_clean(
+                image, output, self._formulation, self._mean, self._std
             )
-            noise_mse = F.mse_loss(output["noise"].cpu(), noise).item()
+            noise_mse = F.mse_loss(output["noise"].cpu(), image["noise"].cpu()).item()
             self._scores.append((noise_mse, _psnr(noisy, clean), _psnr(denoised, clean)))
             if len(self._rows) < NUM_ROWS:
-                self._rows.append([self._picture(x) for x in (noisy, denoised, clean)])
+                row = [to_picture(x, self._image_format) for x in (noisy, denoised, clean)]
+                self._rows.append(row)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Average over the images of all processes, and draw the first ones.
@@ -131,10 +129,36 @@ class DenoisingEvaluator(DatasetEvaluator):
             return
         storage.put_image("denoising", grid)
 
-    def _picture(self, pixels: Tensor) -> Tensor:
-        """(3, H, W) uint8 RGB of (3, H, W) pixel values."""
-        picture = pixels.round().clamp(0, 255).to(torch.uint8)
-        return picture.flip(0) if self._image_format == "BGR" else picture
+
+def noisy_denoised_clean(
+    image: Mapping[str, Any],
+    output: Mapping[str, Any],
+    formulation: str,
+    pixel_mean: Tensor,
+    pixel_std: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Three versions of an image: with the noise, without what was predicted of it, and without it.
+
+    Args:
+        image: the model's input, as the denoising mapper makes it.
+        output: the model's output for it, with ``denoised`` (3, H, W), normalised.
+        formulation: how noise was added (see :mod:`ddep.noise`).
+        pixel_mean, pixel_std: (3, 1, 1), what the image was normalised with.
+
+    Returns:
+        Three of (3, H, W) float32 on the CPU, in pixel values from 0 to 255, not clipped. The noisy
+        one is ``x + sigma * eps``, whatever its scale.
+    """
+    noise, sigma = image["noise"].cpu(), image["sigma"]
+    clean = recover_image(image["image"].cpu(), noise, sigma, formulation)
+    versions = (clean + sigma * noise, output["denoised"].cpu(), clean)
+    return tuple(version * pixel_std + pixel_mean for version in versions)
+
+
+def to_picture(pixels: Tensor, image_format: str) -> Tensor:
+    """(3, H, W) uint8 RGB of (3, H, W) pixel values in ``image_format`` (RGB or BGR)."""
+    picture = pixels.round().clamp(0, 255).to(torch.uint8)
+    return picture.flip(0) if image_format == "BGR" else picture
 
 
 def _psnr(pixels: Tensor, truth: Tensor) -> float:

@@ -1,0 +1,75 @@
+"""Predict every image of some files and folders and write a picture of each result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from PIL import Image
+from tqdm import tqdm
+
+from ddep.data.datasets.image_folder import find_images
+from ddep.data.image_reader import UnreadableImageError
+from ddep.errors import UserError
+from ddep.inference.predictor import Predictor
+from ddep.inference.visualisation import draw_outputs
+
+
+def predict_files(cfg: CfgNode, inputs: Sequence[Path], output: Path) -> list[Path]:
+    """Predict images and write ``output/NAME.png`` for each; folders keep their inner structure.
+
+    Args:
+        cfg: config of a trained model, MODEL.WEIGHTS set.
+        inputs: images, and folders that are searched recursively.
+        output: folder for the pictures, made if need be.
+
+    Returns:
+        The pictures written.
+
+    Raises:
+        UserError: nothing to predict, or images that could not be read (after all others are done).
+    """
+    pairs = _plan(inputs, output)
+    predictor = Predictor(cfg)
+    unreadable = []
+    written = []
+    for position, (image, picture) in enumerate(tqdm(pairs, unit="image")):
+        try:
+            model_input, model_output = predictor(str(image), position)
+        except UnreadableImageError as error:
+            unreadable.append(str(error))
+            continue
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_outputs(cfg, model_input, model_output)).save(picture)
+        written.append(picture)
+    if unreadable:
+        raise UserError(
+            f"{len(unreadable)} of {len(pairs)} images could not be read: {'; '.join(unreadable)}"
+        )
+    return written
+
+
+def _plan(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Pair each image with the picture to write; two that clash keep their suffix in the name."""
+    found = []
+    for path in inputs:
+        if path.is_dir():
+            images = [Path(image) for image in find_images(path)]
+            found += [(image, image.relative_to(path)) for image in images]
+        elif path.is_file():
+            found.append((path, Path(path.name)))
+        else:
+            raise UserError(f"--input {path} does not exist; expected an image or a folder")
+    pictures: dict[Path, Path] = {}
+    for image, name in found:
+        picture = output / name.with_suffix(".png")
+        if picture in pictures:
+            picture = output / f"{name}.png"
+        if picture in pictures:
+            raise UserError(
+                f"--input has two images for {picture}: {pictures[picture]} and {image}; "
+                "predict them into different folders"
+            )
+        pictures[picture] = image
+    return [(image, picture) for picture, image in pictures.items()]

@@ -1,0 +1,47 @@
+"""Run a trained model on image files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+
+from ddep.checkpoint import Checkpointer
+from ddep.data.mappers import build_mapper
+from ddep.errors import UserError
+
+
+class Predictor:
+    """A model in evaluation mode behind the mapper that evaluation uses.
+
+    Args:
+        cfg: a config with MODEL.WEIGHTS set.
+
+    Raises:
+        UserError: MODEL.WEIGHTS is empty, missing or fits nothing in the model.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        if not cfg.MODEL.WEIGHTS:
+            raise UserError(
+                "MODEL.WEIGHTS is empty; add MODEL.WEIGHTS and the path of a trained checkpoint"
+            )
+        self.model = build_model(cfg).eval()
+        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self.mapper = build_mapper(cfg, is_train=False)
+
+    @torch.no_grad()
+    def __call__(self, file_name: str, position: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Predict one image.
+
+        Args:
+            file_name: path of the image.
+            position: seeds the noise that a denoiser is given.
+
+        Returns:
+            The model's input and its output for that image (see the meta-architectures).
+        """
+        inputs = self.mapper({"file_name": file_name, "position": position})
+        return inputs, self.model([inputs])[0]

@@ -1,0 +1,76 @@
+"""Pictures of results: segments over the image, or noisy | denoised | clean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.structures import Instances
+from detectron2.utils.visualizer import ColorMode, Visualizer
+
+from ddep.data import read_image
+from ddep.evaluation.denoising import noisy_denoised_clean, to_picture
+
+SCORE_THRESHOLD = 0.5
+
+
+def draw_outputs(cfg: CfgNode, inputs: dict[str, Any], outputs: dict[str, Any]) -> np.ndarray:
+    """Draw a model's output for one image.
+
+    Panoptic segments if there are any to draw, else instances, else semantic classes; for a
+    denoiser the three images side by side.
+
+    Args:
+        cfg: the model's config.
+        inputs: what the mapper gave the model, with ``file_name``.
+        outputs: what the model gave back.
+
+    Returns:
+        (H, W, 3) uint8, RGB; (H, 3 W, 3) for a denoiser.
+    """
+    if "denoised" in outputs:
+        return draw_denoising(cfg, inputs, outputs)
+    image = read_image(inputs["file_name"], "RGB")
+    metadata = MetadataCatalog.get((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)[0])
+    if "panoptic_seg" in outputs:
+        return draw_panoptic(image, *outputs["panoptic_seg"], metadata)
+    if "instances" in outputs:
+        return draw_instances(image, outputs["instances"], metadata)
+    return draw_semantic(image, outputs["sem_seg"].argmax(0), metadata)
+
+
+def draw_denoising(cfg: CfgNode, inputs: dict[str, Any], outputs: dict[str, Any]) -> np.ndarray:
+    """Put the noisy, the denoised and the clean image side by side: (H, 3 W, 3) uint8, RGB."""
+    mean, std = (
+        torch.tensor(x).view(-1, 1, 1) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
+    )
+    versions = noisy_denoised_clean(inputs, outputs, cfg.MODEL.DDEP.NOISE, mean, std)
+    pictures = [to_picture(version, cfg.INPUT.FORMAT) for version in versions]
+    return torch.cat(pictures, dim=2).permute(1, 2, 0).numpy()
+
+
+def draw_panoptic(
+    image: np.ndarray, panoptic_seg: torch.Tensor, segments: list[dict], metadata: Metadata
+) -> np.ndarray:
+    """Draw segments over ``image`` (H, W, 3) uint8; ``panoptic_seg`` is (H, W) of segment ids."""
+    visualizer = _visualizer(image, metadata)
+    return visualizer.draw_panoptic_seg(panoptic_seg.cpu(), segments, area_threshold=0).get_image()
+
+
+def draw_semantic(image: np.ndarray, classes: torch.Tensor, metadata: Metadata) -> np.ndarray:
+    """Draw a class map (H, W) over ``image`` (H, W, 3) uint8."""
+    return _visualizer(image, metadata).draw_sem_seg(classes.cpu()).get_image()
+
+
+def draw_instances(image: np.ndarray, instances: Instances, metadata: Metadata) -> np.ndarray:
+    """Draw the instances that score above 0.5 over ``image`` (H, W, 3) uint8."""
+    instances = instances.to("cpu")
+    shown = instances[instances.scores > SCORE_THRESHOLD]
+    return _visualizer(image, metadata).draw_instance_predictions(shown).get_image()
+
+
+def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
+    return Visualizer(image, metadata, instance_mode=ColorMode.SEGMENTATION)

@@ -1,0 +1,36 @@
+"""Draw what a trained model sees in images.
+
+    python tools/predict.py --config-file CONFIG --input IMAGE-OR-FOLDER ... --output DIR \\
+        MODEL.WEIGHTS output/.../model_final.pth
+
+Panoptic, instance or semantic segmentation, or noisy | denoised | clean, as the config says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ddep.config import load_config
+from ddep.errors import UserError
+from ddep.inference import predict_files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="CONFIG")
+    parser.add_argument("--input", required=True, nargs="+", type=Path, metavar="IMAGE-OR-FOLDER")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    args, overrides = parser.parse_known_args()
+    try:
+        written = predict_files(load_config(args.config_file, overrides), args.input, args.output)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(f"{len(written)} pictures in {args.output}")
+
+
+if __name__ == "__main__":
+    main()
