@@ -29,6 +29,11 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+    with path.open() as reader:  # has the old file, which is replaced, not overwritten
+        with replacing(path) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
 
 
 def test_copying_a_file_onto_itself_leaves_it(tmp_path: Path) -> None:

@@ -95,6 +95,27 @@ def test_things_occlude_each_other_and_differ_from_the_ground() -> None:
     assert occluded >= 3
 
 
+def test_labels_lie_where_the_things_are_seen() -> None:
+    """Around discs, the image changes more across the label's border than a little beside it."""
+    on, beside, fills = [], [], []
+    for index in range(30):
+        scene = draw_scene(np.random.default_rng(index), 96)
+        grey = scene.image.astype(float).mean(axis=2)
+        slope = np.hypot(cv2.Sobel(grey, -1, 1, 0), cv2.Sobel(grey, -1, 0, 1))
+        discs = np.isin(scene.panoptic, [i for i, c in scene.category_ids.items() if c == 1])
+        inner = discs.astype(np.uint8)
+        border = cv2.dilate(inner, np.ones((3, 3))) - cv2.erode(inner, np.ones((3, 3))) > 0
+        on.append(slope[border].mean() if border.any() else np.nan)
+        ring = cv2.erode(inner, np.ones((9, 9))) - cv2.erode(inner, np.ones((13, 13))) > 0
+        beside.append(slope[ring].mean() if ring.any() else np.nan)
+        for segment_id in np.unique(scene.panoptic[discs]):
+            y, x = np.nonzero(scene.panoptic == segment_id)
+            fills.append(len(y) / (np.ptp(y) + 1) / (np.ptp(x) + 1))
+    assert np.nanmean(on) > 1.5 * np.nanmean(beside)
+    # A whole disc fills pi / 4 of its box.
+    assert np.median(fills) == pytest.approx(np.pi / 4, abs=0.03)
+
+
 @pytest.mark.parametrize(
     ("class_id", "corners", "inner"), [(1, 4, None), (2, 3, None), (3, 5, 0.42)]
 )
