@@ -1,0 +1,15 @@
+"""Images and labels: reading, augmentation, mappers, loaders and the data sets themselves."""
+
+from __future__ import annotations
+
+from ddep.data.build import build_test_loader, build_train_loader
+from ddep.data.datasets import register_from_config
+from ddep.data.image_reader import UnreadableImageError, read_image
+
+__all__ = [
+    "UnreadableImageError",
+    "build_test_loader",
+    "build_train_loader",
+    "read_image",
+    "register_from_config",
+]

@@ -1,0 +1,210 @@
+"""Training and test-time augmentation of images together with their labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+
+from ddep.errors import UserError
+
+# What images are padded with, as Mask2Former does; it is close to the mean colour.
+IMAGE_FILL = 128
+
+
+def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
+    """Build the augmentations that the config asks for.
+
+    Training, mapper names that end in ``_lsj``: large-scale jitter (Ghiasi et al., 2021,
+    arXiv 2012.07177, section 3): resize by a random factor, then crop or pad to a square of
+    ``INPUT.IMAGE_SIZE`` pixels. Other names: resize the shorter side to ``INPUT.MIN_SIZE_TRAIN``,
+    crop if ``INPUT.CROP.ENABLED``, pad to ``INPUT.SIZE_DIVISIBILITY``. Both: random flip, and
+    random colours if ``INPUT.COLOR_AUG_SSD``. Images for denoising are not padded here: their
+    model must know which pixels count.
+
+    At test time: resize the shorter side to ``INPUT.MIN_SIZE_TEST``.
+
+    Raises:
+        UserError: a value that is not known.
+    """
+    if not is_train:
+        return T.AugmentationList(
+            [ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
+        )
+    image_format = _one_of(cfg.INPUT, "FORMAT", ("RGB", "BGR"))
+    recolour = [RandomColour(image_format)] if cfg.INPUT.COLOR_AUG_SSD else []
+    if cfg.INPUT.DATASET_MAPPER_NAME.endswith("_lsj"):
+        return T.AugmentationList([*_flip(cfg), *recolour, *_large_scale_jitter(cfg)])
+    return T.AugmentationList(
+        [*_resize(cfg), *_crop(cfg), *recolour, *_flip(cfg), *_pad(cfg)],
+    )
+
+
+def _resize(cfg: CfgNode) -> list[T.Augmentation]:
+    sampling = _one_of(cfg.INPUT, "MIN_SIZE_TRAIN_SAMPLING", ("choice", "range"))
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if sampling == "range" and len(sizes) != 2:
+        raise UserError(
+            f"INPUT.MIN_SIZE_TRAIN is {sizes}; INPUT.MIN_SIZE_TRAIN_SAMPLING range needs two values"
+        )
+    return [ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, sampling)]
+
+
+def _large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
+    side = cfg.INPUT.IMAGE_SIZE
+    return [
+        ResizeScale(cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE, side, side),
+        T.FixedSizeCrop((side, side), pad_value=IMAGE_FILL),
+    ]
+
+
+def _crop(cfg: CfgNode) -> list[T.Augmentation]:
+    crop = cfg.INPUT.CROP
+    if not crop.ENABLED:
+        return []
+    kinds = ("relative_range", "relative", "absolute", "absolute_range")
+    kind = _one_of(crop, "TYPE", kinds, "INPUT.CROP")
+    names = ("mask_former_semantic", "mask_former_panoptic")
+    if crop.SINGLE_CATEGORY_MAX_AREA < 1 and cfg.INPUT.DATASET_MAPPER_NAME in names:
+        return [
+            MixedCrop(
+                kind,
+                crop.SIZE,
+                crop.SINGLE_CATEGORY_MAX_AREA,
+                cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            )
+        ]
+    return [T.RandomCrop(kind, crop.SIZE)]
+
+
+def _flip(cfg: CfgNode) -> list[T.Augmentation]:
+    direction = _one_of(cfg.INPUT, "RANDOM_FLIP", ("horizontal", "vertical", "none"))
+    if direction == "none":
+        return []
+    return [T.RandomFlip(horizontal=direction == "horizontal", vertical=direction == "vertical")]
+
+
+def _pad(cfg: CfgNode) -> list[T.Augmentation]:
+    if cfg.INPUT.SIZE_DIVISIBILITY <= 0 or cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising":
+        return []
+    return [PadToSquare(cfg.INPUT.SIZE_DIVISIBILITY)]
+
+
+def _one_of(node: CfgNode, key: str, known: tuple[str, ...], path: str = "INPUT") -> str:
+    if node[key] not in known:
+        raise UserError(f"{path}.{key} is {node[key]!r}; expected one of {', '.join(known)}")
+    return node[key]
+
+
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """detectron2's, but no side of a very long image becomes shorter than one pixel."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        return _at_least_one_pixel(super().get_transform(image))
+
+
+class ResizeScale(T.ResizeScale):
+    """detectron2's, but no side of a very long image becomes shorter than one pixel."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        return _at_least_one_pixel(super().get_transform(image))
+
+
+def _at_least_one_pixel(resize: T.Transform) -> T.Transform:
+    if isinstance(resize, T.ResizeTransform):
+        resize.new_h, resize.new_w = max(1, int(resize.new_h)), max(1, int(resize.new_w))
+    return resize
+
+
+class MixedCrop(T.RandomCrop_CategoryAreaConstraint):
+    """detectron2's, which avoids crops that one class fills, with a clear error without labels."""
+
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> T.Transform:
+        if sem_seg is None:
+            raise UserError(
+                "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA is below 1, which needs semantic labels "
+                "(sem_seg_file_name), but the data set has none; set it to 1.0"
+            )
+        return super().get_transform(image, sem_seg)
+
+
+class RandomColour(T.Augmentation):
+    """SSD's random brightness, contrast, saturation and hue (Liu et al., 2016, arXiv 1512.02325).
+
+    Each is drawn with probability 1/2: brightness by up to 32 of 255, contrast and saturation by a
+    factor of 0.5 to 1.5, hue by up to 18 of OpenCV's 180 steps; contrast comes first or last.
+    """
+
+    def __init__(self, image_format: str) -> None:
+        super().__init__()
+        self.transform = ColorAugSSDTransform(img_format=image_format)
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        return self.transform
+
+
+class PadToSquare(T.Augmentation):
+    """Pad at the right and at the bottom up to ``side`` pixels; what is larger stays."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        height, width = image.shape[:2]
+        right, bottom = max(0, self.side - width), max(0, self.side - height)
+        return T.PadTransform(0, 0, right, bottom, width, height, pad_value=IMAGE_FILL)
+
+
+class LabelledImage(T.AugInput):
+    """detectron2's AugInput with its semantic labels moved by :func:`transform_labels`."""
+
+    def __init__(self, image: np.ndarray, sem_seg: np.ndarray | None, ignore_label: int) -> None:
+        """
+        Args:
+            image: (H, W, 3) uint8.
+            sem_seg: (H, W) integers, or None.
+            ignore_label: value of ``sem_seg`` outside the image.
+        """
+        super().__init__(image, sem_seg=sem_seg)
+        self.ignore_label = ignore_label
+
+    def transform(self, tfm: T.Transform) -> None:
+        self.image = tfm.apply_image(self.image)
+        if self.sem_seg is not None:
+            self.sem_seg = transform_labels(tfm, self.sem_seg, self.ignore_label)
+
+
+def transform_labels(transform: T.Transform, labels: np.ndarray, fill: int) -> np.ndarray:
+    """Move a label map as ``transform`` moves the image that it belongs to.
+
+    Written here because detectron2's own ``apply_segmentation`` resizes anything but 8-bit maps
+    with pixel corners aligned rather than centres, away from the image by up to half a pixel of
+    the larger grid, and because its versions disagree on what a padded pixel's label is.
+
+    Args:
+        transform: what an augmentation returned for the image.
+        labels: (H, W) of any dtype.
+        fill: label of padded pixels.
+
+    Returns:
+        (H', W') of the same dtype.
+    """
+    if isinstance(transform, T.TransformList):
+        for step in transform.transforms:
+            labels = transform_labels(step, labels, fill)
+        return labels
+    if isinstance(transform, T.ResizeTransform):
+        rows = _nearest(transform.h, transform.new_h)
+        columns = _nearest(transform.w, transform.new_w)
+        return labels[rows[:, None], columns]
+    if isinstance(transform, T.PadTransform):
+        border = ((transform.y0, transform.y1), (transform.x0, transform.x1))
+        return np.pad(labels, border, constant_values=fill)
+    return transform.apply_segmentation(labels)
+
+
+def _nearest(old: int, new: int) -> np.ndarray:
+    """Index of the old pixel under each new pixel's centre: ``floor((i + 0.5) * old / new)``."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)

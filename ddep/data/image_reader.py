@@ -1,0 +1,143 @@
+"""Read images and label images of every common kind, or say why it cannot be done."""
+
+from __future__ import annotations
+
+import numpy as np
+from detectron2.utils.file_io import PathManager
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from ddep.errors import UserError
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImageError(UserError):
+    """An image file is absent, damaged or of a kind that has no 8-bit meaning.
+
+    Training skips such images up to a limit; everything else stops.
+    """
+
+
+def read_image(path: str, format: str = "RGB") -> np.ndarray:
+    """Read an image file as the user sees it: upright, in three channels of 8 bits.
+
+    EXIF orientation is obeyed; EXIF data that are damaged hold none. Grey values are repeated,
+    palettes are looked up, CMYK is converted, transparency is dropped. Of 16 bits the upper eight
+    are kept. Of several frames the first is read.
+
+    Args:
+        path: the file, or anything else that detectron2's ``PathManager`` opens.
+        format: order of the channels, ``"RGB"`` or ``"BGR"`` (``INPUT.FORMAT``).
+
+    Returns:
+        (H, W, 3) uint8, contiguous and writable.
+
+    Raises:
+        UnreadableImageError: absent, truncated or otherwise damaged; too large for Pillow's guard
+            against decompression bombs; floating-point or 32-bit pixels.
+        UserError: ``format`` is neither RGB nor BGR.
+    """
+    if format not in ("RGB", "BGR"):
+        raise UserError(f"INPUT.FORMAT is {format!r}; expected RGB or BGR")
+    image = _decode(path)
+    if image.mode == "F":
+        raise _unreadable("image", path, "its pixels are floating-point numbers of unknown range")
+    if image.mode == "I" or image.mode.startswith("I;"):
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise _unreadable("image", path, "its pixels are 32-bit integers of unknown range")
+        pixels = np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    else:
+        pixels = np.asarray(_to_rgb(image, path))
+    return np.array(pixels if format == "RGB" else pixels[..., ::-1], order="C")
+
+
+def read_labels(path: str) -> np.ndarray:
+    """Read a label image: one integer a pixel, unscaled; palette images give their indices.
+
+    Returns:
+        (H, W) int32.
+
+    Raises:
+        UnreadableImageError: absent or damaged.
+        UserError: a colour, transparent or floating-point image.
+    """
+    image = _decode(path, "label image")
+    if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+        raise UserError(
+            f"label image {path} is of kind {image.mode}; expected one integer a pixel: a grey "
+            "image of 8 or 16 bits or a palette image. Convert its colours to class indices"
+        )
+    return np.asarray(image).astype(np.int32)
+
+
+def read_panoptic(path: str) -> np.ndarray:
+    """Read a panoptic label image in COCO's coding: the segment's id is R + 256 G + 65536 B.
+
+    Returns:
+        (H, W) int32.
+
+    Raises:
+        UnreadableImageError: absent or damaged.
+        UserError: not an image of 8-bit colours.
+    """
+    image = _decode(path, "panoptic label image")
+    if image.mode not in ("1", "L", "P", "RGB", "RGBA"):
+        raise UserError(
+            f"panoptic label image {path} is of kind {image.mode}; expected 8-bit RGB with segment "
+            "ids coded as R + 256 G + 65536 B"
+        )
+    red, green, blue = np.moveaxis(np.asarray(_to_rgb(image, path), dtype=np.int32), 2, 0)
+    return red + 256 * green + 65536 * blue
+
+
+def _decode(path: str, what: str = "image") -> Image.Image:
+    """Open and decode a file, upright."""
+    try:
+        with PathManager.open(path, "rb") as file, Image.open(file) as image:
+            # Loading comes first: Pillow turns some formats itself when it loads them.
+            image.load()
+            turn = _TRANSPOSITIONS.get(_orientation(image))
+            return image if turn is None else image.transpose(turn)
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        raise _unreadable(what, path, _cause(error)) from error
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image that Pillow knows"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # as above; the pixels are good, so damaged EXIF data do not matter
+        return None
+
+
+def _to_rgb(image: Image.Image, path: str) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode == "P":
+        # Without the detour, Pillow warns where the palette has transparent colours.
+        image = image.convert("RGBA")
+    try:
+        return image.convert("RGB")
+    except ValueError as error:
+        raise _unreadable("image", path, str(error)) from error
+
+
+def _unreadable(what: str, path: str, cause: str) -> UnreadableImageError:
+    return UnreadableImageError(
+        f"{what} {path} cannot be read: {' '.join(cause.split())}; "
+        "replace it or take it out of the data set"
+    )

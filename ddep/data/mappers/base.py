@@ -1,0 +1,187 @@
+"""The pipeline that all segmentation mappers share; each adds how its labels are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.structures import Instances
+
+from ddep.data.augmentation import LabelledImage, build_augmentations, transform_labels
+from ddep.data.image_reader import read_image
+from ddep.errors import UserError
+
+Record = dict[str, Any]
+
+
+class SegmentationMapper:
+    """Turn a data set's record into the model's input; base of the segmentation mappers.
+
+    A subclass reads label maps (:meth:`read_maps`) and makes masks (:meth:`make_masks`). Both are
+    called in training only: evaluators read the labels themselves.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: T.AugmentationList,
+        image_format: str,
+        num_classes: int,
+        ignore_label: int,
+    ) -> None:
+        """
+        Args:
+            is_train: augment and read labels, or only resize the image.
+            augmentations: see :func:`ddep.data.augmentation.build_augmentations`.
+            image_format: order of the channels, RGB or BGR.
+            num_classes: classes are 0 .. ``num_classes - 1``.
+            ignore_label: label of pixels that do not count.
+        """
+        self.is_train = is_train
+        self.augmentations = augmentations
+        self.image_format = image_format
+        self.num_classes = num_classes
+        self.ignore_label = ignore_label
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
+        ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+        for name in cfg.DATASETS.TRAIN if is_train else ():
+            theirs = MetadataCatalog.get(name).get("ignore_label", ignore_label)
+            if theirs != ignore_label:
+                raise UserError(
+                    f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {ignore_label}, but the ignore label of "
+                    f"data set {name} is {theirs}; set the key to that"
+                )
+        return {
+            "is_train": is_train,
+            "augmentations": build_augmentations(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "ignore_label": ignore_label,
+        }
+
+    def __call__(self, record: Record) -> Record:
+        """
+        Args:
+            record: one image in detectron2's standard data set format; it is not modified.
+
+        Returns:
+            ``image`` (3, H, W) uint8 in the order of ``INPUT.FORMAT``; ``file_name``, ``image_id``
+            if the record has one, ``height`` and ``width`` of the original image. In training also
+            ``instances`` of size (H, W), with ``gt_classes`` (T,) int64 and ``gt_masks`` (T, H, W)
+            bool, none of them empty, and the label maps of the task, (H, W) int64.
+
+        Raises:
+            UnreadableImageError: the image or a label image cannot be read.
+            UserError: labels that do not fit the image or the classes.
+        """
+        image = read_image(record["file_name"], self.image_format)
+        sample = describe(record, image)
+        check_size(record, image)
+        size = image.shape[:2]
+        maps = self.read_maps(record, size) if self.is_train else {}
+        augmented = LabelledImage(image, maps.get("sem_seg"), self.ignore_label)
+        transforms = self.augmentations(augmented)
+        sample["image"] = to_tensor(augmented.image)
+        if not self.is_train:
+            return sample
+        if "sem_seg" in maps:
+            maps["sem_seg"] = augmented.sem_seg
+        if "pan_seg" in maps:
+            maps["pan_seg"] = transform_labels(transforms, maps["pan_seg"], fill=0)
+        classes, masks = self.make_masks(record, maps, transforms, size)
+        visible = masks.any(axis=(1, 2))
+        instances = Instances(augmented.image.shape[:2])
+        instances.gt_classes = torch.from_numpy(classes[visible].astype(np.int64))
+        instances.gt_masks = torch.from_numpy(masks[visible])
+        sample["instances"] = instances
+        for name, labels in maps.items():
+            sample[name] = torch.from_numpy(labels.astype(np.int64))
+        return sample
+
+    def read_maps(self, record: Record, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """Read the record's label maps, ``sem_seg`` and ``pan_seg``, and check them.
+
+        Args:
+            record: as :meth:`__call__`'s.
+            size: height and width of the original image.
+
+        Returns:
+            (H, W) int32 of the original size, by name.
+        """
+        raise NotImplementedError
+
+    def make_masks(
+        self,
+        record: Record,
+        maps: dict[str, np.ndarray],
+        transforms: T.TransformList,
+        size: tuple[int, int],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Make the masks of the augmented image, which may be empty.
+
+        Args:
+            record: as :meth:`__call__`'s.
+            maps: the augmented label maps.
+            transforms: what the augmentations did.
+            size: height and width of the original image.
+
+        Returns:
+            classes (T,) of any integer dtype, masks (T, H, W) bool.
+        """
+        raise NotImplementedError
+
+
+def describe(record: Record, image: np.ndarray) -> Record:
+    """What every sample says of its image: where it comes from and its original size."""
+    sample = {"file_name": record["file_name"], "height": image.shape[0], "width": image.shape[1]}
+    if "image_id" in record:
+        sample["image_id"] = record["image_id"]
+    return sample
+
+
+def check_size(record: Record, image: np.ndarray) -> None:
+    """Raise :class:`UserError` if the image is not of the size that its record states."""
+    height, width = image.shape[:2]
+    stated = record.get("height", height), record.get("width", width)
+    if stated != (height, width):
+        raise UserError(
+            f"image {record['file_name']} is {width}x{height}, but its annotation says "
+            f"{stated[1]}x{stated[0]}; correct the annotation (EXIF orientation is obeyed here)"
+        )
+
+
+def check_label_size(path: str, labels: np.ndarray, size: tuple[int, int]) -> None:
+    """Raise :class:`UserError` unless a label map is as large as its image."""
+    if labels.shape != size:
+        raise UserError(
+            f"label image {path} is {labels.shape[1]}x{labels.shape[0]}, but its image is "
+            f"{size[1]}x{size[0]}; they must be of one size"
+        )
+
+
+def check_classes(path: str, classes: np.ndarray, num_classes: int) -> None:
+    """Raise :class:`UserError` unless all classes that annotations name are in range."""
+    wrong = np.unique(classes[(classes < 0) | (classes >= num_classes)])
+    if len(wrong):
+        raise UserError(
+            f"the annotation of {path} has classes {shorten(wrong)}; expected 0 to "
+            f"{num_classes - 1}: correct it or set MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+        )
+
+
+def shorten(ids: np.ndarray) -> str:
+    """``1, 2, 3`` or, of many, the first ten and an ellipsis."""
+    return ", ".join(str(i) for i in ids[:10]) + (", ..." if len(ids) > 10 else "")
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W, C) to a contiguous (C, H, W) tensor of its own memory."""
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())

@@ -1,0 +1,96 @@
+"""Unlabelled images with Gaussian noise, for decoder denoising pretraining."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import transforms as T
+
+from ddep.data.augmentation import build_augmentations
+from ddep.data.image_reader import read_image
+from ddep.data.mappers.base import Record, describe, to_tensor
+from ddep.errors import UserError
+from ddep.noise import add_noise, check_formulation, draw_sigma
+
+
+class DenoisingMapper:
+    """Normalise an image, then add noise (arXiv 2205.11423, section 3.2; :mod:`ddep.noise`)."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: T.AugmentationList,
+        image_format: str,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        sigma_range: list[float],
+        formulation: str,
+    ) -> None:
+        """
+        Args:
+            is_train: draw noise from torch's global generator; else from one that is seeded with
+                the record's ``position``, so that an image always gets the same noise.
+            augmentations: see :func:`ddep.data.augmentation.build_augmentations`.
+            image_format: order of the channels, RGB or BGR.
+            pixel_mean, pixel_std: three numbers each, in that order, for pixels of 0 .. 255.
+            sigma_range: see :func:`ddep.noise.draw_sigma`.
+            formulation: see :func:`ddep.noise.add_noise`.
+
+        Raises:
+            UserError: values that are not valid.
+        """
+        self.is_train = is_train
+        self.augmentations = augmentations
+        self.image_format = image_format
+        self.mean = _three("MODEL.PIXEL_MEAN", pixel_mean)
+        self.std = _three("MODEL.PIXEL_STD", pixel_std)
+        self.sigma_range = sigma_range
+        self.formulation = check_formulation(formulation)
+        draw_sigma(sigma_range, torch.Generator())  # checks it, and leaves the global one alone
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
+        return {
+            "is_train": is_train,
+            "augmentations": build_augmentations(cfg, is_train),
+            "image_format": cfg.INPUT.FORMAT,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "sigma_range": cfg.MODEL.DDEP.SIGMA,
+            "formulation": cfg.MODEL.DDEP.NOISE,
+        }
+
+    def __call__(self, record: Record) -> Record:
+        """
+        Args:
+            record: ``file_name``, and ``position`` in the data set if not training; labels are
+                not looked at.
+
+        Returns:
+            ``image`` (3, H, W) float32, normalised and noisy; ``noise`` (3, H, W) float32;
+            ``sigma`` float, in units of the normalised image; ``file_name``, ``image_id`` if the
+            record has one, ``height`` and ``width`` of the original image.
+
+        Raises:
+            UnreadableImageError: the image cannot be read.
+        """
+        pixels = read_image(record["file_name"], self.image_format)
+        sample = describe(record, pixels)
+        augmented = T.AugInput(pixels)
+        self.augmentations(augmented)
+        image = (to_tensor(augmented.image).float() - self.mean) / self.std
+        generator = None if self.is_train else torch.Generator().manual_seed(record["position"])
+        sample["sigma"] = draw_sigma(self.sigma_range, generator)
+        sample["noise"] = torch.randn(image.shape, generator=generator)
+        sample["image"] = add_noise(image, sample["noise"], sample["sigma"], self.formulation)
+        return sample
+
+
+def _three(key: str, values: list[float]) -> torch.Tensor:
+    if len(values) != 3:
+        raise UserError(f"{key} is {values}; expected three numbers, one a channel")
+    return torch.tensor(values, dtype=torch.float32)[:, None, None]

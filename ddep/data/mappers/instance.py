@@ -1,0 +1,105 @@
+"""Instance annotations: polygons, run lengths or bitmaps to one mask for each object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from detectron2.data import transforms as T
+from pycocotools import mask as coco_mask
+
+from ddep.data.augmentation import transform_labels
+from ddep.data.mappers.base import Record, SegmentationMapper, check_classes
+from ddep.errors import UserError
+
+
+class InstanceMapper(SegmentationMapper):
+    """Records with ``annotations``; crowds have no mask."""
+
+    def read_maps(self, record: Record, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        if "annotations" not in record:
+            raise UserError(
+                f"image {record['file_name']} has no instance annotations; "
+                "choose another INPUT.DATASET_MAPPER_NAME or data set"
+            )
+        for annotation in record["annotations"]:
+            _check_mask_size(record["file_name"], annotation.get("segmentation"), size)
+        return {}
+
+    def make_masks(
+        self,
+        record: Record,
+        maps: dict[str, np.ndarray],
+        transforms: T.TransformList,
+        size: tuple[int, int],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        objects = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
+        classes = np.array([a["category_id"] for a in objects], dtype=np.int64)
+        check_classes(record["file_name"], classes, self.num_classes)
+        inside = transform_labels(transforms, np.ones(size, dtype=bool), fill=0)
+        masks = np.zeros((len(objects), *inside.shape), dtype=bool)
+        for mask, annotation in zip(masks, objects, strict=True):
+            try:
+                mask[:] = segmentation_to_mask(annotation.get("segmentation"), transforms, inside)
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"an annotation of {record['file_name']} cannot be turned into a mask: "
+                    f"{error}; expected polygons, COCO run lengths or a bitmap"
+                ) from error
+        return classes, masks
+
+
+def _check_mask_size(path: str, segmentation: Any, size: tuple[int, int]) -> None:
+    found = segmentation.get("size") if isinstance(segmentation, dict) else size
+    if isinstance(segmentation, np.ndarray):
+        found = segmentation.shape
+    if tuple(found or ()) != size:
+        raise UserError(
+            f"a mask in the annotation of {path} has (height, width) {found}, but the image has "
+            f"{size}; they must be of one size"
+        )
+
+
+def segmentation_to_mask(
+    segmentation: Any, transforms: T.TransformList, inside: np.ndarray
+) -> np.ndarray:
+    """Make the mask of one object in the augmented image.
+
+    Polygons are moved and drawn at the new size; bitmaps and run lengths are resampled.
+
+    Args:
+        segmentation: list of polygons [x0, y0, x1, y1, ...] in pixels of the original image, COCO
+            run lengths (compressed or not), or an (H, W) bitmap.
+        transforms: what the augmentations did to the image.
+        inside: (H', W') bool, the pixels of the augmented image that are not padding.
+
+    Returns:
+        (H', W') bool.
+
+    Raises:
+        ValueError: none of these.
+    """
+    if isinstance(segmentation, list):
+        return _draw_polygons(segmentation, transforms, inside.shape) & inside
+    if isinstance(segmentation, dict):
+        if isinstance(segmentation["counts"], list):
+            segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
+        segmentation = coco_mask.decode(segmentation)
+    if not isinstance(segmentation, np.ndarray) or segmentation.ndim != 2:
+        raise ValueError(f"its segmentation is a {type(segmentation).__name__}")
+    return transform_labels(transforms, segmentation.astype(bool), fill=0)
+
+
+def _draw_polygons(
+    polygons: list, transforms: T.TransformList, size: tuple[int, int]
+) -> np.ndarray:
+    moved = []
+    for polygon in polygons:
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(f"a polygon has {len(polygon)} numbers")
+        # A crop need only shift polygons: what lies outside is not drawn, nor is padding kept.
+        points = transforms.apply_coords(np.array(polygon, dtype=np.float64).reshape(-1, 2))
+        moved.append(points.ravel().tolist())
+    if not moved:
+        return np.zeros(size, dtype=bool)
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, *size))).astype(bool)

@@ -1,0 +1,66 @@
+"""Panoptic labels: one mask for each segment, thing or stuff."""
+
+from __future__ import annotations
+
+import numpy as np
+from detectron2.data import transforms as T
+
+from ddep.data.image_reader import read_panoptic
+from ddep.data.mappers.base import (
+    Record,
+    SegmentationMapper,
+    check_classes,
+    check_label_size,
+    shorten,
+)
+from ddep.data.mappers.semantic import read_semantic
+from ddep.errors import UserError
+
+
+class PanopticMapper(SegmentationMapper):
+    """Records with ``pan_seg_file_name`` and ``segments_info``; samples with ``pan_seg``.
+
+    ``sem_seg`` comes along where the record has ``sem_seg_file_name``. Crowds have no mask.
+    """
+
+    def read_maps(self, record: Record, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        if "pan_seg_file_name" not in record:
+            raise UserError(
+                f"image {record['file_name']} has no panoptic labels (pan_seg_file_name); "
+                "choose another INPUT.DATASET_MAPPER_NAME or data set"
+            )
+        path = record["pan_seg_file_name"]
+        segments = read_panoptic(path)
+        check_label_size(path, segments, size)
+        ids, classes = _segments(record)
+        check_classes(path, classes, self.num_classes)
+        unknown = np.setdiff1d(segments, [0, *ids])
+        if len(unknown):
+            raise UserError(
+                f"panoptic label image {path} has the segment ids {shorten(unknown)}, which its "
+                f"annotation does not list; expected 0 (void) and {shorten(ids) or 'no other'}: "
+                "the image and the annotation file do not belong together"
+            )
+        maps = {"pan_seg": segments}
+        if "sem_seg_file_name" in record:
+            path = record["sem_seg_file_name"]
+            maps["sem_seg"] = read_semantic(path, size, self.num_classes, self.ignore_label)
+        return maps
+
+    def make_masks(
+        self,
+        record: Record,
+        maps: dict[str, np.ndarray],
+        transforms: T.TransformList,
+        size: tuple[int, int],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        ids, classes = _segments(record, crowds=False)
+        visible = np.isin(ids, np.unique(maps["pan_seg"]))
+        return classes[visible], maps["pan_seg"] == ids[visible, None, None]
+
+
+def _segments(record: Record, crowds: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and classes, (T,) int64 each, of a record's segments."""
+    segments = [s for s in record["segments_info"] if crowds or not s.get("iscrowd", 0)]
+    ids = np.array([segment["id"] for segment in segments], dtype=np.int64)
+    return ids, np.array([segment["category_id"] for segment in segments], dtype=np.int64)

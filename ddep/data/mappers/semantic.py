@@ -1,0 +1,55 @@
+"""Semantic labels: one mask for each class that an image shows."""
+
+from __future__ import annotations
+
+import numpy as np
+from detectron2.data import transforms as T
+
+from ddep.data.image_reader import read_labels
+from ddep.data.mappers.base import Record, SegmentationMapper, check_label_size, shorten
+from ddep.errors import UserError
+
+
+class SemanticMapper(SegmentationMapper):
+    """Records with ``sem_seg_file_name``; samples with ``sem_seg`` and a mask for each class."""
+
+    def read_maps(self, record: Record, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        if "sem_seg_file_name" not in record:
+            raise UserError(
+                f"image {record['file_name']} has no semantic labels (sem_seg_file_name); "
+                "choose another INPUT.DATASET_MAPPER_NAME or data set"
+            )
+        path = record["sem_seg_file_name"]
+        return {"sem_seg": read_semantic(path, size, self.num_classes, self.ignore_label)}
+
+    def make_masks(
+        self,
+        record: Record,
+        maps: dict[str, np.ndarray],
+        transforms: T.TransformList,
+        size: tuple[int, int],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        classes = np.unique(maps["sem_seg"])
+        classes = classes[classes != self.ignore_label]
+        return classes, maps["sem_seg"] == classes[:, None, None]
+
+
+def read_semantic(
+    path: str, size: tuple[int, int], num_classes: int, ignore_label: int
+) -> np.ndarray:
+    """Read a semantic label image, (H, W) int32, and check its size and its classes.
+
+    Raises:
+        UnreadableImageError: absent or damaged.
+        UserError: not a label image, of another size than its image, classes out of range.
+    """
+    labels = read_labels(path)
+    check_label_size(path, labels, size)
+    wrong = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_label)
+    if wrong.any():
+        raise UserError(
+            f"label image {path} has the ids {shorten(np.unique(labels[wrong]))}; expected 0 to "
+            f"{num_classes - 1}, or {ignore_label} to ignore: correct the labels or set "
+            "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+        )
+    return labels
