@@ -3,4 +3,13 @@
 Importing ``ddep`` registers everything with detectron2's registries.
 """
 
+import warnings
+
+# What detectron2 and fvcore still use, and say so on every start.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.", FutureWarning)
+
+from ddep import data as data  # noqa: E402
+from ddep import modeling as modeling  # noqa: E402
+
 __version__ = "0.1.0"

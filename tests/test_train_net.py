@@ -116,8 +116,20 @@ def test_evaluation_repeats_the_end_of_training_exactly(
     # NaN, as of classes that do not occur, is not equal to itself.
     found = json.dumps(main(arguments(*words, "MODEL.WEIGHTS", weights)), default=float)
     assert found == json.dumps(finetuned, default=float)
+    assert "partly random" not in (folder / "evaluation" / "log.txt").read_text()
     last = metrics(folder / "finetune")[-1]
     assert last["panoptic_seg/PQ"] == finetuned["panoptic_seg"]["PQ"]
+
+
+def test_evaluating_a_model_that_is_partly_random_is_warned_of(
+    folder: Path, panoptic_config: str, capsys: pytest.CaptureFixture
+) -> None:
+    main(
+        arguments("--config-file", panoptic_config, "--eval-only", "OUTPUT_DIR", folder / "random")
+    )
+    assert re.search(
+        r"WARNING.*32 weights of the model, such as sem_seg_head", capsys.readouterr().out
+    )
 
 
 def test_the_slim_checkpoint_takes_the_place_of_the_whole_one(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,8 @@ from ddep.engine.checks import check_gpus
 from ddep.engine.setup import setup
 from ddep.engine.trainer import Trainer
 from ddep.errors import UserError, one_line
+
+logger = logging.getLogger(__name__)
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -57,7 +60,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
     model = Trainer.build_model(cfg)
-    Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    random = [*checkpointer.report.new, *checkpointer.report.mismatched]
+    if random:
+        logger.warning(
+            f"{len(random)} weights of the model, such as {random[0]}, are not in "
+            f"{checkpointer.report.path}: the results are those of a model that is partly random"
+        )
     results = Trainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)

@@ -93,9 +93,17 @@ class Trainer(DefaultTrainer):
             self._check_backbone_is_loaded()
 
     def _check_backbone_is_loaded(self) -> None:
-        names = {f"backbone.{n}" for n, _ in self.checkpointer.model.backbone.named_parameters()}
-        if names.isdisjoint(self.checkpointer.report.loaded):
+        backbone = dict(self.checkpointer.model.backbone.named_parameters(prefix="backbone"))
+        loaded = backbone.keys() & set(self.checkpointer.report.loaded)
+        if not loaded:
             raise frozen_backbone_error(f"{self.cfg.MODEL.WEIGHTS} has no weights that fit it")
+        # What is left of one dimension is norms and biases, which start out neutral.
+        random = [n for n, p in backbone.items() if n not in loaded and p.ndim > 1]
+        if random:
+            logger.warning(
+                f"{len(random)} weights of the frozen backbone, such as {random[0]}, are not in "
+                f"{self.cfg.MODEL.WEIGHTS}: they stay random"
+            )
 
     def train(self) -> dict[str, Any]:
         """Train, then evaluate.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ class RateRecorder(HookBase):
 
     def before_step(self) -> None:
         groups = {group["name"]: group["lr"] for group in self.trainer.optimizer.param_groups}
-        self.found.append((self.trainer.iter, groups["head weight"], groups["backbone weight"]))
+        rates = groups["head weight"], groups.get("backbone weight", 0.0)
+        self.found.append((self.trainer.iter, *rates))
 
 
 def train(config: str, *words: object, resume: bool = False) -> tuple[Trainer, RateRecorder]:
@@ -153,10 +155,7 @@ def test_a_frozen_backbone_needs_weights_and_keeps_them(tmp_path: Path, config: 
     ):
         train(config, *words, "MODEL.WEIGHTS", tmp_path / "decoder.pth")
 
-    cfg = setup(arguments("--config-file", config, *words, "MODEL.WEIGHTS", path))
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=False)
-    trainer.train()
+    trainer, _ = train(config, *words, "MODEL.WEIGHTS", path)
     before, after = weights(path), weights(tmp_path / "frozen" / "model_final.pth")
     for name in before:
         unchanged = torch.equal(before[name], after[name])
@@ -164,3 +163,12 @@ def test_a_frozen_backbone_needs_weights_and_keeps_them(tmp_path: Path, config: 
     name = "sem_seg_head.pixel_decoder.mask_features.weight"
     assert not torch.equal(before[name], after[name])
     assert all("backbone" not in group["name"] for group in trainer.optimizer.param_groups)
+    log = tmp_path / "frozen" / "log.txt"
+    assert "stay random" not in log.read_text()
+
+    partial = {k: v for k, v in before.items() if not k.startswith("backbone.layers.3.")}
+    torch.save(partial, tmp_path / "partial.pth")
+    train(config, *words, "MODEL.WEIGHTS", tmp_path / "partial.pth", "SOLVER.MAX_ITER", 1)
+    assert re.search(
+        r"5 weights of the frozen backbone, such as backbone\.layers\.3", log.read_text()
+    )
