@@ -22,9 +22,9 @@ STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 class TimmBackbone(Backbone):
     """A model of timm with features res2 to res5.
 
-    A hierarchical model (ConvNeXt, ResNet, EfficientNet, ...) gives its deepest features at
-    strides 4, 8, 16 and 32. A plain one, whose blocks all have the same stride (DeiT, DINOv2, ...),
-    gives the outputs of four evenly spaced blocks, resized to these strides without parameters.
+    A hierarchical model (ConvNeXt, ResNet, EfficientNet, ...) gives its features at strides 4, 8,
+    16 and 32. A plain one, whose blocks all have the same stride (DeiT, DINOv2, ...), gives the
+    outputs of four evenly spaced blocks, resized to these strides without parameters.
 
     The parameters are timm's own, below ``model.``: in a checkpoint of a whole segmentation model,
     a timm checkpoint's keys come with the prefix ``backbone.model.``. What the features do not need
@@ -199,8 +199,7 @@ def _create(name: str, in_channels: int, drop_path_rate: float) -> nn.Module:
 def _choose(name: str, strides: list[int]) -> tuple[list[int], int | None]:
     """Which of the model's features to take; the patch size if it is a plain model, else None."""
     if set(STRIDES.values()) <= set(strides):
-        last = {stride: index for index, stride in enumerate(strides)}
-        return [last[stride] for stride in STRIDES.values()], None
+        return [strides.index(stride) for stride in STRIDES.values()], None
     depth = len(strides)
     if depth >= 4 and len(set(strides)) == 1:
         return [depth * part // 4 - 1 for part in (1, 2, 3, 4)], strides[0]
