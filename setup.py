@@ -16,30 +16,36 @@ HERE = Path(__file__).parent
 INSTALL_REQUIRES = [
     "numpy>=1.26",
     "opencv-python-headless>=4.8",
-    "packaging",
-    "pillow>=10",
+    "packaging>=22",
+    "pillow>=11",
     "safetensors>=0.4",
     "scipy>=1.11",
-    "timm>=1.0",
+    "timm>=1.0.31",
     "torch>=2.4",
     "torchvision>=0.19",
-    # detectron2's own, in the ranges that it states
-    "cloudpickle",
-    "fvcore>=0.1.5,<0.1.6",
-    "hydra-core>=1.1",
-    "iopath>=0.1.7,<0.1.10",
+    # what detectron2 imports, within the ranges that it states
+    "cloudpickle>=2",
+    "fvcore>=0.1.5.post20221221,<0.1.6",
+    "hydra-core>=1.3",
+    "iopath>=0.1.9,<0.1.10",
     "matplotlib>=3.7",
-    "omegaconf>=2.1,<2.4",
+    "omegaconf>=2.3,<2.4",
     "pycocotools>=2.0.7",
-    "tabulate",
+    "tabulate>=0.9",
     "tensorboard>=2.14",
-    "termcolor>=1.1",
-    "tqdm>4.29.0",
+    "termcolor>=2",
+    "tqdm>=4.60",
     "yacs>=0.1.8",
 ]
 
 # References that the tests compare with (torchmetrics, transformers), and their tools.
-DEV_REQUIRES = ["hypothesis", "pytest>=8", "ruff", "torchmetrics>=1.4", "transformers>=4.45"]
+DEV_REQUIRES = [
+    "hypothesis>=6.80",
+    "pytest>=8",
+    "ruff>=0.8",
+    "torchmetrics>=1.4",
+    "transformers>=5",
+]
 
 
 def read_version() -> str:
