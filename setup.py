@@ -18,6 +18,7 @@ INSTALL_REQUIRES = [
     "opencv-python-headless>=4.8",
     "packaging>=22",
     "pillow>=11",
+    "pyyaml>=5.1",
     "safetensors>=0.4",
     "scipy>=1.11",
     "timm>=1.0.31",
