@@ -20,14 +20,21 @@ from ddep.checkpoint.groups import group_of
 from ddep.data.datasets import dataset_root, register_all
 from ddep.data.datasets.shapes import generate_shapes
 from ddep.engine import errors_as_lines, main, run
-from tests.engine.tiny_runs import arguments, denoising_config, metrics, write_config
+from tests.engine.tiny_runs import (
+    arguments,
+    denoising_config,
+    metrics,
+    one_thread,
+    write_config,
+)
 
 ROOT = Path(__file__).parents[1]
+__all__ = ["one_thread"]
 
 
 def train_net(*words: object, datasets: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "train_net.py", *map(str, words)]
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(datasets)}
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(datasets), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 

@@ -35,7 +35,6 @@ def load_weights(
         UserError: no parameter of the model is in ``state_dict`` with its shape.
     """
     consume_prefix_in_state_dict_if_present(state_dict, "module.")
-    _forget_batch_norm_versions(state_dict)
     found = list(state_dict)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     report = LoadReport(path)
@@ -86,19 +85,6 @@ def from_model_zoo(checkpoint: dict[str, Any], model: nn.Module) -> StateDict:
         f"backbone.{name}" if f"backbone.{name}" in expected else name: tensor
         for name, tensor in weights.items()
     }
-
-
-def _forget_batch_norm_versions(state_dict: StateDict) -> None:
-    """Let statistics of a trained batch norm load into detectron2's FrozenBatchNorm2d as they are.
-
-    It reads the version number of torch's batch norm as its own, of the time when its variances did
-    not include eps, and would subtract that.
-    """
-    versions = getattr(state_dict, "_metadata", {})
-    for name in state_dict:
-        module, _, last = name.rpartition(".")
-        if last == "num_batches_tracked":
-            versions.pop(module, None)
 
 
 def _nothing_fits(report: LoadReport, found: list[str], expected: list[str]) -> str:

@@ -44,7 +44,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     register_from_config(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
     if args.eval_only and not cfg.DATASETS.TEST:
         raise UserError("--eval-only, but DATASETS.TEST is empty; name at least one data set")
-    notes += _notes_on_output(cfg, args)
+    notes += _notes(cfg, args)
     try:
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     except OSError as error:
@@ -80,16 +80,20 @@ def adapt_to_device(cfg: CfgNode) -> list[str]:
     return notes
 
 
-def _notes_on_output(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
+def _notes(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
+    """A line for everything that may not be what the user meant."""
+    notes = []
     if args.resume and not has_checkpoint(cfg):
         start = cfg.MODEL.WEIGHTS or "random numbers"
-        return [f"--resume, but {cfg.OUTPUT_DIR} has no checkpoint: starting from {start}"]
+        notes.append(f"--resume, but {cfg.OUTPUT_DIR} has no checkpoint: starting from {start}")
     if has_checkpoint(cfg) and not args.resume and not args.eval_only:
-        return [
+        notes.append(
             f"{cfg.OUTPUT_DIR} holds an earlier run, whose checkpoints will be replaced; "
             "--resume would go on with it"
-        ]
-    return []
+        )
+    if cfg.TEST.AUG.ENABLED:
+        notes.append("TEST.AUG.ENABLED is True, but there is no test-time augmentation: ignored")
+    return notes
 
 
 def _start_logs(cfg: CfgNode, args: argparse.Namespace) -> None:

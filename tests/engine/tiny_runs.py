@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 import yaml
 from detectron2.engine import default_argument_parser
 from PIL import Image
@@ -59,6 +62,15 @@ MODEL: dict[str, Any] = {
     "SEED": 3,
     "VERSION": 2,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Run the tests of a module that imports this on one thread: more wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def write_config(folder: Path, name: str, **keys: Any) -> str:
