@@ -1,13 +1,15 @@
 # make demo     pretrain, fine-tune and compare on two CPU cores; IMAGES=<folder> for your own images
 # make test     run all tests
 # make lint     check style and formatting
-# make clean    remove everything that these have made
+# make clean    remove what these have made, and nothing of yours
 # make requirements    choose new versions within setup.py's ranges
 #
 # All but clean create .venv first. PYTHON=python3.12 make test creates it with that Python.
 
 PYTHON ?= python3
 BIN := .venv/bin
+# As in ddep/__init__.py, for tests that import torch first.
+export GOMP_SPINCOUNT ?= 3000
 
 # Each is a file in .venv that says: up to here it is complete.
 VENV := .venv/.created
@@ -28,7 +30,7 @@ lint: $(LINT)
 	$(BIN)/ruff format --check
 
 clean:
-	rm -rf .venv output build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv output/demo build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -path ./datasets -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf datasets/__pycache__
 

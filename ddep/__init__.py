@@ -3,7 +3,12 @@
 Importing ``ddep`` registers everything with detectron2's registries.
 """
 
+import os
 import warnings
+
+# OpenMP's threads wait for one another by spinning, for milliseconds: on two cores that anything
+# else uses too, that makes training on the CPU many times slower. Read when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 # What detectron2 and fvcore still use, and say so on every start.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)

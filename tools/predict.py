@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from ddep.config import load_config
+from ddep.engine import adapt_to_device
 from ddep.errors import UserError
 from ddep.inference import predict_files
 
@@ -26,7 +27,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     args, overrides = parser.parse_known_args()
     try:
-        written = predict_files(load_config(args.config_file, overrides), args.input, args.output)
+        cfg = load_config(args.config_file, overrides)
+        adapt_to_device(cfg)
+        written = predict_files(cfg, args.input, args.output)
     except UserError as error:
         sys.exit(f"error: {error}")
     print(f"{len(written)} pictures in {args.output}")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def run_demo(output: Path, images: Path | None = None) -> Path:
     """Generate data, pretrain, fine-tune from the pretrained decoder and from random numbers.
 
     Both kinds of fine-tuning see the same labelled images in the same order for the same number of
-    iterations, once per seed of ``SEEDS``.
+    iterations, once per seed of ``SEEDS``. The two of a seed run side by side.
 
     Args:
         output: folder for data, runs and ``report.md``; earlier content is replaced.
@@ -52,39 +53,46 @@ def run_demo(output: Path, images: Path | None = None) -> Path:
     started = time.monotonic()
     if images is not None:
         find_images(images)
+    output = output.resolve()
     if output.exists():
         shutil.rmtree(output)
     data = output / "datasets"
-    _say(f"generating images of textured shapes in {data / 'shapes'}")
+    _say(f"generating images of textured shapes in {_shown(data / 'shapes')}")
     generate_shapes(data / "shapes", train=LABELLED)
 
-    source = (data / "shapes" / "unlabelled" if images is None else images).resolve()
-    total = 1 + 2 * len(SEEDS)
-    _say(f"training 1 of {total}: pretraining by denoising on {source}")
+    source = _shown((data / "shapes" / "unlabelled" if images is None else images).resolve())
+    _say(f"pretraining by denoising on {source}")
     pretraining = _train(
         data,
         output / "pretrain",
         CONFIGS / "shapes_pretrain.yaml",
-        ["DATASETS.TRAIN", f"('images:{source}',)"],
+        ["DATASETS.TRAIN", f"({json.dumps(f'images:{source}')},)"],
     )
     weights = {
-        "pretrained": str(output / "pretrain" / "model_final.pth"),
+        "pretrained": _shown(output / "pretrain" / "model_final.pth"),
         "random": "",
     }
     runs: dict[str, list[Run]] = {start: [] for start in weights}
-    number = 1
     for seed in SEEDS:
-        for start, path in weights.items():
-            number += 1
-            _say(f"training {number} of {total}: fine-tuning, {start} start, seed {seed}")
-            runs[start].append(
-                _train(
+        _say(f"fine-tuning from the pretrained decoder and from random numbers, seed {seed}")
+        overrides = {
+            start: ["MODEL.WEIGHTS", path, "SEED", str(seed)] for start, path in weights.items()
+        }
+        with ThreadPoolExecutor() as pool:
+            pair = {
+                start: pool.submit(
+                    _train,
                     data,
                     output / f"{start}_seed{seed}",
                     CONFIGS / "shapes_panoptic.yaml",
-                    ["MODEL.WEIGHTS", path, "SEED", str(seed)],
+                    overrides[start],
+                    processes=len(weights),
+                    prefix=f"[{start}] ",
                 )
-            )
+                for start in weights
+            }
+        for start, run in pair.items():
+            runs[start].append(run.result())
     report = write_report(
         output, source, pretraining, runs, data / "shapes", time.monotonic() - started
     )
@@ -92,25 +100,53 @@ def run_demo(output: Path, images: Path | None = None) -> Path:
     return report
 
 
-def _train(data: Path, folder: Path, config: Path, overrides: list[str]) -> Run:
-    command = [sys.executable, "train_net.py", "--config-file", str(config.relative_to(ROOT))]
-    command += ["OUTPUT_DIR", str(folder.resolve()), *overrides]
-    shown = shlex.join(["python", *command[1:]])
-    print(shown, flush=True)
+def _train(
+    data: Path,
+    folder: Path,
+    config: Path,
+    overrides: list[str],
+    processes: int = 1,
+    prefix: str = "",
+) -> Run:
+    """Run ``train_net.py``, one of ``processes`` that share the cores, and print what it prints."""
+    arguments = ["train_net.py", "--config-file", _shown(config), "OUTPUT_DIR", _shown(folder)]
+    arguments += overrides
+    shown = f"DETECTRON2_DATASETS={shlex.quote(_shown(data))} {shlex.join(['python', *arguments])}"
+    print(f"{prefix}{shown}", flush=True)
+    environment = {
+        **os.environ,
+        "DETECTRON2_DATASETS": str(data),
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
+    }
     started = time.monotonic()
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(data.resolve())}
-    status = subprocess.run(command, cwd=ROOT, env=environment).returncode
-    if status:
-        raise UserError(f"a training of the demo ended with status {status}; see {folder}/log.txt")
+    with subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        for line in process.stdout:
+            print(f"{prefix}{line}", end="", flush=True)
+    if process.returncode:
+        raise UserError(f"a training of the demo failed: {shown}; its log is {folder / 'log.txt'}")
     return Run(folder, read_metrics(folder), shown, time.monotonic() - started)
 
 
 def read_metrics(folder: Path) -> dict[str, float]:
-    """The last value of every evaluation metric in ``folder/metrics.json``."""
-    metrics: dict[str, float] = {}
-    for line in (folder / "metrics.json").read_text().splitlines():
-        metrics.update({key: value for key, value in json.loads(line).items() if "/" in key})
-    return metrics
+    """What the evaluation at a run's end measured, as ``task/metric``."""
+    results = json.loads((folder / "inference" / "results.json").read_text())
+    return {
+        f"{task}/{name}": value
+        for task, metrics in results.items()
+        for name, value in metrics.items()
+    }
+
+
+def _shown(path: Path) -> str:
+    """``path`` as one types it in the project's folder, where the trainings run."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def _say(text: str) -> None:

@@ -37,9 +37,11 @@ def compare_segmentations(shapes: Path, folders: dict[str, Path], output: Path) 
     for truth in load_panoptic(PanopticSplit.below(shapes, "val"), CATEGORIES)[:ROWS]:
         image = read_image(truth["file_name"], "RGB")
         ids = torch.as_tensor(read_panoptic(truth["pan_seg_file_name"]))
-        cells = [image, draw_panoptic(image, ids, truth["segments_info"], metadata)]
+        cells = [draw_panoptic(image, ids, truth["segments_info"], metadata)]
         for predictor in predictors:
             _, outputs = predictor(truth["file_name"])
             cells.append(draw_panoptic(image, *outputs["panoptic_seg"], metadata))
-        rows.append(np.concatenate(cells, axis=1))
+        height, width = cells[0].shape[:2]
+        plain = np.asarray(Image.fromarray(image).resize((width, height)))
+        rows.append(np.concatenate([plain, *cells], axis=1))
     Image.fromarray(np.concatenate(rows)).save(output / "segmentation.png")

@@ -24,7 +24,7 @@ SEGMENTATION_METRICS = {
 
 def write_report(
     output: Path,
-    source: Path,
+    source: str,
     pretraining: Run,
     runs: dict[str, list[Run]],
     shapes: Path,
@@ -47,6 +47,7 @@ def write_report(
     compare_segmentations(
         shapes, {start: of_start[0].folder for start, of_start in runs.items()}, output
     )
+    seeds = len(runs["random"])
     text = f"""# Pretraining a decoder by denoising: the demonstration
 
 Everything below was measured by the commands shown, in {seconds / 60:.1f} minutes altogether.
@@ -57,8 +58,8 @@ Everything below was measured by the commands shown, in {seconds / 60:.1f} minut
 
 {_denoising_table(pretraining)}
 
-A noise MSE of 1.0 is what predicting no noise at all scores. The images were those in
-`{source}`; the scores are on the validation images of the generated data set.
+A noise MSE of 1.0 is what predicting no noise at all scores. The images were those in `{source}`;
+the scores are on the validation images of the generated data set.
 
 ![noisy, denoised, clean](denoising.png)
 
@@ -67,8 +68,7 @@ A noise MSE of 1.0 is what predicting no noise at all scores. The images were th
 ## Panoptic fine-tuning
 
 Both starts trained on the same labelled images, in the same order, for as many iterations; only
-the initial weights differ. Mean and standard deviation over {len(runs["random"])} seeds, in
-percent:
+the initial weights differ. Mean and standard deviation over {seeds} seeds, in percent:
 
 {segmentation_table(runs)}
 
@@ -80,8 +80,8 @@ Each seed:
 
 ![truth, pretrained, random](segmentation.png)
 
-*Validation images with the true segments, those of the pretrained start and those of the random
-start (first seed).*
+*Validation images, their true segments, and those that the two starts found: {" and ".join(runs)}
+(first seed).*
 
 ## Commands
 

@@ -44,6 +44,13 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
                 f"{key} is {name!r}; expected one of {', '.join(name for name, _ in registry)}"
             )
     check_transfer(model.DDEP.TRANSFER)
+    denoises = model.META_ARCHITECTURE == "DenoisingPretrainer"
+    if denoises != (cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising"):
+        raise UserError(
+            f"INPUT.DATASET_MAPPER_NAME is {cfg.INPUT.DATASET_MAPPER_NAME!r} and "
+            f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE!r}; the mapper ddep_denoising "
+            "goes with DenoisingPretrainer, and only with it"
+        )
     if cfg.SOLVER.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; expected at least 1")
     if args.resume and has_checkpoint(cfg):

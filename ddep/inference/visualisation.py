@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ from ddep.data import read_image
 from ddep.evaluation.denoising import noisy_denoised_clean, to_picture
 
 SCORE_THRESHOLD = 0.5
+# Pictures of segments whose shorter side is smaller are enlarged by a whole number, so that names
+# do not cover what they name.
+MIN_SIDE = 300
 
 
 def draw_outputs(cfg: CfgNode, inputs: dict[str, Any], outputs: dict[str, Any]) -> np.ndarray:
@@ -29,7 +33,8 @@ def draw_outputs(cfg: CfgNode, inputs: dict[str, Any], outputs: dict[str, Any]) 
         outputs: what the model gave back.
 
     Returns:
-        (H, W, 3) uint8, RGB; (H, 3 W, 3) for a denoiser.
+        (H, W, 3) uint8, RGB, or a multiple of that size if the image is small; (H, 3 W, 3) for a
+        denoiser.
     """
     if "denoised" in outputs:
         return draw_denoising(cfg, inputs, outputs)
@@ -73,4 +78,5 @@ def draw_instances(image: np.ndarray, instances: Instances, metadata: Metadata) 
 
 
 def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
-    return Visualizer(image, metadata, instance_mode=ColorMode.SEGMENTATION)
+    scale = math.ceil(MIN_SIDE / min(image.shape[:2]))
+    return Visualizer(image, metadata, scale=scale, instance_mode=ColorMode.SEGMENTATION)

@@ -40,6 +40,7 @@ def test_a_config_file_is_needed_and_must_exist(tmp_path: Path) -> None:
         (["MODEL.META_ARCHITECTURE", "Denoiser"], "ARCHITECTURE is 'Denoiser'; .*MaskFormer"),
         (["MODEL.BACKBONE.NAME", "Swin"], "BACKBONE.NAME is 'Swin'; expected .*D2SwinTransformer"),
         (["MODEL.DDEP.TRANSFER", "['decoder']"], "TRANSFER has 'decoder'; expected any of backb"),
+        (["INPUT.DATASET_MAPPER_NAME", "mask_former_semantic"], "ddep_denoising goes with Denoisi"),
         (["SOLVER.MAX_ITER", 0], "MAX_ITER is 0; expected at least 1"),
         (["MODEL.WEIGHTS", "no.pth"], r"checkpoint no\.pth does not exist"),
         (["DATASETS.TRAIN", "('camvid_semseg_train',)"], "DATASETS.TRAIN: unknown data set 'camv"),

@@ -1,0 +1,128 @@
+"""The method on real images: pretrain on CamVid, fine-tune on CamVid and Penn-Fudan, evaluate."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+Metrics = dict[str, dict[str, float]]
+
+
+class Workspace:
+    """Prepared data sets and a folder for runs, driven by the commands that a user types."""
+
+    def __init__(self, folder: Path, shared_data: Path) -> None:
+        self.folder = folder
+        self.data = folder / "datasets"
+        self.environment = {**os.environ, "DETECTRON2_DATASETS": str(self.data)}
+        self.run("datasets/prepare-camvid.py", shared_data / "camvid")
+        self.run("datasets/prepare-penn-fudan.py", shared_data / "penn_fudan")
+
+    def run(self, *command: object) -> None:
+        result = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+
+    def train(self, config: str, name: str, *more: object) -> Metrics:
+        """Run train_net.py into the folder ``name``; its evaluation, task -> metric -> number."""
+        output = self.folder / name
+        config_file = f"configs/demo/{config}.yaml"
+        self.run("train_net.py", "--config-file", config_file, *more, "OUTPUT_DIR", output)
+        return json.loads((output / "inference" / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Workspace:
+    return Workspace(tmp_path_factory.mktemp("real"), shared_data)
+
+
+@pytest.fixture(scope="module")
+def pretraining(workspace: Workspace) -> Metrics:
+    return workspace.train("camvid_pretrain", "pretrain")
+
+
+@pytest.fixture(scope="module")
+def weights(workspace: Workspace, pretraining: Metrics) -> Path:
+    return workspace.folder / "pretrain" / "model_final.pth"
+
+
+def test_pretraining_predicts_the_noise(pretraining: Metrics) -> None:
+    assert pretraining["denoising"]["noise_mse"] < 0.6  # predicting nothing scores 1.0
+    assert pretraining["denoising"]["psnr_denoised"] > pretraining["denoising"]["psnr_noisy"]
+
+
+@pytest.fixture(scope="module")
+def fine_tunings(workspace: Workspace, weights: Path) -> dict[str, tuple[Metrics, Metrics]]:
+    """The results at the end of training, and of --eval-only on its checkpoint, of each config."""
+
+    def fine_tune(config: str) -> tuple[Metrics, Metrics]:
+        metrics = workspace.train(config, config, "MODEL.WEIGHTS", weights)
+        checkpoint = workspace.folder / config / "model_final.pth"
+        evaluate = ("--eval-only", "MODEL.WEIGHTS", checkpoint)
+        return metrics, workspace.train(config, f"{config}_again", *evaluate)
+
+    # Two processes of one thread each use two cores better than one process of two.
+    workspace.environment["OMP_NUM_THREADS"] = "1"
+    configs = ("camvid_semantic", "penn_fudan_panoptic")
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(configs, pool.map(fine_tune, configs), strict=True))
+
+
+def test_semantic_fine_tuning_on_camvid(
+    workspace: Workspace, fine_tunings: dict[str, tuple[Metrics, Metrics]]
+) -> None:
+    metrics, again = fine_tunings["camvid_semantic"]
+    assert metrics["sem_seg"]["mIoU"] > 4 * best_constant_miou(workspace.data)
+    assert again == metrics
+
+
+def test_panoptic_fine_tuning_on_penn_fudan(
+    workspace: Workspace, fine_tunings: dict[str, tuple[Metrics, Metrics]]
+) -> None:
+    metrics, again = fine_tunings["penn_fudan_panoptic"]
+    assert metrics["panoptic_seg"]["PQ"] > best_constant_pq(workspace.data) + 5
+    assert again == metrics
+
+
+def best_constant_miou(data: Path) -> float:
+    """Mean IoU of predicting the most frequent class everywhere, in percent."""
+    counts = np.zeros(256, dtype=np.int64)
+    for path in (data / "camvid" / "sem_seg_val").iterdir():
+        counts += np.bincount(np.asarray(Image.open(path)).ravel(), minlength=256)
+    counts = counts[:11]
+    return 100 * counts.max() / counts.sum() / np.count_nonzero(counts)
+
+
+def best_constant_pq(data: Path) -> float:
+    """PQ of predicting one background segment for every image, in percent; people score 0.
+
+    It matches where the background covers more than half of the image, with that share as IoU.
+    """
+    truth = json.loads((data / "penn_fudan" / "panoptic_val.json").read_text())
+    background = next(c["id"] for c in truth["categories"] if not c["isthing"])
+    sizes = {image["id"]: image["height"] * image["width"] for image in truth["images"]}
+    shares = np.array(
+        [
+            sum(s["area"] for s in annotation["segments_info"] if s["category_id"] == background)
+            / sizes[annotation["image_id"]]
+            for annotation in truth["annotations"]
+        ]
+    )
+    matched = shares > 0.5
+    # PQ = sum of IoU / (TP + FP / 2 + FN / 2); an unmatched image is one of each.
+    pq_background = shares[matched].sum() / len(shares)
+    return 100 * pq_background / 2
