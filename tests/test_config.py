@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,3 +57,78 @@ def test_mistake_is_one_line(
 def test_missing_file_is_named() -> None:
     with pytest.raises(UserError, match=r"absent\.yaml does not exist"):
         load_config("absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            "coco/panoptic/mask2former_R50",
+            {
+                "SOLVER.MAX_ITER": 368750,
+                "SOLVER.STEPS": (327778, 355092),
+                "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR",
+                "INPUT.IMAGE_SIZE": 1024,
+                "INPUT.MIN_SCALE": 0.1,
+                "INPUT.MAX_SCALE": 2.0,
+                "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 133,
+            },
+        ),
+        (
+            "ade20k/semantic/mask2former_R50",
+            {
+                "SOLVER.MAX_ITER": 160000,
+                "SOLVER.LR_SCHEDULER_NAME": "WarmupPolyLR",
+                "INPUT.CROP.SIZE": [512, 512],
+                "INPUT.MIN_SIZE_TRAIN": tuple(int(0.1 * x * 512) for x in range(5, 21)),
+                "INPUT.MAX_SIZE_TRAIN": 2048,
+                "INPUT.COLOR_AUG_SSD": True,
+                "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 150,
+            },
+        ),
+        (
+            "ade20k/semantic/mask2former_swin_base",
+            {
+                "INPUT.CROP.SIZE": [640, 640],
+                "INPUT.MIN_SIZE_TRAIN": tuple(int(0.1 * x * 640) for x in range(5, 21)),
+                "MODEL.SWIN.EMBED_DIM": 128,
+                "MODEL.SWIN.WINDOW_SIZE": 12,
+            },
+        ),
+        (
+            "cityscapes/semantic/mask2former_R50",
+            {
+                "SOLVER.MAX_ITER": 90000,
+                "SOLVER.LR_SCHEDULER_NAME": "WarmupPolyLR",
+                "INPUT.CROP.SIZE": [512, 1024],
+                "INPUT.MIN_SIZE_TRAIN": tuple(int(0.1 * x * 1024) for x in range(5, 21)),
+                "MODEL.RESNETS.NORM": "SyncBN",
+                "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 19,
+            },
+        ),
+    ],
+)
+def test_fine_tuning_has_the_published_schedule(config: str, expected: dict[str, Any]) -> None:
+    """Mask2Former, arXiv 2112.01527, section 4.1 and appendix, and its published configs."""
+    everywhere = {
+        "SOLVER.IMS_PER_BATCH": 16,
+        "SOLVER.BASE_LR": 0.0001,
+        "SOLVER.WEIGHT_DECAY": 0.05,
+        "SOLVER.BACKBONE_MULTIPLIER": 0.1,
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0.01,
+        "MODEL.MASK_FORMER.CLASS_WEIGHT": 2.0,
+        "MODEL.MASK_FORMER.MASK_WEIGHT": 5.0,
+        "MODEL.MASK_FORMER.DICE_WEIGHT": 5.0,
+        "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT": 0.1,
+        "MODEL.MASK_FORMER.DEC_LAYERS": 10,
+        "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 100,
+        "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 12544,
+        "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": 6,
+    }
+    cfg = load_config(str(CONFIGS / "finetune" / f"{config}.yaml"))
+    for key, value in (everywhere | expected).items():
+        node = cfg
+        for word in key.split("."):
+            node = node[word]
+        found = list(node) if isinstance(value, list) else node
+        assert found == value, key

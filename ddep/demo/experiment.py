@@ -10,28 +10,17 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from ddep.data.datasets.image_folder import find_images
 from ddep.data.datasets.shapes import generate_shapes
-from ddep.demo.report import write_report
+from ddep.demo.report import Run, write_report
 from ddep.errors import UserError
 
 SEEDS = (0, 1, 2)
 LABELLED = 20  # images to fine-tune on
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "demo"
-
-
-@dataclass
-class Run:
-    """One training and what it measured at its end."""
-
-    folder: Path
-    metrics: dict[str, float]
-    command: str
-    seconds: float
 
 
 def run_demo(output: Path, images: Path | None = None) -> Path:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tabulate import tabulate
 
 from ddep.demo.pictures import compare_segmentations
-
-if TYPE_CHECKING:
-    from ddep.demo.experiment import Run
 
 SEGMENTATION_METRICS = {
     "PQ": "panoptic_seg/PQ",
@@ -20,6 +17,16 @@ SEGMENTATION_METRICS = {
     "RQ": "panoptic_seg/RQ",
     "mIoU": "sem_seg/mIoU",
 }
+
+
+@dataclass
+class Run:
+    """One training, and what the evaluation at its end measured."""
+
+    folder: Path
+    metrics: dict[str, float]  # task/metric
+    command: str
+    seconds: float
 
 
 def write_report(

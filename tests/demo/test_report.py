@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddep.demo.experiment import Run
-from ddep.demo.report import conclusion, segmentation_table
+from ddep.demo.report import Run, conclusion, segmentation_table
 
 
 def runs(pretrained: list[float], random: list[float]) -> dict[str, list[Run]]:
