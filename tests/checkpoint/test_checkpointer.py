@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from ddep.checkpoint import Checkpointer
 from ddep.errors import UserError
+from tests.checkpoint.full_disk import full_disk
 
 
 class Counter:
@@ -71,15 +71,11 @@ def test_a_full_disk_leaves_all_earlier_files_whole(tmp_path: Path) -> None:
     checkpointer.save("model_0000001")
     with torch.no_grad():
         model["predictor"].bias.fill_(5)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
+    with full_disk(1000):
         with pytest.raises(UserError, match=r"model_0000001\.pth cannot be written: File too"):
             checkpointer.save("model_0000001")
         with pytest.raises(UserError, match=r"model_final\.pth cannot be written"):
             checkpointer.save("model_final")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000001.pth"]
     Checkpointer(model, str(tmp_path)).resume_or_load("", resume=True)
     assert model["predictor"].bias.item() != 5

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +8,7 @@ import torch
 
 from ddep.checkpoint.writing import atomic_write
 from ddep.errors import UserError
-
-
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file can grow beyond 20 kB."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+from tests.checkpoint.full_disk import full_disk
 
 
 def test_a_file_is_replaced_at_the_end_and_not_before(tmp_path: Path) -> None:
@@ -45,11 +35,12 @@ def test_an_error_on_the_way_leaves_the_old_file_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [10_000, 1_000_000])
-def test_a_full_disk_leaves_the_old_file_alone(tmp_path: Path, full_disk: None, size: int) -> None:
+def test_a_full_disk_leaves_the_old_file_alone(tmp_path: Path, size: int) -> None:
     path = tmp_path / "model.pth"
     path.write_bytes(b"old")
     with (
         pytest.raises(UserError, match=r"model\.pth cannot be written: File too large; free"),
+        full_disk(20_000),
         atomic_write(str(path)) as file,
     ):
         torch.save({"weight": torch.ones(size)}, file)
