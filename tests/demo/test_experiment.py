@@ -9,6 +9,7 @@ import pytest
 
 from ddep.demo import experiment
 from ddep.errors import UserError
+from tests.engine.tiny_runs import write_images
 
 
 @pytest.fixture
@@ -27,9 +28,14 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_demonstration_runs_and_reports_what_the_runs_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("own_images", [False, True])
+def test_demonstration_runs_and_reports_what_the_runs_measured(
+    tmp_path: Path, own_images: bool
+) -> None:
     output = tmp_path / "demo"
-    report = experiment.run_demo(output).read_text()
+    images = write_images(tmp_path / 'the user\'s "own" images') if own_images else None
+    report = experiment.run_demo(output, images).read_text()
+    assert f"`{images or output / 'datasets' / 'shapes' / 'unlabelled'}`" in report
     for picture in ("denoising.png", "segmentation.png"):
         assert f"]({picture})" in report
         assert (output / picture).stat().st_size > 1000
