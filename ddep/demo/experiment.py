@@ -40,9 +40,11 @@ def run_demo(output: Path, images: Path | None = None) -> Path:
         UserError: no images in ``images``, or a training failed.
     """
     started = time.monotonic()
+    output = output.resolve()
     if images is not None:
         find_images(images)
-    output = output.resolve()
+        if images.resolve().is_relative_to(output):
+            raise UserError(f"--images {images} is in {output}, which is made anew; move it out")
     if output.exists():
         shutil.rmtree(output)
     data = output / "datasets"

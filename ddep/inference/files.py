@@ -28,9 +28,12 @@ def predict_files(cfg: CfgNode, inputs: Sequence[Path], output: Path) -> list[Pa
         The pictures written.
 
     Raises:
-        UserError: nothing to predict, or images that could not be read (after all others are done).
+        UserError: nothing to predict, pictures that would replace or mix with the images, or images
+            that could not be read (after all others are done).
     """
     pairs = _plan(inputs, output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file; expected a folder")
     predictor = Predictor(cfg)
     unreadable = []
     written = []
@@ -55,6 +58,11 @@ def _plan(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
     found = []
     for path in inputs:
         if path.is_dir():
+            if output.resolve().is_relative_to(path.resolve()):
+                raise UserError(
+                    f"--output {output} is in --input {path}, where pictures would mix with "
+                    "images; choose another folder"
+                )
             images = [Path(image) for image in find_images(path)]
             found += [(image, image.relative_to(path)) for image in images]
         elif path.is_file():
@@ -72,4 +80,8 @@ def _plan(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
                 "predict them into different folders"
             )
         pictures[picture] = image
+    images = {image.resolve() for image in pictures.values()}
+    for picture in pictures:
+        if picture.resolve() in images:
+            raise UserError(f"--output {output} would replace {picture}; choose another folder")
     return [(image, picture) for picture, image in pictures.items()]

@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from ddep.checkpoint import Checkpointer
 from ddep.data.mappers import build_mapper
 from ddep.errors import UserError
+from ddep.inference.visualisation import class_metadata
 
 
 class Predictor:
@@ -20,7 +21,8 @@ class Predictor:
         cfg: a config with MODEL.WEIGHTS set.
 
     Raises:
-        UserError: MODEL.WEIGHTS is empty, missing or fits nothing in the model.
+        UserError: MODEL.WEIGHTS is empty or missing, or lacks weights of the model; or a
+            segmentation model's classes are not known.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -28,8 +30,18 @@ class Predictor:
             raise UserError(
                 "MODEL.WEIGHTS is empty; add MODEL.WEIGHTS and the path of a trained checkpoint"
             )
+        if cfg.MODEL.META_ARCHITECTURE != "DenoisingPretrainer":
+            class_metadata(cfg)
         self.model = build_model(cfg).eval()
-        Checkpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        checkpointer = Checkpointer(self.model)
+        checkpointer.load(cfg.MODEL.WEIGHTS)
+        absent = {*checkpointer.report.new, *checkpointer.report.mismatched}
+        random = [name for name, _ in self.model.named_parameters() if name in absent]
+        if random:
+            raise UserError(
+                f"{cfg.MODEL.WEIGHTS} lacks {len(random)} weights of the model, such as "
+                f"{random[0]}; give the checkpoint that training with this config wrote"
+            )
         self.mapper = build_mapper(cfg, is_train=False)
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
 from ddep.data import read_image
+from ddep.errors import UserError
 from ddep.evaluation.denoising import noisy_denoised_clean, to_picture
 
 SCORE_THRESHOLD = 0.5
@@ -39,12 +40,29 @@ def draw_outputs(cfg: CfgNode, inputs: dict[str, Any], outputs: dict[str, Any]) 
     if "denoised" in outputs:
         return draw_denoising(cfg, inputs, outputs)
     image = read_image(inputs["file_name"], "RGB")
-    metadata = MetadataCatalog.get((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)[0])
+    metadata = class_metadata(cfg)
     if "panoptic_seg" in outputs:
         return draw_panoptic(image, *outputs["panoptic_seg"], metadata)
     if "instances" in outputs:
         return draw_instances(image, outputs["instances"], metadata)
     return draw_semantic(image, outputs["sem_seg"].argmax(0), metadata)
+
+
+def class_metadata(cfg: CfgNode) -> Metadata:
+    """Names and colours of the classes: those of the first known set in DATASETS.TEST and TRAIN.
+
+    Raises:
+        UserError: none of them is known.
+    """
+    names = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)
+    for name in names:
+        metadata = MetadataCatalog.get(name)
+        if metadata.get("stuff_classes") or metadata.get("thing_classes"):
+            return metadata
+    raise UserError(
+        f"DATASETS.TEST and DATASETS.TRAIN are {', '.join(names) or 'empty'}; expected a "
+        "registered data set, whose classes give the results their names"
+    )
 
 
 def draw_denoising(cfg: CfgNode, inputs: dict[str, Any], outputs: dict[str, Any]) -> np.ndarray:

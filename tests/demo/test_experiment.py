@@ -65,3 +65,7 @@ def test_images_are_looked_for_before_anything_else(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere does not exist; expected a folder of images"):
         experiment.run_demo(tmp_path / "demo", tmp_path / "nowhere")
     assert not (tmp_path / "demo").exists()
+    images = write_images(tmp_path / "demo" / "images")
+    with pytest.raises(UserError, match="move it out"):
+        experiment.run_demo(tmp_path / "demo", images)
+    assert list(images.iterdir())

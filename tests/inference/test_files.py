@@ -61,7 +61,31 @@ def test_what_cannot_be_predicted_is_said_first(tmp_path: Path, cfg, photographs
     twice = [photographs / "a.jpg", photographs / "a.png", photographs / "a.jpg"]
     with pytest.raises(UserError, match="different folders"):
         predict_files(cfg, [*twice, photographs / "a.jpg"], tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file; expected a folder"):
+        predict_files(cfg, [photographs], tmp_path / "file")
     cfg.MODEL.WEIGHTS = ""
     with pytest.raises(UserError, match="MODEL.WEIGHTS is empty"):
         predict_files(cfg, [photographs], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_pictures_neither_replace_nor_mix_with_images(cfg, photographs: Path) -> None:
+    before = {path: path.read_bytes() for path in photographs.rglob("*.*")}
+    for output in (photographs, photographs / "inner" / "pictures"):
+        with pytest.raises(UserError, match="where pictures would mix with images"):
+            predict_files(cfg, [photographs], output)
+    with pytest.raises(UserError, match=r"would replace .*a\.png"):
+        predict_files(cfg, [photographs / "a.png"], photographs)
+    assert {path: path.read_bytes() for path in photographs.rglob("*.*")} == before
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path, cfg, photographs: Path) -> None:
+    weights = torch.load(cfg.MODEL.WEIGHTS)["model"]
+    missing = [name for name in weights if name.startswith("denoising_head.upsample")]
+    for name in missing:
+        del weights[name]
+    torch.save({"model": weights}, cfg.MODEL.WEIGHTS)
+    message = f"lacks {len(missing)} weights of the model, such as denoising_head.upsample"
+    with pytest.raises(UserError, match=message):
+        predict_files(cfg, [photographs], tmp_path / "out")

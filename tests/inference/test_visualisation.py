@@ -7,6 +7,7 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from ddep.config import load_config
+from ddep.errors import UserError
 from ddep.inference import draw_outputs
 from ddep.inference.visualisation import MIN_SIDE
 
@@ -73,3 +74,10 @@ def test_denoising_is_drawn_noisy_denoised_clean() -> None:
     expected = expected[::-1].transpose(1, 2, 0)  # BGR to RGB
     assert picture.shape == (5, 21, 3)
     assert np.abs(picture - expected.clip(0, 255)).max() <= 0.51
+
+
+@pytest.mark.parametrize("names", ["()", "('nowhere',)"])
+def test_classes_must_be_known(image: str, names: str) -> None:
+    cfg = load_config(CONFIG, ["DATASETS.TEST", names, "DATASETS.TRAIN", "()"])
+    with pytest.raises(UserError, match=r"DATASETS.TEST and DATASETS.TRAIN are (empty|nowhere);"):
+        draw_outputs(cfg, {"file_name": image}, {"sem_seg": torch.zeros(8, 40, 60)})
