@@ -20,7 +20,7 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from torch import nn
 
 from ddep.checkpoint import Checkpointer
-from ddep.checkpoint.groups import TRANSFERABLE
+from ddep.checkpoint.groups import TRANSFERABLE, group_of
 from ddep.checkpoint.writing import atomic_write
 from ddep.data import build_test_loader, build_train_loader
 from ddep.engine.checks import frozen_backbone_error, is_frozen
@@ -93,16 +93,26 @@ class Trainer(DefaultTrainer):
             self._check_backbone_is_loaded()
 
     def _check_backbone_is_loaded(self) -> None:
-        backbone = dict(self.checkpointer.model.backbone.named_parameters(prefix="backbone"))
-        loaded = backbone.keys() & set(self.checkpointer.report.loaded)
-        if not loaded:
-            raise frozen_backbone_error(f"{self.cfg.MODEL.WEIGHTS} has no weights that fit it")
+        report, path = self.checkpointer.report, self.cfg.MODEL.WEIGHTS
+        for name, (found, expected) in report.mismatched.items():
+            if group_of(name) == "backbone":
+                raise frozen_backbone_error(
+                    f"{name} is {found} in {path} and {expected} in the model"
+                )
         # What is left of one dimension is norms and biases, which start out neutral.
-        random = [n for n, p in backbone.items() if n not in loaded and p.ndim > 1]
+        parameters = self.checkpointer.model.backbone.named_parameters(prefix="backbone")
+        tables = [name for name, parameter in parameters if parameter.ndim > 1]
+        loaded = set(report.loaded)
+        random = [name for name in tables if name not in loaded]
+        if 2 * len(random) > len(tables):
+            raise frozen_backbone_error(
+                f"{path} has {len(tables) - len(random)} of its {len(tables)} weights besides "
+                f"norms and biases, and no {random[0]}"
+            )
         if random:
             logger.warning(
                 f"{len(random)} weights of the frozen backbone, such as {random[0]}, are not in "
-                f"{self.cfg.MODEL.WEIGHTS}: they stay random"
+                f"{path}: they stay random"
             )
 
     def train(self) -> dict[str, Any]:

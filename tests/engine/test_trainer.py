@@ -172,3 +172,21 @@ def test_a_frozen_backbone_needs_weights_and_keeps_them(tmp_path: Path, config: 
     assert re.search(
         r"5 weights of the frozen backbone, such as backbone\.layers\.3", log.read_text()
     )
+
+
+def test_a_frozen_backbone_needs_weights_that_fit(tmp_path: Path, config: str) -> None:
+    main(arguments("--config-file", config, "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 1))
+    path = tmp_path / "pretrain" / "model_final.pth"
+    words = ["MODEL.DDEP.FREEZE_BACKBONE", True, "OUTPUT_DIR", tmp_path / "frozen"]
+    message = (
+        r"frozen .* \(backbone\.patch_embed\.proj\.weight is \(8, 3, 4, 4\) in .*model_final\.pth "
+        r"and \(16, 3, 4, 4\) in the model\)"
+    )
+    with pytest.raises(UserError, match=message):
+        train(config, *words, "MODEL.WEIGHTS", path, "MODEL.SWIN.EMBED_DIM", 16)
+
+    stem = {k: v for k, v in weights(path).items() if not k.startswith("backbone.layers.")}
+    torch.save(stem, tmp_path / "stem.pth")
+    message = r"stem\.pth has 1 of its \d+ weights besides norms .* no backbone\.layers\.0"
+    with pytest.raises(UserError, match=message):
+        train(config, *words, "MODEL.WEIGHTS", tmp_path / "stem.pth")
