@@ -10,6 +10,10 @@ from collections.abc import Iterable
 
 from ddep.errors import UserError
 
+# What follows from the config and is not learned: criterion.empty_weight, which is
+# MODEL.MASK_FORMER.NO_OBJECT_WEIGHT. It is saved, as Mask2Former does, but never loaded.
+CONFIGURED = ("criterion",)
+
 # What fine-tuning can take over from pretraining (MODEL.DDEP.TRANSFER).
 TRANSFERABLE = ("backbone", "encoder", "fpn", "mask_features")
 

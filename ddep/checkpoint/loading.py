@@ -10,7 +10,7 @@ from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from ddep.checkpoint.groups import TRANSFERABLE, group_of
+from ddep.checkpoint.groups import CONFIGURED, TRANSFERABLE, group_of
 from ddep.checkpoint.report import LoadReport
 from ddep.errors import UserError
 
@@ -29,7 +29,8 @@ def load_weights(
         model: not wrapped in DistributedDataParallel.
         state_dict: name -> tensor; names may start with "module.". Changed in place.
         path: where ``state_dict`` comes from, for messages.
-        transfer: the groups to load, out of TRANSFERABLE; everything else is loaded always.
+        transfer: the groups to load, out of TRANSFERABLE. CONFIGURED is never loaded, and
+            everything else always.
 
     Raises:
         UserError: no parameter of the model is in ``state_dict`` with its shape.
@@ -38,11 +39,12 @@ def load_weights(
     found = list(state_dict)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     report = LoadReport(path)
+    kept = {*CONFIGURED, *TRANSFERABLE}.difference(transfer)
 
     def sort_out(candidates: StateDict, *_: Any) -> None:
         """Take out what must not be loaded. Runs for each module, behind its parents' renames."""
         for name in [name for name in candidates if name in shapes]:
-            if group_of(name) in TRANSFERABLE and group_of(name) not in transfer:
+            if group_of(name) in kept:
                 report.left_out.append(name)
                 del candidates[name]
             elif tuple(candidates[name].shape) != shapes[name]:

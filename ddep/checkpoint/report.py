@@ -19,7 +19,7 @@ class LoadReport:
     Attributes:
         path: the checkpoint.
         loaded: in both, and now the checkpoint's.
-        left_out: in both, but not to be transferred (MODEL.DDEP.TRANSFER).
+        left_out: in both, but not to be transferred (MODEL.DDEP.TRANSFER) or up to the config.
         mismatched: in both, but of different shapes: name -> (the checkpoint's, the model's).
         new: in the model only; as initialised.
         unused: in the checkpoint only.

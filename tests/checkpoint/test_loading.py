@@ -69,6 +69,24 @@ def test_every_name_is_reported_once_with_its_fate() -> None:
         assert torch.equal(tensor, expected), name
 
 
+def test_what_the_config_says_is_not_loaded() -> None:
+    def make(classes: int, no_object: float) -> nn.ModuleDict:
+        criterion = nn.Module()
+        weight = torch.ones(classes + 1)
+        weight[-1] = no_object
+        criterion.register_buffer("empty_weight", weight)
+        return nn.ModuleDict({"backbone": nn.Linear(2, 4), "criterion": criterion})
+
+    for classes in (3, 5):
+        model = make(3, 0.5)
+        report = load_weights(model, make(classes, 0.1).state_dict(), "mask2former.pth")
+        assert model["criterion"].empty_weight.tolist() == [1.0, 1.0, 1.0, 0.5]
+        assert report.loaded == names(model, "backbone")
+        assert report.left_out == ["criterion.empty_weight"]
+        assert not report.mismatched
+        assert report.new == report.unused == []
+
+
 def test_the_report_reads_well() -> None:
     source, model = make_model(), make_model(classes=5)
     state = source.state_dict()
