@@ -85,6 +85,21 @@ class Checkpointer(DetectionCheckpointer):
         with atomic_write(os.path.join(self.save_dir, "last_checkpoint")) as file:
             file.write(last_filename_basename.encode())
 
+    def get_checkpoint_file(self) -> str:
+        """The file that ``--resume`` loads, empty if there is none.
+
+        Raises:
+            UserError: ``last_checkpoint`` names a file that is not there.
+        """
+        path = super().get_checkpoint_file()
+        if path and not os.path.isfile(path):
+            raise UserError(
+                f"{os.path.join(self.save_dir, 'last_checkpoint')} names {path}, which does not "
+                "exist or is not a file; write the name of another checkpoint in that folder into "
+                "it, or leave --resume out to start anew"
+            )
+        return path
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint = read_checkpoint(filename)
         absent = [name for name in self._resumed if name not in checkpoint]
@@ -101,10 +116,15 @@ class Checkpointer(DetectionCheckpointer):
             checkpoint["model"] = from_model_zoo(checkpoint, self.model)
         self.report = load_weights(self.model, checkpoint.pop("model"), path, self._transfer)
         logger.info(f"Weights in {path}:\n{self.report.table()}")
-        for line in self.report.mismatches():
-            logger.warning(line)
         # A line for each weight: setup sends this level to log.txt, not to the console.
         logger.debug(f"Each weight in {path} and in the model:\n{self.report.names()}")
+        mismatches = list(self.report.mismatches())
+        if mismatches:
+            logger.warning(
+                f"weights of another shape: {len(mismatches)}, all are in log.txt; the first: "
+                f"{mismatches[0]}"
+            )
+            logger.debug("\n".join(["Weights of another shape:", *mismatches]))
         unfit = [*self.report.new, *self.report.mismatched, *self.report.unused]
         if self._resumed and unfit:
             raise UserError(

@@ -93,12 +93,29 @@ def test_every_weight_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFix
     logging.getLogger("ddep").propagate = True
     with caplog.at_level(logging.DEBUG, logger="ddep"):
         Checkpointer(make_model()).load(str(tmp_path / "model_final.pth"))
-    levels = {record.levelno: record.getMessage() for record in caplog.records}
+    levels: dict[int, str] = {}
+    for record in caplog.records:
+        levels[record.levelno] = levels.get(record.levelno, "") + record.getMessage()
     assert "backbone" in levels[logging.INFO]
     assert "backbone.weight is (2, 3) in" in levels[logging.WARNING]
     assert "shape mismatch  backbone.weight" in levels[logging.DEBUG]
     assert "loaded          backbone.bias" in levels[logging.DEBUG]
     assert "loaded          predictor.weight" in levels[logging.DEBUG]
+
+
+def test_many_mismatches_are_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def make(width: int) -> nn.ModuleDict:
+        layers = nn.ModuleList([nn.Linear(width, 2) for _ in range(5)])
+        return nn.ModuleDict({"backbone": layers, "predictor": nn.Linear(2, 1)})
+
+    Checkpointer(make(3), str(tmp_path)).save("model_final")
+    logging.getLogger("ddep").propagate = True
+    with caplog.at_level(logging.DEBUG, logger="ddep"):
+        Checkpointer(make(2)).load(str(tmp_path / "model_final.pth"))
+    [warning] = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "another shape: 5, all are in log.txt; the first: backbone.0.weight is (2, 3)" in warning
+    debug = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG]
+    assert "backbone.4.weight is (2, 3) in" in debug[-1]
 
 
 def test_resuming_needs_a_state_to_resume(tmp_path: Path) -> None:
@@ -118,5 +135,5 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no\.pth does not exist"):
         checkpointer.load(str(tmp_path / "no.pth"))
     (tmp_path / "last_checkpoint").write_text("gone.pth")
-    with pytest.raises(UserError, match=r"gone\.pth does not exist"):
+    with pytest.raises(UserError, match=r"last_checkpoint names .*gone\.pth, which .*; write"):
         checkpointer.resume_or_load("", resume=True)
