@@ -6,16 +6,17 @@ unchanged.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from ddep.errors import UserError
+from ddep.errors import UserError, one_line
 
 
 def add_ddep_config(cfg: CfgNode) -> None:
@@ -180,6 +181,8 @@ def _add_denoising_config(cfg: CfgNode) -> None:
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     """Read a YAML config with its bases, then KEY VALUE overrides.
 
+    A whole number is taken where a fraction is expected, and the other way round (1e5 for 100000).
+
     Args:
         config_file: path of the YAML file.
         overrides: KEY, VALUE, KEY, VALUE, ...
@@ -192,32 +195,110 @@ def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
     """
     cfg = get_cfg()
     add_ddep_config(cfg)
-    if not os.path.isfile(config_file):
-        raise UserError(f"config file {config_file} does not exist; configs/ has those there are")
-    try:
-        cfg.merge_from_file(config_file)
-    except (KeyError, ValueError, AssertionError, yaml.YAMLError, OSError) as error:
-        raise UserError(f"{config_file}: {_explain(error, cfg)}") from error
+    for key, value in _flatten(_read(config_file, cfg.VERSION)):
+        _set(cfg, key, value, config_file)
+    options = [word for word in overrides if word.startswith("--")]
+    if options:
+        raise UserError(f"command line: {options[0]} must stand before the KEY VALUE pairs")
     if len(overrides) % 2:
         raise UserError(
             f"overrides come as KEY VALUE pairs; found {len(overrides)} words: "
             f"{' '.join(overrides)}"
         )
-    try:
-        cfg.merge_from_list(list(overrides))
-    except (KeyError, ValueError, AssertionError) as error:
-        raise UserError(f"command line: {_explain(error, cfg)}") from error
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        _set(cfg, key, value, "command line")
     return cfg
 
 
-def _explain(error: Exception, cfg: CfgNode) -> str:
-    text = " ".join(str(error).strip("'\"").split())
-    unknown = re.fullmatch(r"Non-existent (?:config )?key: (\S+)", text)
-    if not unknown:
-        return text
-    found = unknown[1]
-    near = difflib.get_close_matches(found, _keys(cfg), n=1)
-    return f"unknown config key {found}" + (f"; did you mean {near[0]}?" if near else "")
+def _read(config_file: str, version: int) -> dict[str, Any]:
+    """The YAML file on top of its bases."""
+    if os.path.isdir(config_file):
+        raise UserError(f"config file {config_file} is a folder; expected a YAML file")
+    if not os.path.isfile(config_file):
+        raise UserError(f"config file {config_file} does not exist; configs/ has those there are")
+    keys_expected = f"{config_file}: expected KEY: VALUE lines, there and in every _BASE_ file"
+    try:
+        loaded = CfgNode.load_yaml_with_base(config_file, allow_unsafe=True)
+    except OSError as error:
+        raise UserError(f"{config_file}: {error.filename}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{config_file}: no text in UTF-8, there or in a _BASE_ file") from error
+    except (AssertionError, yaml.YAMLError) as error:
+        raise UserError(f"{config_file}: {one_line(error)}") from error
+    except RecursionError as error:
+        raise UserError(f"{config_file}: a _BASE_ leads back to the file itself") from error
+    except (AttributeError, TypeError) as error:  # of what is no dict
+        raise UserError(keys_expected) from error
+    if not isinstance(loaded, dict):
+        raise UserError(keys_expected)
+    if loaded.get("VERSION", version) != version:
+        raise UserError(f"{config_file}: VERSION is {loaded['VERSION']}; expected {version}")
+    return loaded
+
+
+def _flatten(loaded: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ("MODEL.DDEP.NOISE", "scaled") for {"MODEL": {"DDEP": {"NOISE": "scaled"}}}."""
+    for key, value in loaded.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
+    """Give ``key`` another value of its type; ``source`` is where it comes from, for errors."""
+    *parents, name = key.split(".")
+    node = cfg
+    for parent in parents:
+        node = node.get(parent) if isinstance(node, CfgNode) else None
+    if not isinstance(node, CfgNode) or name not in node:
+        near = difflib.get_close_matches(key, _keys(cfg), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"{source}: unknown config key {key}{hint}")
+    if isinstance(node[name], CfgNode):
+        example = _keys(node[name], f"{key}.")[0]
+        raise UserError(f"{source}: {key} is {value!r}; expected keys below it, such as {example}")
+    try:
+        node[name] = _convert(_decode(value, node[name]), node[name])
+    except TypeError as error:
+        raise UserError(f"{source}: {key} is {value}; expected {error}") from error
+
+
+def _decode(value: Any, old: Any) -> Any:
+    """The Python value that a string spells, as yacs does; a text stays one where it is wanted."""
+    if not isinstance(value, str):
+        return value
+    try:
+        decoded = ast.literal_eval(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return value
+    wants_text = isinstance(old, str) and decoded is not None
+    return value if wants_text and not isinstance(decoded, str) else decoded
+
+
+def _convert(value: Any, old: Any) -> Any:
+    """``value`` as the type of ``old``; None goes with every type.
+
+    Raises:
+        TypeError: it cannot be; the message says what is expected.
+    """
+    if value is None or old is None or type(value) is type(old):
+        return value
+    if isinstance(old, bool):
+        raise TypeError("True or False")
+    if isinstance(old, float):
+        if type(value) is int:
+            return float(value)
+        raise TypeError(f"a number such as {old}")
+    if isinstance(old, int):
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+        raise TypeError(f"a whole number such as {old}")
+    if isinstance(old, (list, tuple)):
+        if isinstance(value, (list, tuple)):
+            return type(old)(value)
+        raise TypeError(f"a list such as {list(old)}" if old else "a list")
+    raise TypeError(f"text such as {old}" if old else "text")
 
 
 def _keys(cfg: CfgNode, prefix: str = "") -> list[str]:

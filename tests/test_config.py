@@ -40,7 +40,43 @@ def test_bases_are_merged_in_order() -> None:
         ("VERSION: 2\n", ["SOLVER.MAX_ITER"], "KEY VALUE pairs"),
         ("VERSION: 2\n", ["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER"),
         ("MODEL: [\n", [], "bad.yaml"),
-        ("_BASE_: absent.yaml\n", [], "absent.yaml"),
+        ("_BASE_: absent.yaml\n", [], "absent.yaml: No such file or directory"),
+        ("_BASE_: bad.yaml\n", [], "leads back to the file itself"),
+        ("_BASE_: 3\n", [], "expected KEY: VALUE lines"),
+        ("", [], "expected KEY: VALUE lines"),
+        ("- MODEL\n", [], "expected KEY: VALUE lines"),
+        ("MODEL\n", [], "expected KEY: VALUE lines"),
+        ("VERSION: 1\n", [], "VERSION is 1; expected 2"),
+        ("1: 2\n", [], "unknown config key 1"),
+        ("MODEL: 3\n", [], "MODEL is 3; expected keys below it, such as MODEL."),
+        ("VERSION: 2\n", ["MODEL", "3"], "MODEL is '3'; expected keys below it"),
+        (
+            "MODEL:\n  DDEP:\n    SIGMA: 0.3\n",
+            [],
+            "MODEL.DDEP.SIGMA is 0.3; expected a list such as [0.48]",
+        ),
+        ("VERSION: 2\n", ["MODEL.DDEP.SIGMA", "0.3"], "command line: MODEL.DDEP.SIGMA is 0.3; exp"),
+        (
+            "VERSION: 2\n",
+            ["SOLVER.BASE_LR", "low"],
+            "SOLVER.BASE_LR is low; expected a number such",
+        ),
+        (
+            "VERSION: 2\n",
+            ["SOLVER.MAX_ITER", "1.5"],
+            "is 1.5; expected a whole number such as 40000",
+        ),
+        (
+            "VERSION: 2\n",
+            ["SOLVER.AMP.ENABLED", "yes"],
+            "AMP.ENABLED is yes; expected True or False",
+        ),
+        ("OUTPUT_DIR: 7\n", [], "OUTPUT_DIR is 7; expected text such as ./output"),
+        (
+            "VERSION: 2\n",
+            ["SEED", "1", "--resume"],
+            "--resume must stand before the KEY VALUE pairs",
+        ),
     ],
 )
 def test_mistake_is_one_line(
@@ -54,9 +90,40 @@ def test_mistake_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_missing_file_is_named() -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent\.yaml does not exist"):
         load_config("absent.yaml")
+    with pytest.raises(UserError, match="is a folder; expected a YAML file"):
+        load_config(str(tmp_path))
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"SEED: \xff\n")
+    with pytest.raises(UserError, match=r"binary\.yaml: no text in UTF-8"):
+        load_config(str(binary))
+
+
+@pytest.mark.parametrize(
+    ("key", "word", "expected"),
+    [
+        ("SOLVER.BASE_LR", "1", 1.0),
+        ("SOLVER.MAX_ITER", "1e5", 100000),
+        ("SOLVER.STEPS", "[3, 5]", (3, 5)),
+        ("DATASETS.TEST", "()", ()),
+        ("OUTPUT_DIR", "2024", "2024"),
+        ("MODEL.SWIN.QK_SCALE", "0.5", 0.5),
+        ("MODEL.DDEP.LOSS", "'l1'", "l1"),
+    ],
+)
+def test_values_take_the_type_of_their_key(
+    tmp_path: Path, key: str, word: str, expected: Any
+) -> None:
+    from_word, from_file = tmp_path / "empty.yaml", tmp_path / "set.yaml"
+    from_word.write_text("VERSION: 2\n")
+    from_file.write_text(f'{key}: "{word}"\n')
+    for cfg in (load_config(str(from_word), [key, word]), load_config(str(from_file))):
+        for name in key.split("."):
+            cfg = cfg[name]
+        assert cfg == expected
+        assert type(cfg) is type(expected)
 
 
 @pytest.mark.parametrize(
