@@ -26,7 +26,7 @@ def convert_file(
 
     Args:
         source: a checkpoint that :func:`ddep.checkpoint.read_checkpoint` reads.
-        destination: the file to write.
+        destination: the file to write; its folder is made.
         format_name: a key of :data:`ddep.checkpoint.conversion.FORMATS`, or "auto".
         overwrite: whether an existing ``destination`` is replaced.
 
@@ -39,12 +39,15 @@ def convert_file(
     """
     if os.path.realpath(destination) == os.path.realpath(source):
         raise UserError(f"DST {destination} is SRC; choose another name")
+    if os.path.isdir(destination) or not os.path.basename(destination):
+        raise UserError(f"DST {destination} is a folder; name a file in it")
     if os.path.exists(destination) and not overwrite:
         raise UserError(f"DST {destination} exists; choose another name or add --overwrite")
     if not destination.endswith(".pth"):
         print(f"warning: DST {destination} does not end with .pth, which MODEL.WEIGHTS expects")
     conversion = convert(read_checkpoint(source)["model"], format_name)
     missing = _missing(conversion)
+    _make_folder(destination)
     _print("matched", (f"{old} -> {new}" for old, new in conversion.matched.items()))
     _print("missing, stays as initialised", missing)
     _print("unused", conversion.unused)
@@ -54,6 +57,21 @@ def convert_file(
         torch.save({"model": conversion.weights}, file)
     print(f"wrote {destination}: {len(conversion.weights)} weights")
     return conversion
+
+
+def _make_folder(destination: str) -> None:
+    folder = os.path.dirname(os.path.abspath(destination))
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"DST {destination} cannot be written: its folder cannot be made ({error.strerror}); "
+            "choose another folder"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"DST {destination} cannot be written: its folder is read-only; choose another folder"
+        )
 
 
 def _missing(conversion: Conversion) -> list[str]:

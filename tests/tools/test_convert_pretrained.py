@@ -169,7 +169,11 @@ def test_a_pretraining_checkpoint_keeps_what_fine_tuning_loads(
 @pytest.mark.parametrize(
     ("weights", "arguments", "message"),
     [
-        ({"a.b": torch.ones(1)}, [], r"nothing matches the format swin or .*; found 1 weights: a"),
+        (
+            {"a.b": torch.ones(1)},
+            [],
+            r"nothing matches the format swin or .*; found 1 weights: a.*; convert an",
+        ),
         (RESNET18, ["--from", "swin"], "the format swin; found 122 weights: conv1.weight"),
         (
             {n: RESNET18[n] for n in list(RESNET18)[:30]},
@@ -224,3 +228,31 @@ def test_files_are_not_overwritten_by_accident(
     convert(monkeypatch, source, target, "--overwrite")
     assert "warning: DST" in capsys.readouterr().out
     assert list(read_checkpoint(str(target))["model"]) == names
+
+
+def test_the_folder_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source, target = tmp_path / "resnet.pth", tmp_path / "pretrained" / "here" / "r18.pth"
+    torch.save({"a.b": torch.ones(1)}, source)
+    fails(monkeypatch, "nothing matches", source, target)
+    assert not (tmp_path / "pretrained").exists()
+    torch.save(RESNET18, source)
+    convert(monkeypatch, source, target)
+    assert target.is_file()
+
+
+def test_where_nothing_can_be_written_is_said_before_the_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = tmp_path / "resnet.pth"
+    torch.save(RESNET18, source)
+    (tmp_path / "folder.pth").mkdir()
+    fails(monkeypatch, r"folder\.pth is a folder; name", source, tmp_path / "folder.pth")
+    words = [tmp_path / "folder.pth", "--overwrite"]
+    fails(monkeypatch, r"folder\.pth is a folder; name", source, *words)
+    target = source / "r18.pth"
+    fails(monkeypatch, r"r18\.pth cannot be written: its folder .*; choose", source, target)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    fails(monkeypatch, "its folder is read-only; choose", source, tmp_path / "r18.pth")
+    assert capsys.readouterr().out == ""

@@ -71,7 +71,9 @@ def convert(weights: dict[str, torch.Tensor], format_name: str) -> Conversion:
     if form is None:
         raise UserError(
             f"nothing matches the format {' or '.join(candidates)}; found {len(weights)} weights: "
-            f"{', '.join(list(weights)[:4])}, ..."
+            f"{', '.join(list(weights)[:4])}, ...; convert an original Swin checkpoint, "
+            "torchvision's ResNet or this project's own, and name a file whose weights already "
+            "have this project's names, or one of detectron2's zoo, in MODEL.WEIGHTS as it is"
         )
     matched = {name: form.target_name(name) for name in weights}
     unused = [name for name, target in matched.items() if target is None]
