@@ -8,6 +8,7 @@ broadcasts against ``x``.
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import torch
@@ -61,11 +62,15 @@ def draw_sigma(sigma_range: list[float], generator: torch.Generator | None = Non
     Raises:
         UserError: not one or two positive numbers in ascending order.
     """
-    values = [float(s) for s in sigma_range]
-    if len(values) not in (1, 2) or values[0] <= 0 or sorted(values) != values:
-        raise UserError(
-            f"MODEL.DDEP.SIGMA is {sigma_range}; expected [sigma] or [low, high], all above 0"
-        )
+    error = UserError(
+        f"MODEL.DDEP.SIGMA is {sigma_range}; expected [sigma] or [low, high], all above 0"
+    )
+    try:
+        values = [float(s) for s in sigma_range]
+    except (TypeError, ValueError) as cause:
+        raise error from cause
+    if len(values) not in (1, 2) or not 0 < values[0] <= values[-1] < math.inf:
+        raise error
     if len(values) == 1:
         return values[0]
     low, high = values

@@ -91,7 +91,9 @@ def test_sigma_repeats_with_its_generator():
     assert first != draw_sigma([0.2, 1.0], torch.Generator().manual_seed(4))
 
 
-@pytest.mark.parametrize("sigma", [[], [0.0], [-0.1, 0.5], [1.0, 0.5], [0.1, 0.2, 0.3]])
+@pytest.mark.parametrize(
+    "sigma", [[], [0.0], [-0.1, 0.5], [1.0, 0.5], [0.1, 0.2, 0.3], ["a"], [[1]], [float("nan")]]
+)
 def test_impossible_sigma_names_the_key(sigma):
     with pytest.raises(UserError, match="MODEL.DDEP.SIGMA is "):
         draw_sigma(sigma)

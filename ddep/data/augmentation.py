@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
@@ -65,6 +67,7 @@ def _crop(cfg: CfgNode) -> list[T.Augmentation]:
         return []
     kinds = ("relative_range", "relative", "absolute", "absolute_range")
     kind = _one_of(crop, "TYPE", kinds, "INPUT.CROP")
+    _check_crop_size(kind, crop.SIZE)
     names = ("mask_former_semantic", "mask_former_panoptic")
     if crop.SINGLE_CATEGORY_MAX_AREA < 1 and cfg.INPUT.DATASET_MAPPER_NAME in names:
         return [
@@ -76,6 +79,20 @@ def _crop(cfg: CfgNode) -> list[T.Augmentation]:
             )
         ]
     return [T.RandomCrop(kind, crop.SIZE)]
+
+
+def _check_crop_size(kind: str, size: Sequence[float]) -> None:
+    if kind.startswith("absolute"):
+        expected = "two whole numbers of at least 1"
+        fits = all(isinstance(side, int) and side >= 1 for side in size)
+    else:
+        expected = "two numbers above 0 and up to 1"
+        fits = all(isinstance(side, (int, float)) and 0 < side <= 1 for side in size)
+    if kind == "absolute_range":
+        expected += ", the lower one first"
+        fits = fits and list(size) == sorted(size)
+    if not fits or len(size) != 2:
+        raise UserError(f"INPUT.CROP.SIZE is {list(size)}; INPUT.CROP.TYPE {kind} needs {expected}")
 
 
 def _flip(cfg: CfgNode) -> list[T.Augmentation]:

@@ -4,25 +4,71 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+from functools import reduce
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from ddep.checkpoint import check_transfer, local_path
+from ddep.data.augmentation import build_augmentations
 from ddep.errors import UserError
+from ddep.noise import check_formulation, draw_sigma
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value >= 1
+
+
+# What the values of keys must be: key, test, expected.
+_VALUES = (
+    (
+        "MODEL.DEVICE",
+        lambda device: re.fullmatch(r"cpu|cuda(:\d+)?", str(device)),
+        "cpu, cuda or cuda:N",
+    ),
+    ("MODEL.MASK_FORMER.TRAIN_NUM_POINTS", _is_positive, "at least 1"),
+    ("SOLVER.MAX_ITER", _is_positive, "at least 1"),
+    ("SOLVER.IMS_PER_BATCH", _is_positive, "at least 1"),
+    ("SOLVER.CHECKPOINT_PERIOD", _is_positive, "at least 1"),
+    ("DATALOADER.NUM_WORKERS", lambda number: number is not None and number >= 0, "at least 0"),
+    (
+        "INPUT.MIN_SIZE_TRAIN",
+        lambda sizes: sizes and all(map(_is_positive, sizes)),
+        "a list of numbers of at least 1",
+    ),
+)
+
+
+def check_values(cfg: CfgNode) -> None:
+    """Raise :class:`UserError` if a key has a value that nothing can be done with."""
+    for key, is_valid, expected in _VALUES:
+        value = _get(cfg, key)
+        if not is_valid(value):
+            raise UserError(f"{key} is {value!r}; expected {expected}")
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    return reduce(CfgNode.__getitem__, key.split("."), cfg)
 
 
 def check_gpus(args: argparse.Namespace) -> None:
-    """Raise :class:`UserError` if --num-gpus asks for more GPUs than there are.
+    """Raise :class:`UserError` if --num-gpus or --num-machines ask for GPUs that are not there.
 
-    One is what detectron2 asks for by default; without any, training runs on the CPU.
+    One GPU is what detectron2 asks for by default; without any, training runs on the CPU.
     """
     available = torch.cuda.device_count()
     if args.num_gpus > max(available, 1):
         raise UserError(
             f"--num-gpus {args.num_gpus}, but this machine has {available} that torch can use; "
             f"ask for {max(available, 1)} at most"
+        )
+    if args.num_machines > 1 and not available:
+        raise UserError(
+            f"--num-machines {args.num_machines}, but torch can use no GPU on this one; each needs "
+            "at least one"
         )
 
 
@@ -34,25 +80,31 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         args: detectron2's arguments; reads ``eval_only`` and ``resume``.
     """
     model = cfg.MODEL
-    for key, registry in (
-        ("MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY),
-        ("MODEL.BACKBONE.NAME", BACKBONE_REGISTRY),
-    ):
-        name = model.META_ARCHITECTURE if registry is META_ARCH_REGISTRY else model.BACKBONE.NAME
+    denoises = model.META_ARCHITECTURE == "DenoisingPretrainer"
+    registries = {
+        "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+        "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    }
+    if not denoises:
+        registries["MODEL.SEM_SEG_HEAD.NAME"] = SEM_SEG_HEADS_REGISTRY
+    for key, registry in registries.items():
+        name = _get(cfg, key)
         if name not in registry:
             raise UserError(
                 f"{key} is {name!r}; expected one of {', '.join(name for name, _ in registry)}"
             )
     check_transfer(model.DDEP.TRANSFER)
-    denoises = model.META_ARCHITECTURE == "DenoisingPretrainer"
     if denoises != (cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising"):
         raise UserError(
             f"INPUT.DATASET_MAPPER_NAME is {cfg.INPUT.DATASET_MAPPER_NAME!r} and "
             f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE!r}; the mapper ddep_denoising "
             "goes with DenoisingPretrainer, and only with it"
         )
-    if cfg.SOLVER.MAX_ITER < 1:
-        raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; expected at least 1")
+    if denoises:
+        check_formulation(model.DDEP.NOISE)
+        draw_sigma(model.DDEP.SIGMA, torch.Generator())
+    if not args.eval_only:
+        build_augmentations(cfg, is_train=True)
     if args.resume and has_checkpoint(cfg):
         return
     if model.WEIGHTS:

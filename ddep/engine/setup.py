@@ -15,7 +15,7 @@ from detectron2.utils.logger import setup_logger
 
 from ddep.config import load_config
 from ddep.data import register_from_config
-from ddep.engine.checks import check_run, has_checkpoint
+from ddep.engine.checks import check_run, check_values, has_checkpoint
 from ddep.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.config_file:
         raise UserError("--config-file is missing; see configs/ for those there are")
     cfg = load_config(args.config_file, args.opts or ())
+    check_values(cfg)
     notes = adapt_to_device(cfg)
     cfg.freeze()
     check_run(cfg, args)

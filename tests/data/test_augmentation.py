@@ -262,6 +262,21 @@ def test_augmentations_can_be_sent_to_another_process(config, name):
     ("overrides", "message"),
     [
         (["INPUT.RANDOM_FLIP", "both"], "INPUT.RANDOM_FLIP is 'both'; expected one of horizontal"),
+        *(
+            (
+                ["INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", kind, "INPUT.CROP.SIZE", size],
+                f"INPUT.CROP.TYPE {kind} needs two",
+            )
+            for kind, size in (
+                ("absolute", [0.5, 0.5]),
+                ("absolute", [0, 512]),
+                ("absolute", [512]),
+                ("absolute_range", [512, 256]),
+                ("relative", [512, 512]),
+                ("relative", ["a", "b"]),
+                ("relative_range", [0.0, 0.5]),
+            )
+        ),
         (["INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "square"], "INPUT.CROP.TYPE is 'square'"),
         (["INPUT.FORMAT", "L"], "INPUT.FORMAT is 'L'; expected one of RGB, BGR"),
         (["INPUT.MIN_SIZE_TRAIN_SAMPLING", "all"], "INPUT.MIN_SIZE_TRAIN_SAMPLING is 'all'"),

@@ -42,6 +42,28 @@ def test_a_config_file_is_needed_and_must_exist(tmp_path: Path) -> None:
         (["MODEL.DDEP.TRANSFER", "['decoder']"], "TRANSFER has 'decoder'; expected any of backb"),
         (["INPUT.DATASET_MAPPER_NAME", "mask_former_semantic"], "ddep_denoising goes with Denoisi"),
         (["SOLVER.MAX_ITER", 0], "MAX_ITER is 0; expected at least 1"),
+        (["SOLVER.IMS_PER_BATCH", 0], "SOLVER.IMS_PER_BATCH is 0; expected at least 1"),
+        (["SOLVER.CHECKPOINT_PERIOD", 0], "CHECKPOINT_PERIOD is 0; expected at least 1"),
+        (["DATALOADER.NUM_WORKERS", -1], "DATALOADER.NUM_WORKERS is -1; expected at least 0"),
+        (["MODEL.MASK_FORMER.TRAIN_NUM_POINTS", 0], "TRAIN_NUM_POINTS is 0; expected at least 1"),
+        (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE is 'gpu'; expected cpu, cuda or cuda:N"),
+        (["MODEL.DEVICE", "None"], "MODEL.DEVICE is None; expected cpu"),
+        (
+            ["INPUT.MIN_SIZE_TRAIN", "()"],
+            r"INPUT.MIN_SIZE_TRAIN is \(\); expected a list of numbers",
+        ),
+        (["INPUT.MIN_SIZE_TRAIN", "(48, 0)"], r"MIN_SIZE_TRAIN is \(48, 0\); expected a list"),
+        (["INPUT.CROP.SIZE", "[0.5, 0.5]"], "SIZE is .*TYPE absolute needs two whole numbers"),
+        (["INPUT.CROP.TYPE", "square"], "INPUT.CROP.TYPE is 'square'; expected one of"),
+        (["MODEL.DDEP.SIGMA", "['a']"], r"MODEL.DDEP.SIGMA is \['a'\]; expected \[sigma\]"),
+        (["MODEL.DDEP.NOISE", "salt"], "MODEL.DDEP.NOISE is 'salt'; expected one of scaled"),
+        (
+            [
+                *("MODEL.META_ARCHITECTURE", "MaskFormer", "MODEL.SEM_SEG_HEAD.NAME", "Head"),
+                *("INPUT.DATASET_MAPPER_NAME", "mask_former_semantic"),
+            ],
+            "MODEL.SEM_SEG_HEAD.NAME is 'Head'; expected one of .*MaskFormerHead",
+        ),
         (["MODEL.WEIGHTS", "no.pth"], r"checkpoint no\.pth does not exist"),
         (["DATASETS.TRAIN", "('camvid_semseg_train',)"], "DATASETS.TRAIN: unknown data set 'camv"),
         (["DATASETS.TEST", "('images:nowhere',)"], "DATASETS.TEST: .*nowhere"),
@@ -96,6 +118,14 @@ def test_more_gpus_than_there_are_is_an_error(
         check_gpus(arguments("--num-gpus", wanted))
     check_gpus(arguments("--num-gpus", most))
     check_gpus(arguments())
+
+
+def test_several_machines_need_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="--num-machines 2, but torch can use no GPU on this one"):
+        check_gpus(arguments("--num-machines", 2))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    check_gpus(arguments("--num-machines", 2))
 
 
 def test_without_a_gpu_everything_runs_on_the_cpu(
