@@ -76,9 +76,16 @@ class Trainer(DefaultTrainer):
             UserError: the checkpoint does not fit, or has no weights for a frozen backbone.
         """
         if resume and self.checkpointer.has_checkpoint():
-            self.checkpointer.load(self.checkpointer.get_checkpoint_file())
+            path = self.checkpointer.get_checkpoint_file()
+            self.checkpointer.load(path)
             self.start_iter = self.iter + 1
-            logger.info(f"Resuming behind iteration {self.start_iter} of {self.max_iter}")
+            if self.start_iter < self.max_iter:
+                logger.info(f"Resuming behind iteration {self.start_iter} of {self.max_iter}")
+            else:
+                logger.warning(
+                    f"SOLVER.MAX_ITER is {self.max_iter} and {path} has {self.start_iter} "
+                    "iterations behind it: nothing is trained; raise SOLVER.MAX_ITER to go on"
+                )
             return
         if not self.cfg.MODEL.WEIGHTS:
             logger.info("MODEL.WEIGHTS is empty: starting from random numbers")
@@ -132,15 +139,22 @@ class Trainer(DefaultTrainer):
         """Restore :meth:`state_dict`.
 
         Raises:
-            UserError: it is of a run with other parameters to train.
+            UserError: it is of a run with other parameters to train, or with another optimizer.
         """
+        path = self.checkpointer.get_checkpoint_file()
+        advice = "--resume needs the config that the run was started with"
         TrainerBase.load_state_dict(self, state_dict)
         try:
-            self._trainer.load_state_dict(state_dict["_trainer"])
+            state = state_dict["_trainer"]
+            if _kind(state["optimizer"]) != _kind(self.optimizer.state_dict()):
+                raise UserError(
+                    f"{path} is of a run with another SOLVER.OPTIMIZER than "
+                    f"{self.cfg.SOLVER.OPTIMIZER}; {advice}"
+                )
+            self._trainer.load_state_dict(_with_scaler(state, self._trainer.state_dict()))
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"{self.checkpointer.get_checkpoint_file()} is of a run that trained other "
-                f"parameters ({error}); --resume needs the config that the run was started with"
+                f"{path} is of a run that trained other parameters ({error}); {advice}"
             ) from error
 
     @classmethod
@@ -219,6 +233,18 @@ class Trainer(DefaultTrainer):
             with atomic_write(path) as file:
                 file.write(json.dumps(results, indent=2, default=float).encode())
         return results
+
+
+def _kind(optimizer: dict[str, Any]) -> set[str]:
+    """What tells AdamW's state from SGD's. Other settings come and go with torch's versions."""
+    return {"betas", "momentum"} & optimizer["param_groups"][0].keys()
+
+
+def _with_scaler(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """``saved``, with the ``grad_scaler`` of ``own`` if it is of a run without mixed precision."""
+    if "grad_scaler" in own and not saved.get("grad_scaler"):
+        return saved | {"grad_scaler": own["grad_scaler"]}
+    return saved
 
 
 class HeadLRScheduler(hooks.LRScheduler):

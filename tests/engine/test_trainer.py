@@ -13,6 +13,7 @@ from detectron2.engine import HookBase
 
 from ddep.checkpoint import read_checkpoint
 from ddep.engine import Trainer, main, setup
+from ddep.engine.trainer import _with_scaler
 from ddep.errors import UserError
 from tests.engine.tiny_runs import arguments, denoising_config, metrics, write_images
 
@@ -125,8 +126,33 @@ def test_the_moments_of_the_optimizer_are_resumed(tmp_path: Path, config: str) -
 def test_resuming_a_finished_run_only_evaluates(tmp_path: Path, config: str) -> None:
     first = main(arguments("--config-file", config))
     before = (tmp_path / "pretrain" / "model_final.pth").read_bytes()
+    log = tmp_path / "pretrain" / "log.txt"
+    assert "nothing is trained" not in log.read_text()
     assert main(arguments("--config-file", config, "--resume")) == first
     assert (tmp_path / "pretrain" / "model_final.pth").read_bytes() == before
+    assert re.search(
+        r"WARNING: SOLVER\.MAX_ITER is 6 and .*model_final\.pth has 6 iterations behind it",
+        log.read_text(),
+    )
+
+
+def test_resuming_names_what_last_checkpoint_names_in_vain(tmp_path: Path, config: str) -> None:
+    (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "last_checkpoint").write_text("model_0000003.pth")
+    message = r"pretrain/last_checkpoint names .*model_0000003\.pth, which does not exist .*; write"
+    with pytest.raises(UserError, match=message):
+        main(arguments("--config-file", config, "--resume"))
+
+
+def test_a_run_without_mixed_precision_is_resumed_with_it() -> None:
+    optimizer, fresh = {"state": {0: 1}}, {"scale": 65536.0}
+    own = {"iteration": 0, "optimizer": {}, "grad_scaler": fresh}
+    # On the CPU the state of a scaler is empty, if there is one.
+    for saved in ({"optimizer": optimizer}, {"optimizer": optimizer, "grad_scaler": {}}):
+        assert _with_scaler(saved, own) == {"optimizer": optimizer, "grad_scaler": fresh}
+    saved = {"optimizer": optimizer, "grad_scaler": {"scale": 8.0}}
+    assert _with_scaler(saved, own) == saved
+    assert _with_scaler({"optimizer": optimizer}, {"optimizer": {}}) == {"optimizer": optimizer}
 
 
 @pytest.mark.parametrize(
@@ -134,6 +160,7 @@ def test_resuming_a_finished_run_only_evaluates(tmp_path: Path, config: str) -> 
     [
         (["MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 2], "is of another model"),
         (["MODEL.DDEP.FREEZE_BACKBONE", True], "is of a run that trained other parameters"),
+        (["SOLVER.OPTIMIZER", "SGD"], r"with another SOLVER\.OPTIMIZER than SGD; --resume needs"),
     ],
 )
 def test_resuming_needs_the_same_config(config: str, words: list[Any], message: str) -> None:
