@@ -20,6 +20,7 @@ from ddep.checkpoint.groups import group_of
 from ddep.data.datasets import dataset_root, register_all
 from ddep.data.datasets.shapes import generate_shapes
 from ddep.engine import errors_as_lines, main, run
+from ddep.errors import UserError
 from tests.engine.tiny_runs import (
     arguments,
     denoising_config,
@@ -228,3 +229,51 @@ def test_a_mistake_that_one_of_several_processes_finds_is_one_line() -> None:
     assert end.value.code == "error: mend this"
     with pytest.raises(ProcessRaisedException), errors_as_lines():
         raise ProcessRaisedException(text.replace("ddep.errors.UserError", "KeyError"), 1, 1234)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["DATASETS.TEST", "('shapes_panoptic_val', 'images:{}/datasets/shapes/unlabelled')"],
+            "data set images:.*unlabelled has the evaluator_type",
+        ),
+        (
+            [
+                *("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", False),
+                *("MODEL.MASK_FORMER.TEST.SEMANTIC_ON", False),
+                *("MODEL.MASK_FORMER.TEST.INSTANCE_ON", True),
+            ],
+            "nothing to evaluate on data set shapes_panoptic_val",
+        ),
+    ],
+)
+@pytest.mark.parametrize("option", [(), ("--eval-only",)])
+def test_what_cannot_be_evaluated_is_said_before_anything_is_written(
+    folder: Path, panoptic_config: str, option: tuple[str], overrides: list, message: str
+) -> None:
+    output = folder / "nothing_to_evaluate"
+    overrides = [str(word).format(folder) for word in overrides]
+    words = ["--config-file", panoptic_config, *option, *overrides, "OUTPUT_DIR", output]
+    with pytest.raises(UserError, match=message):
+        main(arguments(*words))
+    assert not output.exists()
+
+
+def test_training_that_diverges_ends_with_one_line(
+    folder: Path, panoptic_config: str, capsys: pytest.CaptureFixture
+) -> None:
+    words = ["SOLVER.BASE_LR", "1e30", "SOLVER.CLIP_GRADIENTS.ENABLED", False]
+    with pytest.raises(SystemExit) as end:
+        run(["--config-file", panoptic_config, *map(str, words), "OUTPUT_DIR", str(folder / "nan")])
+    assert re.fullmatch(r"error: .*(NaN|infinite).*", end.value.code)
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+    assert "Traceback" not in (folder / "nan" / "log.txt").read_text()
+
+
+def test_training_that_diverges_in_one_of_several_processes_ends_with_one_line() -> None:
+    text = "-- Process 1 terminated:\nTraceback:\n  x.py\nFloatingPointError: it has diverged\n"
+    with pytest.raises(SystemExit) as end, errors_as_lines():
+        raise ProcessRaisedException(text, 1, 1234)
+    assert end.value.code == "error: it has diverged"

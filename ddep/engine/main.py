@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 def run(arguments: list[str] | None = None) -> None:
     """Run ``train_net.py`` with the given command line (the process's by default).
 
-    A :class:`UserError`, in whichever process, ends the program with ``error: <one line>`` on
-    stderr and status 1.
+    A mistake of the user's or a training that diverges, in whichever process, ends the program with
+    ``error: <one line>`` on stderr and status 1.
     """
     args = default_argument_parser().parse_args(arguments)
     with errors_as_lines():
@@ -53,6 +53,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         UserError: whatever the user can mend.
+        FloatingPointError: training has diverged.
     """
     cfg = setup(args)
     if not args.eval_only:
@@ -76,13 +77,17 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def errors_as_lines() -> Iterator[None]:
-    """End the program with one line on stderr and status 1 on a :class:`UserError`."""
+    """End the program with one line on stderr and status 1 on an error that one line explains.
+
+    Those are :class:`UserError` and the FloatingPointError of a training that diverges.
+    """
     try:
         yield
-    except UserError as error:
+    except (UserError, FloatingPointError) as error:
         sys.exit(f"error: {one_line(error)}")
     except ProcessRaisedException as error:
         # A process of several; what it raised is at the end of the message.
-        if "ddep.errors.UserError: " not in str(error):
+        last = str(error).strip().splitlines()[-1]
+        if not last.startswith(("ddep.errors.UserError: ", "FloatingPointError: ")):
             raise
         sys.exit(f"error: {one_line(error)}")

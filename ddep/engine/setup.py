@@ -17,6 +17,7 @@ from ddep.config import load_config
 from ddep.data import register_from_config
 from ddep.engine.checks import check_run, check_values, has_checkpoint
 from ddep.errors import UserError
+from ddep.evaluation import check_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     register_from_config(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
     if args.eval_only and not cfg.DATASETS.TEST:
         raise UserError("--eval-only, but DATASETS.TEST is empty; name at least one data set")
+    for name in cfg.DATASETS.TEST:
+        check_evaluation(cfg, name)
     notes += _notes(cfg, args)
     try:
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
@@ -114,7 +117,7 @@ def _start_logs(cfg: CfgNode, args: argparse.Namespace) -> None:
     _set_console_level(logging.WARNING)
     default_setup(cfg, args)
     _set_console_level(logging.INFO)
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_no_user_error)
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_needs_traceback)
     logger.info(f"Config and log: {cfg.OUTPUT_DIR}/config.yaml, {cfg.OUTPUT_DIR}/log.txt")
 
 
@@ -125,6 +128,6 @@ def _set_console_level(level: int) -> None:
                 handler.setLevel(level)
 
 
-def _is_no_user_error(record: logging.LogRecord) -> bool:
-    """False for the traceback that detectron2 logs when training ends with a UserError."""
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+def _needs_traceback(record: logging.LogRecord) -> bool:
+    """False for what detectron2 logs when training ends with an error that one line explains."""
+    return not (record.exc_info and isinstance(record.exc_info[1], (UserError, FloatingPointError)))

@@ -1,6 +1,6 @@
 """What is measured: denoising, mean IoU, panoptic quality and mask AP."""
 
-from ddep.evaluation.build import build_evaluator
+from ddep.evaluation.build import build_evaluator, check_evaluation
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.instance import MaskAPEvaluator
 from ddep.evaluation.panoptic import PanopticQualityEvaluator
@@ -12,4 +12,5 @@ __all__ = [
     "MaskAPEvaluator",
     "PanopticQualityEvaluator",
     "build_evaluator",
+    "check_evaluation",
 ]

@@ -10,11 +10,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from ddep.errors import UserError
+from ddep.errors import UserError, one_line
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.instance import MaskAPEvaluator
 from ddep.evaluation.panoptic import PanopticQualityEvaluator
-from ddep.evaluation.semantic import CheckedSemSegEvaluator
+from ddep.evaluation.semantic import CheckedSemSegEvaluator, check_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def build_evaluator(
             for each data set if there are several.
 
     Raises:
-        UserError: nothing can be evaluated.
+        UserError: see :func:`check_evaluation`.
     """
     if output_folder is None:
         output_folder = os.path.join(cfg.OUTPUT_DIR, "inference")
@@ -72,14 +72,28 @@ def build_evaluator(
             image_format=cfg.INPUT.FORMAT,
             output_dir=output_folder,
         )
-    evaluators = [
-        _EVALUATORS[task](dataset_name, output_folder) for task in _tasks(cfg, dataset_name)
-    ]
+    tasks = check_evaluation(cfg, dataset_name)
+    logger.info("Evaluation on %s: %s", dataset_name, ", ".join(tasks).lower())
+    evaluators = [_EVALUATORS[task](dataset_name, output_folder) for task in tasks]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
-def _tasks(cfg: CfgNode, dataset_name: str) -> list[str]:
-    """What to evaluate; at least one task."""
+def check_evaluation(cfg: CfgNode, dataset_name: str) -> list[str]:
+    """Check that a model can be evaluated on a data set, as far as that can be seen beforehand.
+
+    Args:
+        cfg: the whole config.
+        dataset_name: a registered data set.
+
+    Returns:
+        What is evaluated: any of PANOPTIC, SEMANTIC and INSTANCE. Nothing for denoising, which
+        needs no labels.
+
+    Raises:
+        UserError: nothing can be evaluated, or the data set lacks what its evaluation needs.
+    """
+    if cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
+        return []
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type not in _TASKS:
         raise UserError(
@@ -96,14 +110,21 @@ def _tasks(cfg: CfgNode, dataset_name: str) -> list[str]:
             f"nothing to evaluate on data set {dataset_name} (evaluator_type {evaluator_type}): "
             f"{keys} must be True"
         )
-    logger.info("Evaluation on %s: %s", dataset_name, ", ".join(tasks).lower())
+    if "SEMANTIC" in tasks:
+        check_metadata(dataset_name)
     return tasks
 
 
 def _has_ground_truth(task: str, dataset_name: str) -> bool:
     """Whether a panoptic data set can be used for ``task``."""
     if task == "SEMANTIC":
-        return "sem_seg_file_name" in DatasetCatalog.get(dataset_name)[0]
+        try:
+            records = DatasetCatalog.get(dataset_name)
+        except OSError as error:
+            raise UserError(
+                f"DATASETS.TEST: data set {dataset_name} cannot be read: {one_line(error)}"
+            ) from error
+        return any("sem_seg_file_name" in record for record in records[:1])
     if task == "INSTANCE":
         return MetadataCatalog.get(dataset_name).get("json_file") is not None
     return True

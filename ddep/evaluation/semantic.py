@@ -12,6 +12,17 @@ from ddep.data.image_reader import read_labels
 from ddep.errors import UserError
 
 
+def check_metadata(dataset_name: str) -> None:
+    """Raise :class:`UserError` if a data set's metadata lacks what mean IoU needs."""
+    metadata = MetadataCatalog.get(dataset_name)
+    for attribute in ("stuff_classes", "ignore_label"):
+        if metadata.get(attribute) is None:
+            raise UserError(
+                f"data set {dataset_name} has no {attribute} in its metadata, which mean IoU "
+                f"needs; set it with MetadataCatalog.get({dataset_name!r}).set({attribute}=...)"
+            )
+
+
 class CheckedSemSegEvaluator(SemSegEvaluator):
     """detectron2's ``SemSegEvaluator`` for label images that may hold mistakes.
 
@@ -26,7 +37,11 @@ class CheckedSemSegEvaluator(SemSegEvaluator):
             dataset_name: a registered data set with ``sem_seg_file_name`` in its dicts and
                 ``stuff_classes`` and ``ignore_label`` in its metadata.
             output_dir: where predictions and results go; None writes none.
+
+        Raises:
+            UserError: see :func:`check_metadata`.
         """
+        check_metadata(dataset_name)
         super().__init__(dataset_name, distributed=True, output_dir=output_dir)
         self._compute_boundary_iou = False
         metadata = MetadataCatalog.get(dataset_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from detectron2.config import get_cfg
@@ -18,6 +19,7 @@ from ddep.evaluation import (
     MaskAPEvaluator,
     PanopticQualityEvaluator,
     build_evaluator,
+    check_evaluation,
 )
 
 NAME = "test_build_evaluator"
@@ -167,3 +169,30 @@ def test_nothing_switched_on(cfg, register):
     cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON = False
     with pytest.raises(UserError, match=r"sem_seg\): MODEL.MASK_FORMER.TEST.SEMANTIC_ON must be"):
         build_evaluator(cfg, NAME)
+
+
+def test_a_check_tells_what_will_be_evaluated(cfg, register):
+    register("panoptic_seg", without=["json_file"])
+    assert check_evaluation(cfg, NAME) == ["PANOPTIC", "SEMANTIC"]
+    cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
+    assert check_evaluation(cfg, "images:some/folder") == []
+
+
+@pytest.mark.parametrize("attribute", ["ignore_label", "stuff_classes"])
+def test_missing_metadata_is_named(cfg, register, attribute):
+    register("sem_seg", without=[attribute])
+    with pytest.raises(UserError, match=f"data set {NAME} has no {attribute} in its metadata"):
+        check_evaluation(cfg, NAME)
+    with pytest.raises(UserError, match=f"data set {NAME} has no {attribute} in its metadata"):
+        CheckedSemSegEvaluator(NAME)
+
+
+def test_a_data_set_that_cannot_be_read_is_named(cfg):
+    DatasetCatalog.register(NAME, Path("absent.json").read_text)
+    MetadataCatalog.get(NAME).set(evaluator_type="coco_panoptic_seg")
+    try:
+        with pytest.raises(UserError, match=rf"data set {NAME} cannot be read: .*absent\.json"):
+            check_evaluation(cfg, NAME)
+    finally:
+        DatasetCatalog.pop(NAME)
+        MetadataCatalog.pop(NAME)
