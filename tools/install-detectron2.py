@@ -38,6 +38,9 @@ IMPORT_CHECK = (
 )
 
 
+REQUIREMENTS_FIRST = "run `pip install -r requirements.txt` first, then this again"
+
+
 class InstallError(Exception):
     """detectron2 cannot be installed. The message is one line."""
 
@@ -61,8 +64,13 @@ def main() -> int:
 
 
 def keep_installed() -> bool:
-    """Way 1: say which detectron2 imports already, if any does."""
+    """Way 1: say which detectron2 imports already, if any does.
+
+    Raises:
+        InstallError: one is installed, but not what it needs.
+    """
     found, message = try_import()
+    check_dependencies(message)
     if found:
         say(f"keeping version {message}")
     elif "No module named 'detectron2'" not in message:
@@ -71,7 +79,11 @@ def keep_installed() -> bool:
 
 
 def install_official() -> bool:
-    """Way 2: build and install the official repository. Returns whether it is installed."""
+    """Way 2: build and install the official repository. Returns whether it is installed.
+
+    Raises:
+        InstallError: it is installed, but not what it needs.
+    """
     say(f"looking for {REPOSITORY}")
     reason = why_unreachable()
     if reason:
@@ -92,6 +104,7 @@ def install_official() -> bool:
         say(f"the official one does not install ({reason}); taking the source package")
         return False
     found, message = try_import()
+    check_dependencies(message)
     if not found:
         say(f"the official one does not import ({message}); taking the source package")
         return False
@@ -113,6 +126,7 @@ def install_pure() -> None:
         if result.returncode:
             raise InstallError(f"pip could not install {wheel.name}: {last_line(result.stderr)}")
     found, message = try_import()
+    check_dependencies(message)
     if not found:
         raise InstallError(f"the pure-Python detectron2 is installed but fails: {message}")
     say(f"installed version {message}, without compiled ops")
@@ -144,11 +158,17 @@ def download_sdist(path: Path) -> None:
     pip runs its setup.py just to download it.
 
     Raises:
-        InstallError: the index cannot be reached or does not have the package.
+        InstallError: the index cannot be reached or does not have the package, or this Python has
+            no requirements.txt yet.
     """
     # Here so that keeping what is there, and the official repository, do without it.
-    import requests
-    from pypi_simple import NoSuchProjectError, PyPISimple
+    try:
+        import requests
+        from pypi_simple import NoSuchProjectError, PyPISimple
+    except ModuleNotFoundError as error:
+        raise InstallError(
+            f"{sys.executable} has no package {error.name}; {REQUIREMENTS_FIRST}"
+        ) from error
 
     index = index_url()
     say(f"fetching {SDIST_NAME} from the package index")
@@ -182,6 +202,19 @@ def try_import() -> tuple[bool, str]:
     if result.returncode:
         return False, last_line(result.stderr)
     return True, last_line(result.stdout)
+
+
+def check_dependencies(message: str) -> None:
+    """Raise :class:`InstallError` if, by ``message``, detectron2 lacks another package to import.
+
+    Such a detectron2 is a good one, which must not be replaced.
+    """
+    missing = re.search(r"No module named '(?!detectron2\b)([\w.]+)'", message)
+    if missing:
+        raise InstallError(
+            f"detectron2 is installed, but {sys.executable} has no package {missing[1]}, which it "
+            f"needs; {REQUIREMENTS_FIRST} (or `pip uninstall detectron2`, if that is not enough)"
+        )
 
 
 def why_unreachable() -> str | None:

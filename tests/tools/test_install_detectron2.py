@@ -100,9 +100,9 @@ def redirect_git(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://github.com/facebookresearch/detectron2")
 
 
-def write_repository(folder: Path, setup: str) -> str:
+def write_repository(folder: Path, setup: str, init: str = '__version__ = "0.6"\n') -> str:
     """Create a git repository with a ``detectron2`` 0.6 and ``setup.py``. Returns its commit."""
-    write_package(folder, '__version__ = "0.6"\n')
+    write_package(folder, init)
     (folder / "setup.py").write_text(setup)
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "0.6"]):
@@ -283,3 +283,45 @@ def test_fails_when_the_index_lacks_the_file(
     assert capfd.readouterr().err == (
         "error: the package index has detectron2-cdo, but no detectron2_cdo-0.5.tar.gz\n"
     )
+
+
+def test_says_what_a_bare_python_needs_first(
+    tool: ModuleType,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "pypi_simple", None)
+    assert tool.main() == 1
+    assert capfd.readouterr().err == (
+        f"error: {sys.executable} has no package pypi_simple; "
+        "run `pip install -r requirements.txt` first, then this again\n"
+    )
+
+
+def test_an_official_one_without_its_dependencies_is_kept(
+    tool: ModuleType,
+    target: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    commit = write_repository(
+        tmp_path / "official",
+        "from setuptools import setup\n"
+        'setup(name="detectron2", version="0.6", packages=["detectron2"])\n',
+        init='import no_such_fvcore.common\n__version__ = "0.6"\n',
+    )
+    redirect_git(monkeypatch, (tmp_path / "official").as_uri())
+    monkeypatch.setattr(tool, "COMMIT", commit)
+    for expected in ("building commit", ""):  # built, then found
+        assert tool.main() == 1
+        output = capfd.readouterr()
+        assert expected in output.out if expected else not output.out
+        assert "taking the source package" not in output.out
+        assert output.err.splitlines()[-1] == (
+            f"error: detectron2 is installed, but {sys.executable} has no package no_such_fvcore, "
+            "which it needs; run `pip install -r requirements.txt` first, then this again "
+            "(or `pip uninstall detectron2`, if that is not enough)"
+        )
+    assert 'version__ = "0.6"' in (target / "detectron2" / "__init__.py").read_text()
