@@ -60,6 +60,11 @@ class Checkpointer(DetectionCheckpointer):
             local_path(path)
         return super().load(path, checkpointables)
 
+    def absent_parameters(self) -> list[str]:
+        """Names of the model's parameters that the last :meth:`load` did not find, in its shape."""
+        absent = {*self.report.new, *self.report.mismatched}
+        return [name for name, _ in self.model.named_parameters() if name in absent]
+
     def save(self, name: str, **kwargs: Any) -> None:
         """Write the model and all checkpointables to ``<save_dir>/<name>.pth``, all or nothing.
 

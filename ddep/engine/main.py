@@ -63,10 +63,10 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    random = [*checkpointer.report.new, *checkpointer.report.mismatched]
-    if random:
+    absent = checkpointer.absent_parameters()
+    if absent:
         logger.warning(
-            f"{len(random)} weights of the model, such as {random[0]}, are not in "
+            f"{len(absent)} weights of the model, such as {absent[0]}, are not in "
             f"{checkpointer.report.path}: the results are those of a model that is partly random"
         )
     results = Trainer.test(cfg, model)

@@ -35,12 +35,11 @@ class Predictor:
         self.model = build_model(cfg).eval()
         checkpointer = Checkpointer(self.model)
         checkpointer.load(cfg.MODEL.WEIGHTS)
-        absent = {*checkpointer.report.new, *checkpointer.report.mismatched}
-        random = [name for name, _ in self.model.named_parameters() if name in absent]
-        if random:
+        absent = checkpointer.absent_parameters()
+        if absent:
             raise UserError(
-                f"{cfg.MODEL.WEIGHTS} lacks {len(random)} weights of the model, such as "
-                f"{random[0]}; give the checkpoint that training with this config wrote"
+                f"{cfg.MODEL.WEIGHTS} lacks {len(absent)} weights of the model, such as "
+                f"{absent[0]}; give the checkpoint that training with this config wrote"
             )
         self.mapper = build_mapper(cfg, is_train=False)
 
