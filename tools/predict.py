@@ -9,12 +9,10 @@ Panoptic, instance or semantic segmentation, or noisy | denoised | clean, as the
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ddep.config import load_config
-from ddep.engine import adapt_to_device
-from ddep.errors import UserError
+from ddep.engine import adapt_to_device, errors_as_lines
 from ddep.inference import predict_files
 
 
@@ -26,12 +24,10 @@ def main() -> None:
     parser.add_argument("--input", required=True, nargs="+", type=Path, metavar="IMAGE-OR-FOLDER")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     args, overrides = parser.parse_known_args()
-    try:
+    with errors_as_lines():
         cfg = load_config(args.config_file, overrides)
         adapt_to_device(cfg)
         written = predict_files(cfg, args.input, args.output)
-    except UserError as error:
-        sys.exit(f"error: {error}")
     print(f"{len(written)} pictures in {args.output}")
 
 
