@@ -17,6 +17,9 @@ RUN := .venv/.ready-to-run
 TEST := .venv/.ready-to-test
 LINT := .venv/.ready-to-lint
 
+# What setup.py compiles; a change compiles it again.
+OPS := $(shell find ddep/ops/csrc -type f)
+
 .PHONY: demo test lint clean requirements FORCE
 
 demo: $(RUN)
@@ -55,7 +58,7 @@ $(VENV):
 	$(BIN)/python -m pip install --quiet --constraint requirements-dev.txt pip setuptools wheel
 	touch $@
 
-$(RUN): requirements.txt setup.py tools/install-detectron2.py tools/detectron2_wheel.py $(VENV)
+$(RUN): requirements.txt setup.py tools/install-detectron2.py tools/detectron2_wheel.py $(OPS) $(VENV)
 	$(BIN)/python -m pip install --no-build-isolation --requirement requirements.txt
 	$(BIN)/python tools/install-detectron2.py
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .

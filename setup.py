@@ -2,14 +2,26 @@
 
 detectron2 is on no package index under its own name, so it is not in the list below, but everything
 that it imports is. ``tools/install-detectron2.py`` installs it.
+
+The operators of deformable attention (``ddep/ops/csrc``) are compiled against the PyTorch that is
+installed, hence ``pip install -e . --no-build-isolation``. Environment variables:
+
+* ``DDEP_OPS=reference`` compiles nothing; so does the lack of a compiler.
+* CUDA kernels are compiled where a GPU is visible; ``FORCE_CUDA=1`` compiles them without one.
+* ``CUDA_HOME``, ``TORCH_CUDA_ARCH_LIST``, ``CXX`` and ``MAX_JOBS`` mean what they mean to PyTorch.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).parent
 
@@ -55,6 +67,101 @@ def read_version() -> str:
     return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
 
 
+def why_not_compiled() -> str:
+    """Return what keeps the operators from being compiled, or nothing."""
+    if os.environ.get("DDEP_OPS") == "reference":
+        return "DDEP_OPS is 'reference'"
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return "there is no PyTorch here (install it first and add --no-build-isolation)"
+    from torch.utils.cpp_extension import get_cxx_compiler
+
+    if not shutil.which(get_cxx_compiler()):
+        return f"there is no C++ compiler '{get_cxx_compiler()}' (Debian, Ubuntu: apt install g++)"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Python's headers are missing (Debian, Ubuntu: apt install python3-dev)"
+    return ""
+
+
+def why_no_cuda() -> str:
+    """Return what keeps the CUDA kernels from being compiled, or nothing."""
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if os.environ.get("FORCE_CUDA") == "1":
+        return ""
+    if not torch.cuda.is_available():
+        return "no GPU is visible (FORCE_CUDA=1 compiles them all the same)"
+    nvcc = Path(CUDA_HOME or "", "bin", "nvcc")
+    if not nvcc.is_file():
+        return "there is no CUDA toolkit (set CUDA_HOME to the folder that holds bin/nvcc)"
+    output = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    release = re.search(r"release (\d+)", output)
+    if not release or release.group(1) != torch.version.cuda.split(".")[0]:
+        found = release.group(0) if release else output.strip()
+        return f"the toolkit is of {found}, PyTorch of CUDA {torch.version.cuda} (set CUDA_HOME)"
+    return ""
+
+
+def cuda_headers() -> list[str]:
+    """Return where PyTorch's packages hold the headers that some toolkits lack."""
+    import torch
+    from torch.utils.cpp_extension import CUDA_HOME
+
+    if Path(CUDA_HOME or "", "include", "cusparse.h").is_file():
+        return []
+    site_packages = Path(torch.__file__).parents[1]
+    return [str(path) for path in sorted(site_packages.glob("nvidia/*/include"))]
+
+
+def operators() -> Extension:
+    """Return the extension module ``ddep._C``."""
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension, get_cxx_compiler
+
+    folder = Path("ddep/ops/csrc")
+    sources = [*folder.glob("*.cpp"), *folder.glob("cpu/*.cpp")]
+    headers = [*folder.rglob("*.h"), *folder.rglob("*.cuh")]
+    compile_arguments = {"cxx": ["-O3"], "nvcc": ["-O3"]}
+    link_arguments = []
+    if sys.platform == "linux":
+        compile_arguments["cxx"].append("-fopenmp")
+        # GCC's OpenMP is left out of the link: PyTorch brings it, and a second one would not know
+        # how many threads PyTorch was told to use.
+        version = [get_cxx_compiler(), "--version"]
+        if "clang" in subprocess.run(version, capture_output=True, text=True, check=True).stdout:
+            link_arguments.append("-fopenmp")
+    missing = why_no_cuda()
+    if missing:
+        print(f"note: the CUDA kernels are not compiled: {missing}", file=sys.stderr)
+    else:
+        sources += folder.glob("cuda/*.cu")
+    return (CppExtension if missing else CUDAExtension)(
+        "ddep._C",
+        sorted(map(str, sources)),
+        depends=sorted(map(str, headers)),
+        include_dirs=[] if missing else cuda_headers(),
+        define_macros=[] if missing else [("DDEP_WITH_CUDA", None)],
+        extra_compile_args=compile_arguments,
+        extra_link_args=link_arguments,
+    )
+
+
+def what_to_compile() -> dict[str, object]:
+    """Return setup's arguments that compile the operators, or warn that they will be missing."""
+    missing = why_not_compiled()
+    if missing:
+        print(
+            "warning: the operators of deformable attention are not compiled, slower ones in plain "
+            f"PyTorch run instead: {missing}",
+            file=sys.stderr,
+        )
+        return {}
+    from torch.utils.cpp_extension import BuildExtension
+
+    return {"ext_modules": [operators()], "cmdclass": {"build_ext": BuildExtension}}
+
+
 setup(
     name="ddep",
     version=read_version(),
@@ -64,4 +171,5 @@ setup(
     packages=find_packages(include=["ddep", "ddep.*"]),
     install_requires=INSTALL_REQUIRES,
     extras_require={"dev": DEV_REQUIRES},
+    **what_to_compile(),
 )

@@ -1,6 +1,6 @@
 """Operators of deformable attention."""
 
 from ddep.ops.module import MSDeformAttn
-from ddep.ops.ms_deform_attn import ms_deform_attn
+from ddep.ops.ms_deform_attn import ms_deform_attn, ms_deform_attn_fused
 
-__all__ = ["MSDeformAttn", "ms_deform_attn"]
+__all__ = ["MSDeformAttn", "ms_deform_attn", "ms_deform_attn_fused"]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from ddep.ops.ms_deform_attn import ms_deform_attn
+from ddep.ops.ms_deform_attn import ms_deform_attn_fused
 
 
 class MSDeformAttn(nn.Module):
@@ -95,12 +95,13 @@ class MSDeformAttn(nn.Module):
         value = value.unflatten(-1, (self.n_heads, -1))
         points = (batch, queries, self.n_heads, self.n_levels, self.n_points)
         offsets = self.sampling_offsets(query).view(*points, 2)
-        weights = self.attention_weights(query).unflatten(-1, (self.n_heads, -1))
-        weights = weights.softmax(-1).view(points)
-        # Offsets are in pixels of their level: (H, W) -> (W, H) turns them into fractions.
-        size = input_spatial_shapes.flip(-1).to(query.device, query.dtype, non_blocking=True)
-        locations = reference_points[:, :, None, :, None] + offsets / size[:, None]
-        output = ms_deform_attn(
-            value, input_spatial_shapes, input_level_start_index, locations, weights
+        logits = self.attention_weights(query).view(points)
+        output = ms_deform_attn_fused(
+            value,
+            input_spatial_shapes,
+            input_level_start_index,
+            reference_points,
+            offsets,
+            logits,
         )
         return self.output_proj(output)

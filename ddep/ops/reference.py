@@ -21,20 +21,51 @@ def ms_deform_attn_reference(
     _, queries, *_ = sampling_locations.shape
     shapes = spatial_shapes.tolist()
     if sum(height * width for height, width in shapes) != positions:
-        raise ValueError(f"value has {positions} positions, but spatial_shapes is {shapes}")
+        raise ValueError(
+            f"ms_deform_attn: value has S = {positions}; expected the sum of H * W over "
+            f"spatial_shapes {shapes}"
+        )
+    dtype = _compute_dtype(value)
     # (N, Q, M, L, P, 2) -> per level (N * M, Q, P, 2), in grid_sample's [-1, 1]
-    grids = (2 * sampling_locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
+    grids = (2 * sampling_locations.to(dtype) - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
     # (N, Q, M, L, P) -> per level (N * M, 1, Q, P)
-    weights = attention_weights.permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)
-    output = value.new_zeros(batch * heads, channels, queries)
+    weights = attention_weights.to(dtype).permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)
+    output = value.new_zeros(batch * heads, channels, queries, dtype=dtype)
     for (height, width), start, grid, weight in zip(
         shapes, level_start_index.tolist(), grids, weights, strict=True
     ):
-        level = value[:, start : start + height * width]
+        level = value[:, start : start + height * width].to(dtype)
         level = level.permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
         # (N * M, D, Q, P)
         sampled = F.grid_sample(
             level, grid, mode="bilinear", padding_mode="zeros", align_corners=False
         )
         output = output + (sampled * weight).sum(-1)
-    return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()
+    output = output.view(batch, heads * channels, queries).transpose(1, 2)
+    return output.contiguous().to(value.dtype)
+
+
+def ms_deform_attn_fused_reference(
+    value: torch.Tensor,
+    spatial_shapes: torch.Tensor,
+    level_start_index: torch.Tensor,
+    reference_points: torch.Tensor,
+    sampling_offsets: torch.Tensor,
+    attention_logits: torch.Tensor,
+) -> torch.Tensor:
+    """The same from a module's raw projections.
+
+    Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn_fused`.
+    """
+    dtype = _compute_dtype(value)
+    # (H, W) -> (W, H) of each level, (L, 1, 2)
+    size = spatial_shapes.flip(-1)[:, None].to(value.device, dtype, non_blocking=True)
+    # (N, Q, 1, L, 1, 2) + (N, Q, M, L, P, 2)
+    locations = reference_points[:, :, None, :, None].to(dtype) + sampling_offsets / size
+    weights = attention_logits.to(dtype).flatten(3).softmax(-1).view_as(attention_logits)
+    return ms_deform_attn_reference(value, spatial_shapes, level_start_index, locations, weights)
+
+
+def _compute_dtype(value: torch.Tensor) -> torch.dtype:
+    """Half types are too coarse for coordinates and sums."""
+    return torch.float64 if value.dtype == torch.float64 else torch.float32

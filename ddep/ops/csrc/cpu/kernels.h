@@ -1,0 +1,384 @@
+// Multi-scale deformable attention on the CPU (Deformable DETR, arXiv 2010.04159, section 4.1).
+//
+// kernels_of_set.h includes this twice: `real` is float and `whole` int32_t, or double and int64_t. A
+// pragma may have raised the instruction set; GCC applies it neither to templates nor to lambdas, so
+// there are none here.
+
+#define DDEP_INLINE static inline __attribute__((always_inline))
+
+constexpr int64_t kLanes = kVectorBytes / sizeof(real);  // of a vector
+constexpr int64_t kVectors = kBlock / kLanes;            // of a block of channels
+typedef real vector __attribute__((vector_size(kVectorBytes)));
+typedef whole whole_vector __attribute__((vector_size(kVectorBytes)));
+typedef real unaligned_vector
+    __attribute__((vector_size(kVectorBytes), aligned(sizeof(real)), may_alias));
+typedef whole unaligned_whole_vector
+    __attribute__((vector_size(kVectorBytes), aligned(sizeof(real)), may_alias));
+
+DDEP_INLINE vector load(const real* from) {
+  return *reinterpret_cast<const unaligned_vector*>(from);
+}
+
+DDEP_INLINE whole_vector load(const whole* from) {
+  return *reinterpret_cast<const unaligned_whole_vector*>(from);
+}
+
+DDEP_INLINE void store(real* to, vector v) { *reinterpret_cast<unaligned_vector*>(to) = v; }
+
+DDEP_INLINE void store(whole* to, whole_vector v) {
+  *reinterpret_cast<unaligned_whole_vector*>(to) = v;
+}
+
+// The first `count` lanes; the others are 0.
+DDEP_INLINE vector load_some(const real* from, int64_t count) {
+  real lanes[kLanes] = {};
+  for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
+  return load(lanes);
+}
+
+DDEP_INLINE void store_some(real* to, vector v, int64_t count) {
+  real lanes[kLanes];
+  store(lanes, v);
+  for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
+}
+
+DDEP_INLINE real sum_lanes(vector v) {
+  real lanes[kLanes];
+  store(lanes, v);
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+// ---- where to sample ----
+
+// The samples of one row (image, query) at consecutive heads: a table per property, padded to whole
+// vectors. Corners go from top left to bottom right.
+struct Points {
+  // of the level: what a unit of the places is in pixels, its size, and where it starts
+  std::vector<real> x_unit, y_unit, width, height;
+  std::vector<whole> columns, rows, start;
+  // as given: the origin of the places in pixels, the places, the attention (after softmax)
+  std::vector<real> x_origin, y_origin, x, y, attention;
+  // as found: the corners' tokens, -1 outside the level, and where between them
+  std::vector<whole> token[4];
+  std::vector<real> x_fraction, y_fraction;
+
+  Points(const Sizes& sizes, bool fused, int64_t heads) {
+    const int64_t count = sizes.levels * sizes.points * heads;
+    const int64_t padded = (count + kLanes - 1) / kLanes * kLanes;
+    for (auto* table : {&x_unit, &y_unit, &width, &height, &x_origin, &y_origin, &x, &y,
+                        &attention, &x_fraction, &y_fraction}) {
+      table->resize(padded);
+    }
+    for (auto* table : {&columns, &rows, &start, &token[0], &token[1], &token[2], &token[3]}) {
+      table->resize(padded);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t level = i / sizes.points % sizes.levels;
+      rows[i] = static_cast<whole>(sizes.shapes[2 * level]);
+      columns[i] = static_cast<whole>(sizes.shapes[2 * level + 1]);
+      start[i] = static_cast<whole>(sizes.starts[level]);
+      height[i] = static_cast<real>(rows[i]), width[i] = static_cast<real>(columns[i]);
+      x_unit[i] = fused ? 1 : width[i], y_unit[i] = fused ? 1 : height[i];
+      // Values sit at pixel centres: 0 is half a pixel before the first (align_corners false).
+      x_origin[i] = y_origin[i] = real(-0.5);
+    }
+  }
+};
+
+// e^x for x <= 0, within 2 units in the last place: e^x = 2^n e^r with |r| <= ln(2) / 2, and e^r from its
+// series. NaN stays NaN.
+DDEP_INLINE vector exponential(vector x) {
+  constexpr bool is_float = sizeof(real) == 4;
+  constexpr int mantissa_bits = is_float ? 23 : 52, bias = is_float ? 127 : 1023;
+  constexpr int terms = is_float ? 7 : 13;  // the next one is below the last place
+  constexpr real lowest = is_float ? -87 : -708;  // below, 2^n is no normal number; taken as 0
+  // ln(2) in two parts, the first short enough that n times it is exact
+  constexpr real ln2_high = is_float ? 0.693359375 : 6.93145751953125e-1;
+  constexpr real ln2_low = is_float ? -2.12194440054690583e-4 : 1.42860682030941723212e-6;
+  const whole_vector tiny = x < lowest;
+  x = tiny ? vector{} + lowest : x;
+  const whole_vector n = __builtin_convertvector(x * real(1.44269504088896341) - real(0.5), whole_vector);
+  const vector power = __builtin_convertvector(n, vector);
+  const vector r = x - power * ln2_high - power * ln2_low;
+  vector sum = vector{} + 1;
+  for (int k = terms; k > 0; --k) sum = r * (real(1) / real(k)) * sum + 1;
+  const whole_vector scale = (n + bias) << mantissa_bits;
+  return tiny ? vector{} : sum * reinterpret_cast<vector>(scale);
+}
+
+// In place, over `count` logits of each head; a multiple of kLanes of them lies there.
+static void softmax(std::vector<real>& logits, int64_t count, int64_t heads) {
+  for (int64_t head = 0; head < heads; ++head) {
+    real* of_head = logits.data() + head * count;
+    real largest = of_head[0];
+    for (int64_t i = 1; i < count; ++i) largest = of_head[i] > largest ? of_head[i] : largest;
+    for (int64_t i = 0; i < count; ++i) of_head[i] -= largest;
+  }
+  for (size_t i = 0; i < logits.size(); i += kLanes) store(&logits[i], exponential(load(&logits[i])));
+  for (int64_t head = 0; head < heads; ++head) {
+    real* of_head = logits.data() + head * count;
+    real sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += of_head[i];
+    for (int64_t i = 0; i < count; ++i) of_head[i] /= sum;
+  }
+}
+
+static void find_corners(Points& points) {
+  for (size_t i = 0; i < points.x.size(); i += kLanes) {
+    const vector width = load(&points.width[i]), height = load(&points.height[i]);
+    vector x = load(&points.x_origin[i]) + load(&points.x[i]) * load(&points.x_unit[i]);
+    vector y = load(&points.y_origin[i]) + load(&points.y[i]) * load(&points.y_unit[i]);
+    // False for NaN too.
+    const whole_vector near = (x > real(-1)) & (x < width) & (y > real(-1)) & (y < height);
+    x = near ? x : vector{}, y = near ? y : vector{};
+    // Rounds towards zero, and one down from there if that was up.
+    whole_vector left = __builtin_convertvector(x, whole_vector);
+    whole_vector top = __builtin_convertvector(y, whole_vector);
+    left += x < __builtin_convertvector(left, vector);  // true is -1
+    top += y < __builtin_convertvector(top, vector);
+    store(&points.x_fraction[i], x - __builtin_convertvector(left, vector));
+    store(&points.y_fraction[i], y - __builtin_convertvector(top, vector));
+    const whole_vector columns = load(&points.columns[i]), rows = load(&points.rows[i]);
+    const whole_vector token = load(&points.start[i]) + top * columns + left;
+    const whole_vector has_left = near & (left >= 0), has_right = near & (left + 1 < columns);
+    const whole_vector has_top = top >= 0, has_bottom = top + 1 < rows;
+    const whole_vector outside = whole_vector{} - 1;
+    store(&points.token[0][i], has_left & has_top ? token : outside);
+    store(&points.token[1][i], has_right & has_top ? token + 1 : outside);
+    store(&points.token[2][i], has_left & has_bottom ? token + columns : outside);
+    store(&points.token[3][i], has_right & has_bottom ? token + columns + 1 : outside);
+  }
+}
+
+// Fills `points` with those of heads [head_begin, head_end).
+static void load_points(const Sizes& sizes, const Sampling<real>& sampling, int64_t row,
+                        int64_t head_begin, int64_t head_end, Points& points) {
+  const int64_t count = sizes.levels * sizes.points, heads = head_end - head_begin;
+  const int64_t first = (row * sizes.heads + head_begin) * count;
+  const real* place = sampling.places + 2 * first;
+  for (int64_t i = 0; i < heads * count; ++i) {
+    points.x[i] = place[2 * i];
+    points.y[i] = place[2 * i + 1];
+  }
+  std::copy_n(sampling.weights + first, heads * count, points.attention.begin());
+  if (sampling.reference && count > 0) {
+    const real* reference = sampling.reference + 2 * row * sizes.levels;
+    for (int64_t head = 0, i = 0; head < heads; ++head) {
+      for (int64_t level = 0; level < sizes.levels; ++level) {
+        const real x = reference[2 * level] * points.width[i] - real(0.5);
+        const real y = reference[2 * level + 1] * points.height[i] - real(0.5);
+        for (int64_t point = 0; point < sizes.points; ++point, ++i) {
+          points.x_origin[i] = x, points.y_origin[i] = y;
+        }
+      }
+    }
+  }
+  if (sampling.logits && count > 0) softmax(points.attention, count, heads);
+  find_corners(points);
+}
+
+// ---- forward ----
+
+DDEP_INLINE const real* pixel_at(const real* source, whole token, int64_t stride,
+                                 const real* zeros) {
+  return token < 0 ? zeros : source + token * stride;
+}
+
+struct Weights {
+  real of[4];
+};
+
+DDEP_INLINE Weights weights_at(const Points& points, int64_t i) {
+  const real attention = points.attention[i], fx = points.x_fraction[i];
+  const real bottom = attention * points.y_fraction[i], top = attention - bottom;
+  return {{top - top * fx, top * fx, bottom - bottom * fx, bottom * fx}};
+}
+
+// Sums a number of vectors of channels over `count` samples from `first`. With constant `vectors`, the
+// sums stay in registers.
+DDEP_INLINE void gather(const Points& points, int64_t first, int64_t count, const real* source,
+                        int64_t stride, const real* zeros, real* target, int64_t vectors) {
+  vector sums[kVectors] = {};
+  for (int64_t i = first; i < first + count; ++i) {
+    const Weights weights = weights_at(points, i);
+    for (int k = 0; k < 4; ++k) {
+      const real* pixel = pixel_at(source, points.token[k][i], stride, zeros);
+      for (int64_t v = 0; v < vectors; ++v) sums[v] += load(pixel + v * kLanes) * weights.of[k];
+    }
+  }
+  for (int64_t v = 0; v < vectors; ++v) store(target + v * kLanes, sums[v]);
+}
+
+// The same for less than a vector.
+DDEP_INLINE void gather_some(const Points& points, int64_t first, int64_t count,
+                             const real* source, int64_t stride, const real* zeros, real* target,
+                             int64_t channels) {
+  vector sum = {};
+  for (int64_t i = first; i < first + count; ++i) {
+    const Weights weights = weights_at(points, i);
+    for (int k = 0; k < 4; ++k) {
+      const real* pixel = pixel_at(source, points.token[k][i], stride, zeros);
+      sum += load_some(pixel, channels) * weights.of[k];
+    }
+  }
+  store_some(target, sum, channels);
+}
+
+static void forward(const Sizes& sizes, const Sampling<real>& sampling, const real* value,
+                    real* output, int64_t row_begin, int64_t row_end) {
+  Points points(sizes, sampling.reference, sizes.heads);
+  const int64_t count = sizes.levels * sizes.points, stride = sizes.heads * sizes.channels;
+  const std::vector<real> none(kBlock);
+  const real* zeros = none.data();
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    load_points(sizes, sampling, row, 0, sizes.heads, points);
+    const real* image = value + row / sizes.queries * sizes.tokens * stride;
+    for (int64_t head = 0; head < sizes.heads; ++head) {
+      const int64_t first = head * count;
+      const real* source = image + head * sizes.channels;
+      real* target = output + (row * sizes.heads + head) * sizes.channels;
+      int64_t c = 0;
+      for (; c + kBlock <= sizes.channels; c += kBlock) {
+        gather(points, first, count, source + c, stride, zeros, target + c, kVectors);
+      }
+      for (; c + kLanes <= sizes.channels; c += kLanes) {
+        gather(points, first, count, source + c, stride, zeros, target + c, 1);
+      }
+      if (c < sizes.channels) {
+        gather_some(points, first, count, source + c, stride, zeros, target + c,
+                    sizes.channels - c);
+      }
+    }
+  }
+}
+
+// ---- backward: what the sampling gets ----
+
+// What a sample gets from the gradient of its sum: for its weight, and per pixel for x and y.
+struct SampleGradient {
+  real weight, x, y;
+};
+
+// Products of the gradient with the four pixels are combined lane by lane before lanes are summed:
+// three sums instead of four.
+DDEP_INLINE SampleGradient multiply(const real* const pixel[4], const real* gradient, real fx,
+                                    real fy, int64_t channels) {
+  vector dot[4] = {};
+  int64_t c = 0;
+  for (; c + kLanes <= channels; c += kLanes) {
+    const vector g = load(gradient + c);
+    for (int k = 0; k < 4; ++k) dot[k] += load(pixel[k] + c) * g;
+  }
+  if (c < channels) {
+    const vector g = load_some(gradient + c, channels - c);
+    for (int k = 0; k < 4; ++k) dot[k] += load_some(pixel[k] + c, channels - c) * g;
+  }
+  const vector x_top = dot[1] - dot[0], x_bottom = dot[3] - dot[2];
+  const vector top = dot[0] + fx * x_top, bottom = dot[2] + fx * x_bottom;
+  return {sum_lanes(top + fy * (bottom - top)), sum_lanes(x_top + fy * (x_bottom - x_top)),
+          sum_lanes(bottom - top)};
+}
+
+static void backward_sampling(const Sizes& sizes, const Sampling<real>& sampling,
+                              const real* value, const real* grad_output, real* grad_reference,
+                              real* grad_places, real* grad_weights, real* attention_out,
+                              int64_t row_begin, int64_t row_end) {
+  Points points(sizes, sampling.reference, sizes.heads);
+  const int64_t count = sizes.levels * sizes.points, stride = sizes.heads * sizes.channels;
+  const std::vector<real> none(sizes.channels);
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    load_points(sizes, sampling, row, 0, sizes.heads, points);
+    if (attention_out) {
+      std::copy_n(points.attention.begin(), sizes.heads * count,
+                  attention_out + row * sizes.heads * count);
+    }
+    const real* image = value + row / sizes.queries * sizes.tokens * stride;
+    real* grad_place = grad_places + 2 * row * sizes.heads * count;
+    real* grad_weight = grad_weights + row * sizes.heads * count;
+    for (int64_t head = 0; head < sizes.heads; ++head) {
+      const real* source = image + head * sizes.channels;
+      const real* gradient = grad_output + (row * sizes.heads + head) * sizes.channels;
+      real weighted = 0;  // sum of attention times its gradient, for the softmax
+      for (int64_t i = head * count; i < (head + 1) * count; ++i) {
+        const real* pixel[4];
+        for (int k = 0; k < 4; ++k) {
+          pixel[k] = pixel_at(source, points.token[k][i], stride, none.data());
+        }
+        const real fx = points.x_fraction[i], fy = points.y_fraction[i];
+        const SampleGradient sample = sizes.channels == kBlock
+                                          ? multiply(pixel, gradient, fx, fy, kBlock)
+                                          : multiply(pixel, gradient, fx, fy, sizes.channels);
+        const real attention = points.attention[i];
+        grad_weight[i] = sample.weight;
+        grad_place[2 * i] = attention * sample.x * points.x_unit[i];
+        grad_place[2 * i + 1] = attention * sample.y * points.y_unit[i];
+        weighted += attention * sample.weight;
+      }
+      if (!sampling.reference) continue;
+      for (int64_t level = 0, i = head * count; level < sizes.levels; ++level) {
+        real x = 0, y = 0;
+        for (int64_t point = 0; point < sizes.points; ++point, ++i) {
+          grad_weight[i] = points.attention[i] * (grad_weight[i] - weighted);
+          x += grad_place[2 * i], y += grad_place[2 * i + 1];
+        }
+        real* grad = grad_reference + 2 * (row * sizes.levels + level);
+        grad[0] += x * static_cast<real>(sizes.shapes[2 * level + 1]);
+        grad[1] += y * static_cast<real>(sizes.shapes[2 * level]);
+      }
+    }
+  }
+}
+
+// ---- backward: what the values get ----
+
+DDEP_INLINE void scatter(real* sums, const real* gradient, real weight, int64_t channels) {
+  int64_t c = 0;
+  for (; c + kLanes <= channels; c += kLanes) {
+    store(sums + c, load(sums + c) + load(gradient + c) * weight);
+  }
+  for (; c < channels; ++c) sums[c] += gradient[c] * weight;
+}
+
+// Sums into a small buffer of its own before it writes to grad_value: there, neighbouring tokens are
+// all heads apart, a power of two that makes them compete for the same few lines of the cache.
+static void backward_value(const Sizes& sizes, const Sampling<real>& sampling,
+                           const real* grad_output, real* grad_value, int64_t column_begin,
+                           int64_t column_end) {
+  Points points(sizes, sampling.reference, 1);
+  std::vector<real> sums((sizes.tokens + 1) * kBlock);  // the last for pixels outside
+  const int64_t count = sizes.levels * sizes.points, blocks = channel_blocks(sizes);
+  for (int64_t column = column_begin; column < column_end; ++column) {
+    const int64_t image = column / (sizes.heads * blocks), head = column / blocks % sizes.heads;
+    const int64_t begin = column % blocks * kBlock;
+    const int64_t channels = std::min(kBlock, sizes.channels - begin);
+    std::fill(sums.begin(), sums.end(), real(0));
+    for (int64_t query = 0; query < sizes.queries; ++query) {
+      const int64_t row = image * sizes.queries + query;
+      const real* gradient = grad_output + (row * sizes.heads + head) * sizes.channels + begin;
+      load_points(sizes, sampling, row, head, head + 1, points);
+      for (int64_t i = 0; i < count; ++i) {
+        const Weights weights = weights_at(points, i);
+        for (int k = 0; k < 4; ++k) {
+          const int64_t token = points.token[k][i] < 0 ? sizes.tokens : points.token[k][i];
+          real* sum = sums.data() + token * kBlock;
+          if (channels == kBlock) {
+            scatter(sum, gradient, weights.of[k], kBlock);
+          } else {
+            scatter(sum, gradient, weights.of[k], channels);
+          }
+        }
+      }
+    }
+    for (int64_t token = 0; token < sizes.tokens; ++token) {
+      const real* sum = sums.data() + token * kBlock;
+      real* target = grad_value + begin +
+                     ((image * sizes.tokens + token) * sizes.heads + head) * sizes.channels;
+      std::copy(sum, sum + channels, target);
+    }
+  }
+}
+
+#undef DDEP_INLINE

@@ -1,0 +1,11 @@
+// The CPU kernels for what every processor of the architecture has: SSE2 or NEON.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "problem.h"
+
+#define DDEP_SET default
+#define DDEP_VECTOR_BYTES 16
+#include "kernels_of_set.h"

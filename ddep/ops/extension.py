@@ -1,0 +1,107 @@
+"""The compiled operators, if they were built: loads them and decides whether they run.
+
+``pip install -e . --no-build-isolation`` compiles them. The environment variable ``DDEP_OPS`` says
+which implementation has to run: ``compiled`` or ``reference``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from functools import cache
+from types import ModuleType
+
+import torch
+
+from ddep.errors import UserError
+
+_LOGGER = logging.getLogger(__name__)
+_BUILD = "run 'pip install -e . --no-build-isolation' with a C++ compiler"
+_BUILD_CUDA = "run 'FORCE_CUDA=1 pip install -e . --no-build-isolation' with the CUDA toolkit"
+
+
+@torch.compiler.assume_constant_result
+def use_compiled(device_type: str) -> bool:
+    """Return whether the compiled operators run for tensors on this type of device ("cpu", "cuda").
+
+    Says so in the log, once for each type of device.
+
+    Raises:
+        UserError: ``DDEP_OPS`` is neither ``compiled`` nor ``reference``, or it is ``compiled`` and
+            nothing was compiled for the device.
+    """
+    return _decide(device_type)
+
+
+@cache
+def _decide(device_type: str) -> bool:
+    choice = os.environ.get("DDEP_OPS", "")
+    if choice not in ("", "compiled", "reference"):
+        raise UserError(f"DDEP_OPS is '{choice}'; expected 'compiled', 'reference' or nothing")
+    if choice == "reference":
+        _LOGGER.info("Deformable attention on %s: reference, as DDEP_OPS says", device_type)
+        return False
+    missing = _why_not_compiled(device_type)
+    if missing and choice == "compiled":
+        raise UserError(f"DDEP_OPS is 'compiled', but {missing}")
+    if missing:
+        _LOGGER.warning("Deformable attention on %s: reference, as %s", device_type, missing)
+        return False
+    kernels = f" ({_LIBRARY.cpu_kernels} kernels)" if device_type == "cpu" else ""
+    _LOGGER.info("Deformable attention on %s: compiled%s", device_type, kernels)
+    return True
+
+
+def _why_not_compiled(device_type: str) -> str:
+    """Return what is missing and how to get it, or nothing."""
+    if device_type not in ("cpu", "cuda"):
+        return "the compiled operators are for CPU and CUDA"
+    if isinstance(_LIBRARY, ModuleNotFoundError) and _LIBRARY.name == "ddep._C":
+        return f"the operators were not compiled; {_BUILD}"
+    if isinstance(_LIBRARY, ImportError):
+        # Typically another version of PyTorch than the one that they were compiled with.
+        return (
+            f"the compiled operators cannot be loaded ({_LIBRARY}); to compile them again, {_BUILD}"
+        )
+    if device_type == "cuda" and not _LIBRARY.with_cuda:
+        return f"the operators were compiled without CUDA; {_BUILD_CUDA}"
+    return ""
+
+
+def _output(
+    value: torch.Tensor,
+    spatial_shapes: torch.Tensor,
+    level_start_index: torch.Tensor,
+    *sampling: torch.Tensor,
+) -> torch.Tensor:
+    batch, _, heads, channels = value.shape
+    queries = sampling[-1].shape[1]
+    return value.new_empty(batch, queries, heads * channels)
+
+
+def _gradients(
+    grad_output: torch.Tensor,
+    value: torch.Tensor,
+    spatial_shapes: torch.Tensor,
+    level_start_index: torch.Tensor,
+    *sampling: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (value, *sampling))
+
+
+def _load() -> ModuleType | ImportError:
+    """Import the library, which registers the operators, and register what shapes they return."""
+    try:
+        library = importlib.import_module("ddep._C")
+    except ImportError as error:
+        return error
+    fake = torch.library.register_fake
+    fake("ddep::ms_deform_attn")(_output)
+    fake("ddep::ms_deform_attn_fused")(_output)
+    fake("ddep::ms_deform_attn_backward")(_gradients)
+    fake("ddep::ms_deform_attn_fused_backward")(_gradients)
+    return library
+
+
+_LIBRARY = _load()
