@@ -33,7 +33,7 @@ lint: $(LINT)
 	$(BIN)/ruff format --check
 
 clean:
-	rm -rf .venv output/demo build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv output/demo build dist .pytest_cache .ruff_cache .hypothesis *.egg-info ddep/_C*.so
 	find . -path ./datasets -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf datasets/__pycache__
 

@@ -25,7 +25,8 @@ _BUILD_CUDA = "run 'FORCE_CUDA=1 pip install -e . --no-build-isolation' with the
 def use_compiled(device_type: str) -> bool:
     """Return whether the compiled operators run for tensors on this type of device ("cpu", "cuda").
 
-    Says so in the log, once for each type of device.
+    Says so in the log, once for each type of device. To be called as ``extension.use_compiled``: in
+    a module that imports the name itself, tracing by torch 2.4 overwrites it with the result.
 
     Raises:
         UserError: ``DDEP_OPS`` is neither ``compiled`` nor ``reference``, or it is ``compiled`` and

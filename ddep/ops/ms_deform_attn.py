@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ddep.ops.extension import use_compiled
+from ddep.ops import extension
 from ddep.ops.reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
 
 
@@ -40,7 +40,7 @@ def ms_deform_attn(
         ValueError: an argument's shape, dtype or device does not fit the others', or S is not the
             sum of H*W.
     """
-    if use_compiled(value.device.type):
+    if extension.use_compiled(value.device.type):
         run = torch.ops.ddep.ms_deform_attn
     else:
         run = ms_deform_attn_reference
@@ -72,7 +72,7 @@ def ms_deform_attn_fused(
     Raises:
         ValueError: as in :func:`ms_deform_attn`.
     """
-    if use_compiled(value.device.type):
+    if extension.use_compiled(value.device.type):
         run = torch.ops.ddep.ms_deform_attn_fused
     else:
         run = ms_deform_attn_fused_reference
