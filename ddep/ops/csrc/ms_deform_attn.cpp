@@ -33,9 +33,12 @@ void check_floating(const char* name, const Tensor& tensor, const Tensor& value)
               value.scalar_type(), "; float64 does not mix with other dtypes");
 }
 
-void check_index(const char* name, const Tensor& tensor) {
+void check_index(const char* name, const Tensor& tensor, const Tensor& value) {
+  TORCH_CHECK_VALUE(tensor.device().is_cpu() || tensor.device() == value.device(),
+                    "ms_deform_attn: ", name, " is on ", tensor.device(), ", value on ",
+                    value.device(), "; expected it there or on the CPU");
   TORCH_CHECK_VALUE(tensor.scalar_type() == at::kLong, "ms_deform_attn: ", name, " is ",
-              tensor.scalar_type(), "; expected int64");
+                    tensor.scalar_type(), "; expected int64");
 }
 
 // The levels must fill value, or the kernels would read beyond it. Looked at only on the host: asking a
@@ -60,8 +63,6 @@ void check_levels(const Arguments& a) {
                     "; expected the sum of H * W over spatial_shapes = ", sum);
 }
 
-}  // namespace
-
 void check_arguments(const Arguments& a) {
   TORCH_CHECK_VALUE(a.value.dim() == 4, "ms_deform_attn: value has ", a.value.dim(),
               " dimensions; expected 4: (N, S, M, D)");
@@ -78,15 +79,13 @@ void check_arguments(const Arguments& a) {
   check_floating("value", a.value, a.value);
   check_floating(places, a.places, a.value);
   check_floating(weights, a.weights, a.value);
-  check_index("spatial_shapes", a.shapes);
-  check_index("level_start_index", a.starts);
+  check_index("spatial_shapes", a.shapes, a.value);
+  check_index("level_start_index", a.starts, a.value);
   if (a.reference.defined()) {
     check_sizes("reference_points", a.reference, {n, q, l, 2}, "(N, Q, L, 2)");
     check_floating("reference_points", a.reference, a.value);
   }
 }
-
-namespace {
 
 // ---- the operators, for each back end ----
 
