@@ -34,6 +34,8 @@ def ms_deform_attn_reference(
     for (height, width), start, grid, weight in zip(
         shapes, level_start_index.tolist(), grids, weights, strict=True
     ):
+        if height * width == 0:
+            continue  # grid_sample refuses a level without pixels
         level = value[:, start : start + height * width].to(dtype)
         level = level.permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
         # (N * M, D, Q, P)
@@ -58,8 +60,10 @@ def ms_deform_attn_fused_reference(
     Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn_fused`.
     """
     dtype = _compute_dtype(value)
-    # (H, W) -> (W, H) of each level, (L, 1, 2)
-    size = spatial_shapes.flip(-1)[:, None].to(value.device, dtype, non_blocking=True)
+    # (H, W) -> (W, H) of each level, (L, 1, 2). Not 0 where a level has no pixels: dividing by 0
+    # would make NaN of the gradient.
+    size = spatial_shapes.flip(-1)[:, None].clamp(min=1)
+    size = size.to(value.device, dtype, non_blocking=True)
     # (N, Q, 1, L, 1, 2) + (N, Q, M, L, P, 2)
     locations = reference_points[:, :, None, :, None].to(dtype) + sampling_offsets / size
     weights = attention_logits.to(dtype).flatten(3).softmax(-1).view_as(attention_logits)

@@ -1,56 +1,34 @@
-"""The function against a dense float64 formula and against Hugging Face's."""
+"""Both functions against a dense float64 formula, and against Hugging Face's."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
 from ddep.ops import ms_deform_attn
+from tests.ops.formula import (
+    DTYPES,
+    Inputs,
+    apply,
+    check,
+    random_gradient,
+    random_inputs,
+    run,
+)
+
+pytestmark = pytest.mark.usefixtures("implementation")
 
 THREE_LEVELS = [(3, 5), (7, 4), (1, 9)]
+CHANNELS = [1, 3, 8, 17, 32, 64, 71]
+HALF_TYPES = [torch.bfloat16, torch.float16]
+FUSED = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
 
 
-def level_starts(shapes: list[tuple[int, int]]) -> torch.Tensor:
-    sizes = torch.tensor([h * w for h, w in shapes])
-    return sizes.cumsum(0) - sizes
-
-
-def apply(value, shapes, locations, weights):
-    return ms_deform_attn(value, torch.tensor(shapes), level_starts(shapes), locations, weights)
-
-
-def tent_formula(value, shapes, locations, weights):
-    """Sum every pixel times the tent max(0, 1 - |distance|) in x and in y.
-
-    Pixel j has its centre at j, that is at the fraction (j + 1/2) / W of the level.
-    """
-    output = 0
-    for level, ((h, w), start) in enumerate(
-        zip(shapes, level_starts(shapes).tolist(), strict=True)
-    ):
-        x = locations[..., level, :, 0] * w - 0.5
-        y = locations[..., level, :, 1] * h - 0.5
-        columns = (1 - (x[..., None] - torch.arange(w)).abs()).clamp(min=0)
-        rows = (1 - (y[..., None] - torch.arange(h)).abs()).clamp(min=0)
-        pixels = value[:, start : start + h * w].unflatten(1, (h, w))
-        output = output + torch.einsum(
-            "nqmpx,nqmpy,nyxmd,nqmp->nqmd", columns, rows, pixels, weights[..., level, :]
-        )
-    return output.flatten(2)
-
-
-def random_inputs(shapes, batch=2, queries=6, heads=3, channels=4, points=2, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(0)
-    positions = sum(h * w for h, w in shapes)
-    value = torch.randn(batch, positions, heads, channels, generator=generator, dtype=dtype)
-    size = (batch, queries, heads, len(shapes), points)
-    # a good part of them outside, on all sides
-    locations = torch.rand(*size, 2, generator=generator, dtype=dtype) * 1.6 - 0.3
-    weights = torch.rand(size, generator=generator, dtype=dtype)
-    return value, locations, weights
-
-
+@FUSED
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("shapes", "sizes"),
     [
@@ -58,26 +36,122 @@ def random_inputs(shapes, batch=2, queries=6, heads=3, channels=4, points=2, dty
         ([(5, 7)], {}),
         (THREE_LEVELS, {"points": 1}),
         (THREE_LEVELS, {"heads": 1}),
-        (THREE_LEVELS, {"channels": 1}),
         ([(1, 1)], {"points": 1, "heads": 1, "channels": 1, "queries": 40}),
         ([(6, 11), (3, 2)], {"batch": 1, "channels": 8, "queries": 50}),
+        ([(2, 3), (0, 4), (3, 0), (1, 2)], {"queries": 20}),
     ],
 )
-def test_matches_formula(shapes, sizes):
-    value, locations, weights = random_inputs(shapes, **sizes)
-    expected = tent_formula(value, shapes, locations, weights)
-    torch.testing.assert_close(
-        apply(value, shapes, locations, weights), expected, rtol=0, atol=1e-12
+def test_matches_formula(device, fused, dtype, shapes, sizes):
+    check(random_inputs(shapes, fused, dtype=dtype, device=device, **sizes))
+
+
+@FUSED
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_channels(device, fused, dtype, channels):
+    check(random_inputs(THREE_LEVELS, fused, channels=channels, dtype=dtype, device=device))
+
+
+@FUSED
+@given(
+    shapes=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 13)), min_size=1, max_size=4),
+    batch=st.integers(1, 3),
+    queries=st.integers(8, 40),
+    heads=st.integers(1, 5),
+    channels=st.one_of(st.sampled_from(CHANNELS), st.integers(1, 100)),
+    points=st.integers(1, 5),
+    dtype=st.sampled_from(DTYPES),
+    seed=st.integers(0, 2**31),
+)
+@settings(deadline=None, derandomize=True, database=None, max_examples=60)
+def test_any_sizes(device, fused, shapes, **sizes):
+    check(random_inputs([*shapes, (4, 3)], fused, device=device, **sizes))
+
+
+@FUSED
+@pytest.mark.parametrize(
+    ("value_dtype", "rest_dtype"),
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.bfloat16),
+        (torch.bfloat16, torch.float16),
+    ],
+)
+def test_mixed_dtypes(device, fused, value_dtype, rest_dtype):
+    """As autocast has them: values in half precision, coordinates exact. And others."""
+    inputs = random_inputs(THREE_LEVELS, fused, queries=20, device=device)
+    check(
+        Inputs(
+            inputs.value.to(value_dtype),
+            inputs.shapes,
+            tuple(tensor.to(rest_dtype) for tensor in inputs.sampling),
+        )
     )
-    single = apply(value.float(), shapes, locations.float(), weights.float())
-    assert single.dtype == torch.float32
-    torch.testing.assert_close(single.double(), expected, rtol=0, atol=2e-5)
 
 
-def test_special_locations():
-    """Pixel centres, borders, corners, half a pixel outside and far away, by hand."""
-    shapes = [(2, 4)]
-    value = torch.arange(1.0, 9.0, dtype=torch.float64).view(1, 8, 1, 1)
+def transposed(tensor: torch.Tensor) -> torch.Tensor:
+    order = list(reversed(range(tensor.dim())))
+    return tensor.permute(order).contiguous().permute(order)
+
+
+def sliced(tensor: torch.Tensor) -> torch.Tensor:
+    """Every second element of a larger tensor that is NaN elsewhere."""
+    larger = tensor.new_full([2 * size + 1 for size in tensor.shape], torch.nan)
+    view = larger[tuple(slice(1, None, 2) for _ in tensor.shape)]
+    return view.copy_(tensor)
+
+
+def expanded(tensor: torch.Tensor) -> torch.Tensor:
+    """The first image's for all of them."""
+    return tensor[:1].expand(tensor.shape)
+
+
+@FUSED
+@pytest.mark.parametrize("layout", [transposed, sliced, expanded])
+def test_layout_does_not_matter(device, fused, layout):
+    inputs = random_inputs(THREE_LEVELS, fused, queries=20, dtype=torch.float32, device=device)
+    inputs = inputs.map(layout)
+    assert not any(tensor.is_contiguous() for tensor in inputs.tensors)
+    check(inputs)
+    gradient = layout(random_gradient(inputs))
+    expected = run(apply, inputs.map(torch.Tensor.contiguous), gradient.contiguous())
+    for one, other in zip(run(apply, inputs, gradient), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0 if device == "cpu" else 1e-4)
+
+
+def test_layout_of_levels_does_not_matter(device):
+    inputs = random_inputs(THREE_LEVELS, dtype=torch.float32, device=device)
+    value, shapes, starts, *rest = inputs.arguments
+    strided = torch.stack([starts, starts + 1], dim=1)[:, 0]
+    assert not transposed(shapes).is_contiguous() and not strided.is_contiguous()
+    output = ms_deform_attn(value, transposed(shapes), strided, *rest)
+    torch.testing.assert_close(output, apply(inputs), rtol=0, atol=0)
+
+
+def test_sizes_may_be_beside_the_values(device):
+    inputs = random_inputs(THREE_LEVELS, device=device)
+    output = ms_deform_attn(*(tensor.to(device) for tensor in inputs.arguments))
+    torch.testing.assert_close(output, apply(inputs), rtol=0, atol=0)
+
+
+def test_levels_may_lie_in_any_order(device):
+    """Where a level starts counts, not which comes first."""
+    inputs = random_inputs([(3, 5), (7, 4)], device=device)
+    value, shapes, _, locations, weights = inputs.arguments
+    output = ms_deform_attn(
+        torch.cat([value[:, 15:], value[:, :15]], dim=1),
+        shapes,
+        torch.tensor([28, 0]),
+        locations,
+        weights,
+    )
+    torch.testing.assert_close(output, apply(inputs), rtol=0, atol=0)
+
+
+def test_by_hand(device):
+    """Pixel centres, borders, corners, half a pixel outside and far away."""
+    value = torch.arange(1.0, 9.0, dtype=torch.float64, device=device).view(1, 8, 1, 1)
     cases = {
         (0.125, 0.25): 1.0,  # centre of the first pixel
         (0.375, 0.25): 2.0,  # x runs along the width
@@ -93,64 +167,82 @@ def test_special_locations():
         (0.5, -7.0): 0.0,
         (1e9, 0.5): 0.0,
     }
-    locations = torch.tensor(list(cases), dtype=torch.float64).view(1, -1, 1, 1, 1, 2)
-    output = apply(value, shapes, locations, torch.ones_like(locations[..., 0]))
-    expected = torch.tensor(list(cases.values()), dtype=torch.float64)
+    locations = torch.tensor(list(cases), dtype=torch.float64, device=device)
+    locations = locations.view(1, -1, 1, 1, 1, 2)
+    output = apply(Inputs(value, [(2, 4)], (locations, torch.ones_like(locations[..., 0]))))
+    expected = torch.tensor(list(cases.values()), dtype=torch.float64, device=device)
     torch.testing.assert_close(output.flatten(), expected, rtol=0, atol=1e-12)
 
 
-def test_gradients():
-    shapes = [(3, 5), (2, 3)]
-    inputs = random_inputs(shapes, batch=1, queries=3, heads=2, channels=2)
-    for tensor in inputs:
-        tensor.requires_grad_()
-    assert torch.autograd.gradcheck(lambda v, xy, a: apply(v, shapes, xy, a), inputs)
-    expected = torch.autograd.grad(
-        tent_formula(inputs[0], shapes, *inputs[1:]).square().sum(), inputs
+@FUSED
+def test_gradcheck(device, fused):
+    """Random offsets and locations, none of them at a kink."""
+    inputs = random_inputs(
+        [(3, 5), (2, 3)], fused, batch=1, queries=4, heads=2, channels=3, device=device
     )
-    found = torch.autograd.grad(apply(inputs[0], shapes, *inputs[1:]).square().sum(), inputs)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
-
-
-def test_matches_hugging_face():
-    value, locations, weights = random_inputs(THREE_LEVELS, dtype=torch.float32)
-    expected = multi_scale_deformable_attention(value, THREE_LEVELS, locations, weights)
-    torch.testing.assert_close(
-        apply(value, THREE_LEVELS, locations, weights), expected, rtol=0, atol=1e-6
+    sampling = [tensor[:, 1::2] for tensor in inputs.sampling]
+    tensors = [tensor.clone().requires_grad_() for tensor in (inputs.value, *sampling)]
+    assert torch.autograd.gradcheck(
+        lambda value, *sampling: apply(Inputs(value, inputs.shapes, sampling)),
+        tensors,
+        nondet_tol=0 if device == "cpu" else 1e-12,
     )
 
 
-@pytest.mark.parametrize("sizes", [{"queries": 0}, {"batch": 0}, {"batch": 0, "queries": 0}])
-def test_nothing_to_sample(sizes):
-    inputs = random_inputs(THREE_LEVELS, **sizes)
-    for tensor in inputs:
-        tensor.requires_grad_()
-    output = apply(inputs[0], THREE_LEVELS, *inputs[1:])
-    assert output.shape == (sizes.get("batch", 2), sizes.get("queries", 6), 12)
-    output.sum().backward()
-    assert not inputs[0].grad.any()
+def test_reference_points_move_all_their_points(device):
+    """In pixels, their gradient is the sum of the offsets', at kinks too."""
+    inputs = random_inputs(THREE_LEVELS, fused=True, queries=30, device=device)
+    _, _, reference, offsets, _ = run(apply, inputs, random_gradient(inputs))
+    sizes = torch.tensor(THREE_LEVELS).flip(-1).to(offsets)
+    torch.testing.assert_close(reference, offsets.sum((2, 4)) * sizes, rtol=1e-12, atol=1e-12)
 
 
-def test_wrong_shapes_are_refused():
-    value, locations, weights = random_inputs(THREE_LEVELS)
+def test_matches_hugging_face(device):
+    inputs = random_inputs(THREE_LEVELS, dtype=torch.float32, device=device)
+    expected = multi_scale_deformable_attention(inputs.value, THREE_LEVELS, *inputs.sampling)
+    torch.testing.assert_close(apply(inputs), expected, rtol=0, atol=1e-6)
+
+
+@FUSED
+@pytest.mark.parametrize(
+    "sizes",
+    [{"queries": 0}, {"batch": 0}, {"batch": 0, "queries": 0}, {"channels": 0}, {"heads": 0}],
+)
+def test_nothing_to_sample(device, fused, sizes):
+    inputs = random_inputs(THREE_LEVELS, fused, device=device, **sizes)
+    output, *gradients = run(apply, inputs, random_gradient(inputs))
+    channels = sizes.get("heads", 3) * sizes.get("channels", 4)
+    assert output.shape == (sizes.get("batch", 2), sizes.get("queries", 6), channels)
+    for gradient, tensor in zip(gradients, inputs.tensors, strict=True):
+        assert gradient.shape == tensor.shape
+        assert not gradient.any()
+
+
+@FUSED
+def test_no_points(device, fused):
+    inputs = random_inputs(THREE_LEVELS, fused, points=0, device=device)
+    for result in run(apply, inputs, random_gradient(inputs)):
+        assert not result.any()
+
+
+def test_wrong_sizes_are_refused(device):
+    inputs = random_inputs(THREE_LEVELS, device=device)
+    wrong = Inputs(inputs.value, [(3, 5), (7, 4), (2, 9)], inputs.sampling)
     with pytest.raises(ValueError, match="S = 52"):
-        apply(value, [(3, 5), (7, 4), (2, 9)], locations, weights)
+        apply(wrong)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_sizes_on_the_host_spare_a_wait():
-    value, locations, weights = (t.cuda() for t in random_inputs(THREE_LEVELS))
+@FUSED
+def test_sizes_on_the_host_spare_a_wait(device, fused):
+    if device != "cuda":
+        pytest.skip("needs a GPU")
+    inputs = random_inputs(THREE_LEVELS, fused, device=device)
+    expected = run(apply, inputs, random_gradient(inputs))
+    gradient = random_gradient(inputs)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        output = apply(value, THREE_LEVELS, locations, weights)
+        found = run(apply, inputs, gradient)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    expected = ms_deform_attn(
-        value,
-        torch.tensor(THREE_LEVELS).cuda(),
-        level_starts(THREE_LEVELS).cuda(),
-        locations,
-        weights,
-    )
-    torch.testing.assert_close(output, expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
