@@ -41,3 +41,9 @@ def implementation(request: pytest.FixtureRequest, device: str) -> Iterator[str]
 def compiled(device: str) -> Iterator[str]:
     """Have the compiled operators run; skip where they are not there."""
     yield from force("compiled", device)
+
+
+@pytest.fixture(scope="module")
+def compiled_on_cpu() -> Iterator[str]:
+    """The same, for tests that are about the CPU."""
+    yield from force("compiled", "cpu")
