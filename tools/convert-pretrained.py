@@ -1,11 +1,13 @@
 """Convert a pretrained checkpoint for MODEL.WEIGHTS.
 
     python tools/convert-pretrained.py swin_base_patch4_window12_384_22k.pth swin_base.pth
-    python tools/convert-pretrained.py resnet50.pth r50.pth
+    python tools/convert-pretrained.py dinov2_vitb14_pretrain.pth dinov2_base.pth
     python tools/convert-pretrained.py output/ddep_swin/model_final.pth decoder.pth
 
-Reads original Swin checkpoints, torchvision's ResNets, and this project's own, which it slims to
-what fine-tuning loads. Prints what matched, what is missing and what is unused.
+Reads .pth, .pkl and .safetensors files: Swin (original and timm), ResNet (torchvision and timm),
+ConvNeXt and ViT (timm), DINOv2, detectron2's model zoo, Mask2Former and MaskFormer, and this
+project's own, of pretraining slimmed to what fine-tuning loads. Prints what was loaded, resized, is
+missing and is unused, and the config keys that fit.
 """
 
 from __future__ import annotations
@@ -23,10 +25,23 @@ def main() -> None:
     parser.add_argument("source", metavar="SRC", help="checkpoint to read")
     parser.add_argument("destination", metavar="DST", help="checkpoint to write, a .pth")
     parser.add_argument("--from", dest="format", default="auto", choices=["auto", *FORMATS])
+    parser.add_argument(
+        "--config-file",
+        metavar="CFG",
+        help="config of the model that the weights are for, to whose sizes they are brought",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
+    parser.add_argument("--verbose", action="store_true", help="name every weight")
     args = parser.parse_args()
     with errors_as_lines():
-        convert_file(args.source, args.destination, args.format, overwrite=args.overwrite)
+        convert_file(
+            args.source,
+            args.destination,
+            args.format,
+            config_file=args.config_file,
+            overwrite=args.overwrite,
+            verbose=args.verbose,
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tabulate import tabulate
@@ -34,12 +34,7 @@ class LoadReport:
 
     def table(self) -> str:
         """How many weights of each group met which fate, as a table of text."""
-        rows = []
-        for group in GROUPS:
-            counts = [sum(group_of(n) == group for n in names) for _, names in self._fates()]
-            if any(counts):
-                rows.append([group, *counts])
-        return tabulate(rows, headers=["", *(fate for fate, _ in self._fates())])
+        return group_table(self._fates())
 
     def mismatches(self) -> Iterator[str]:
         """A line for each weight whose shape is another in the checkpoint, with both shapes."""
@@ -50,15 +45,29 @@ class LoadReport:
         """Every weight on a line of its own, behind what became of it, group by group."""
         lines = []
         for group in GROUPS:
-            for fate, names in self._fates():
+            for fate, names in self._fates().items():
                 lines += [f"{fate:<15} {name}" for name in names if group_of(name) == group]
         return "\n".join(lines)
 
-    def _fates(self) -> list[tuple[str, list[str]]]:
-        return [
-            ("loaded", self.loaded),
-            ("left out", self.left_out),
-            ("shape mismatch", list(self.mismatched)),
-            ("new", self.new),
-            ("unused", self.unused),
-        ]
+    def _fates(self) -> dict[str, list[str]]:
+        return {
+            "loaded": self.loaded,
+            "left out": self.left_out,
+            "shape mismatch": list(self.mismatched),
+            "new": self.new,
+            "unused": self.unused,
+        }
+
+
+def group_table(fates: Mapping[str, Sequence[str]]) -> str:
+    """How many weights of each group met which fate, as a table of text.
+
+    Args:
+        fates: fate -> names of weights, a column each.
+    """
+    rows = []
+    for group in GROUPS:
+        counts = [sum(group_of(name) == group for name in names) for names in fates.values()]
+        if any(counts):
+            rows.append([group, *counts])
+    return tabulate(rows, headers=["", *fates])

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from detectron2.config import get_cfg
-from detectron2.modeling import build_backbone
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_backbone, build_model
 
-from ddep.checkpoint import read_checkpoint
+from ddep.checkpoint import read_checkpoint, read_settings
 from ddep.checkpoint.conversion import Conversion, convert
 from ddep.checkpoint.groups import TRANSFERABLE, group_of
+from ddep.checkpoint.report import group_table
 from ddep.checkpoint.writing import atomic_write
-from ddep.config import add_ddep_config
+from ddep.config import add_ddep_config, load_config
 from ddep.errors import UserError
+
+# How many names of a list are printed unless all are asked for.
+_SHOWN = 10
 
 
 def convert_file(
-    source: str, destination: str, format_name: str = "auto", *, overwrite: bool = False
+    source: str,
+    destination: str,
+    format_name: str = "auto",
+    *,
+    config_file: str | None = None,
+    overwrite: bool = False,
+    verbose: bool = False,
 ) -> Conversion:
-    """Convert ``source`` to ``destination``, and print what matched, is missing and is unused.
+    """Convert ``source`` to ``destination``, and print what became of every weight.
 
-    What is missing is found out by building the backbone that the weights describe.
+    What is missing and what must be resized is found out from the model that ``config_file``
+    describes, or else from the one that the weights themselves describe.
 
     Args:
         source: a checkpoint that :func:`ddep.checkpoint.read_checkpoint` reads.
         destination: the file to write; its folder is made.
         format_name: a key of :data:`ddep.checkpoint.conversion.FORMATS`, or "auto".
+        config_file: a config of this project.
         overwrite: whether an existing ``destination`` is replaced.
+        verbose: whether lists of names are printed to their ends, with what was loaded.
 
     Returns:
         What was written, and where it came from.
@@ -37,6 +51,23 @@ def convert_file(
         UserError: nothing can be converted, or ``destination`` must not or cannot be written; in
             any case it is as it was.
     """
+    _check_destination(source, destination, overwrite)
+    cfg = load_config(config_file) if config_file else None
+    weights = read_checkpoint(source)["model"]
+    conversion = convert(weights, format_name, read_settings(source))
+    if cfg is None and conversion.config:
+        cfg = _config(conversion.config)
+    if cfg is not None:
+        conversion.fit(_expected(cfg, conversion))
+    _make_folder(destination)
+    _report(conversion, verbose)
+    with atomic_write(destination) as file:
+        torch.save({"model": conversion.weights}, file)
+    print(f"wrote {destination}: {len(conversion.weights)} weights")
+    return conversion
+
+
+def _check_destination(source: str, destination: str, overwrite: bool) -> None:
     if os.path.realpath(destination) == os.path.realpath(source):
         raise UserError(f"DST {destination} is SRC; choose another name")
     if os.path.isdir(destination) or not os.path.basename(destination):
@@ -45,18 +76,6 @@ def convert_file(
         raise UserError(f"DST {destination} exists; choose another name or add --overwrite")
     if not destination.endswith(".pth"):
         print(f"warning: DST {destination} does not end with .pth, which MODEL.WEIGHTS expects")
-    conversion = convert(read_checkpoint(source)["model"], format_name)
-    missing = _missing(conversion)
-    _make_folder(destination)
-    _print("matched", (f"{old} -> {new}" for old, new in conversion.matched.items()))
-    _print("missing, stays as initialised", missing)
-    _print("unused", conversion.unused)
-    if conversion.config:
-        _print("config keys that fit", (f"{k} {v}" for k, v in conversion.config.items()))
-    with atomic_write(destination) as file:
-        torch.save({"model": conversion.weights}, file)
-    print(f"wrote {destination}: {len(conversion.weights)} weights")
-    return conversion
 
 
 def _make_folder(destination: str) -> None:
@@ -74,18 +93,62 @@ def _make_folder(destination: str) -> None:
         )
 
 
-def _missing(conversion: Conversion) -> list[str]:
-    """What the model that the weights are for has besides them."""
-    if not conversion.config:
-        groups = {group_of(name) for name in conversion.weights}
-        return [f"every weight of {group}" for group in TRANSFERABLE if group not in groups]
+def _config(keys: dict[str, Any]) -> CfgNode:
     cfg = get_cfg()
     add_ddep_config(cfg)
-    cfg.merge_from_list([item for pair in conversion.config.items() for item in pair])
-    state = build_backbone(cfg).state_dict()
-    return conversion.missing({f"backbone.{name}": tuple(t.shape) for name, t in state.items()})
+    cfg.merge_from_list([item for pair in keys.items() for item in pair])
+    return cfg
 
 
-def _print(title: str, lines: Iterable[str]) -> None:
-    lines = list(lines)
-    print(f"{title} ({len(lines)}):", *lines, sep="\n  ")
+def _expected(cfg: CfgNode, conversion: Conversion) -> dict[str, torch.Tensor]:
+    """The state dict of the model, or of its backbone if the weights are for that alone.
+
+    On the meta device: only names and shapes count, and a damaged file may ask for any size.
+    """
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        if any(group_of(name) != "backbone" for name in conversion.weights):
+            return build_model(cfg).state_dict()
+        state = build_backbone(cfg).state_dict()
+    return {f"backbone.{name}": tensor for name, tensor in state.items()}
+
+
+def _report(conversion: Conversion, verbose: bool) -> None:
+    resized = conversion.resized
+    loaded = [name for name in conversion.weights if name not in resized]
+    fates = {
+        "loaded": loaded,
+        "resized": list(resized),
+        "missing": conversion.missing,
+        "unused": conversion.unused,
+    }
+    print(f"format: {conversion.format_name}")
+    print(group_table(fates))
+    if verbose:
+        sources = conversion.sources
+        _print("loaded", [f"{' + '.join(sources.get(n, ['computed']))} -> {n}" for n in loaded])
+    shown = None if verbose else _SHOWN
+    _print("resized", [f"{name}: {old} -> {new}" for name, (old, new) in resized.items()], shown)
+    _print(
+        "missing, stays as initialised", conversion.missing or _missing_groups(conversion), shown
+    )
+    _print("unused", conversion.unused, shown)
+    if conversion.config:
+        _print(
+            "config keys that fit", [f"{key} {value}" for key, value in conversion.config.items()]
+        )
+
+
+def _missing_groups(conversion: Conversion) -> list[str]:
+    """Without a config, groups of which there is nothing at all are what is known to be missing."""
+    if conversion.config:
+        return []
+    groups = {group_of(name) for name in conversion.weights}
+    return [f"every weight of {group}" for group in TRANSFERABLE if group not in groups]
+
+
+def _print(title: str, lines: Sequence[str], shown: int | None = None) -> None:
+    rest = len(lines) - shown if shown is not None else 0
+    if rest > 0:
+        lines = [*lines[:shown], f"... and {rest} more, which --verbose names"]
+    print(f"{title} ({len(lines) - (rest > 0) + max(rest, 0)}):", *lines, sep="\n  ")

@@ -86,7 +86,7 @@ def test_an_original_swin_gives_the_same_features(
     randomise(swin)
     source, target = tmp_path / "swin.pth", tmp_path / "out.pth"
     torch.save({"model": original_swin_state(swin)}, source)
-    convert(monkeypatch, source, target)
+    convert(monkeypatch, source, target, "--verbose")
     output = capsys.readouterr().out
     assert "  patch_embed.proj.weight -> backbone.patch_embed.proj.weight\n" in output
     assert re.search(r"missing, stays as initialised \(8\):\n  backbone\.norm0\.weight", output)
@@ -129,7 +129,7 @@ def test_a_torchvision_resnet_gives_the_same_features(
     resnet = randomise(torchvision.models.get_model(name, weights=None)).double()
     source, target = tmp_path / "resnet.pth", tmp_path / "out.pth"
     torch.save(resnet.state_dict(), source)
-    convert(monkeypatch, source, target)
+    convert(monkeypatch, source, target, "--verbose")
     output = capsys.readouterr().out
     assert "  layer2.0.downsample.1.weight -> backbone.res3.0.shortcut.norm.weight\n" in output
     assert "missing, stays as initialised (0):" in output
@@ -172,18 +172,13 @@ def test_a_pretraining_checkpoint_keeps_what_fine_tuning_loads(
         (
             {"a.b": torch.ones(1)},
             [],
-            r"nothing matches the format swin or .*; found 1 weights: a.*; convert an",
+            r"nothing matches the format swin or .*: found 1 weights, a\.b, .*; looked for layers",
         ),
-        (RESNET18, ["--from", "swin"], "the format swin; found 122 weights: conv1.weight"),
+        (RESNET18, ["--from", "swin"], "the format swin: found 122 weights, conv1.weight"),
         (
             {n: RESNET18[n] for n in list(RESNET18)[:30]},
-            ["--from", "torchvision-resnet"],
+            ["--from", "resnet"],
             "matches",
-        ),
-        (
-            {n: t for n, t in RESNET18.items() if not n.startswith("layer2.1.")},
-            [],
-            r"\(2, 1, 2, 2\) blocks per stage; expected one of ResNet-18",
         ),
     ],
 )
@@ -197,19 +192,6 @@ def test_what_does_not_match_writes_nothing(
     source, target = tmp_path / "in.pth", tmp_path / "out.pth"
     torch.save(weights, source)
     fails(monkeypatch, message, source, target, *arguments)
-    assert not target.exists()
-
-
-def test_a_look_alike_is_not_converted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """timm's own naming, in which patch merging starts a stage."""
-    swin = timm.models.swin_transformer.SwinTransformer(
-        embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), window_size=7
-    )
-    source, target = tmp_path / "timm.pth", tmp_path / "out.pth"
-    torch.save(swin.state_dict(), source)
-    fails(
-        monkeypatch, r"layers\.1\.downsample.* of another format than it seems", source, str(target)
-    )
     assert not target.exists()
 
 

@@ -1,25 +1,27 @@
-"""This project's own checkpoints, slimmed to what fine-tuning can load."""
+"""This project's own checkpoints of pretraining, slimmed to what fine-tuning can load."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-
+from ddep.checkpoint.conversion import mask2former
+from ddep.checkpoint.conversion.entries import Entries, Settings, Weights, renamed
 from ddep.checkpoint.groups import TRANSFERABLE, group_of
 
+LOOKED_FOR = "backbone.* and sem_seg_head.pixel_decoder.mask_features.*, without a predictor"
 
-def recognises(weights: dict[str, torch.Tensor]) -> bool:
-    """Whether there is a backbone and a pixel decoder of this project (or of Mask2Former)."""
+
+def recognises(weights: Weights) -> bool:
+    """Whether there is a backbone and a pixel decoder, and nothing that segments."""
     groups = {group_of(name) for name in weights}
-    return {"backbone", "mask_features"} <= groups
+    return {"backbone", "mask_features"} <= groups and not mask2former.recognises(weights)
 
 
-def target_name(name: str) -> str | None:
-    """The name itself; None for what lies outside the backbone and the pixel decoder."""
-    return name if group_of(name) in TRANSFERABLE else None
+def entries(weights: Weights, settings: Settings) -> Entries:
+    """The weights of the backbone and the pixel decoder, under their own names."""
+    return renamed(weights, lambda name: name if group_of(name) in TRANSFERABLE else None)
 
 
-def config_of(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
     """Nothing: the config is the one that the checkpoint was trained with."""
     return {}

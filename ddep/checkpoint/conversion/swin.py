@@ -1,54 +1,116 @@
-"""Microsoft's Swin Transformer checkpoints (arXiv 2103.14030), as their authors publish them."""
+"""Swin Transformers (arXiv 2103.14030), as their authors and as timm name their weights."""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
-import torch
+from ddep.checkpoint.conversion.entries import (
+    Entries,
+    Entry,
+    Settings,
+    Weights,
+    children,
+    find,
+    renamed,
+)
+from ddep.checkpoint.conversion.imagenet import input_config
+from ddep.errors import UserError
 
-from ddep.checkpoint.conversion.imagenet import IMAGENET_CONFIG
+LOOKED_FOR = "layers.0.blocks.0.attn.relative_position_bias_table and patch_embed.proj.weight"
 
 _TABLE = "layers.{}.blocks.0.attn.relative_position_bias_table"
+# Published windows have 7 to 32 tokens a side. The index of window positions grows with the fourth
+# power, so a damaged table must not ask for any size.
+_MAX_WINDOW = 64
 
 
-def recognises(weights: dict[str, torch.Tensor]) -> bool:
+def recognises(weights: Weights) -> bool:
     """Whether these are the weights of a Swin (version 1)."""
     return "patch_embed.proj.weight" in weights and _TABLE.format(0) in weights
 
 
-def target_name(name: str) -> str | None:
-    """The name of a weight in the whole model; None for what it does not take.
+def entries(weights: Weights, settings: Settings) -> Entries:
+    """The weights under the original's names, below ``backbone.``.
 
-    It takes no classification head with its norm, and computes the attention masks.
+    timm (from 0.9 on) has patch merging at the start of a stage, the original at the end of the one
+    before. The classification head with its norm and the attention masks have no place.
+
+    Raises:
+        UserError: the file mixes both.
     """
+    downsamples = {name.split(".")[1] for name in weights if re.match(r"layers\.\d+\.down", name)}
+    # Neither can have it at the far end: the original's last stage, timm's first.
+    is_timm = bool(downsamples) and "0" not in downsamples
+    found = renamed(weights, _timm_target if is_timm else _target)
+    position = found.get("backbone.absolute_pos_embed")
+    if position is not None and position.tensor.ndim == 3:
+        found["backbone.absolute_pos_embed"] = _as_map(position)
+    return found
+
+
+def _target(name: str) -> str | None:
     if name.startswith(("norm.", "head.")) or name.endswith(".attn_mask"):
         return None
     return f"backbone.{name}"
 
 
-def config_of(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _timm_target(name: str) -> str | None:
+    return _target(
+        re.sub(r"^layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", name)
+    )
+
+
+def _as_map(position: Entry) -> Entry:
+    """(1, rows * columns, C), as the classifiers have it -> (1, C, rows, columns)."""
+    side = math.isqrt(position.tensor.shape[1])
+    if side**2 != position.tensor.shape[1]:
+        raise UserError(
+            f"{position.sources[0]} has shape {tuple(position.tensor.shape)}; expected a square "
+            "number of positions"
+        )
+    return Entry(position.sources, position.tensor.transpose(1, 2).unflatten(2, (side, side)))
+
+
+def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
     """The config keys that describe the model, from the shapes of its weights.
 
     The window's side w comes from the (2w - 1)^2 rows of the position tables, the heads from their
     columns.
+
+    Raises:
+        UserError: stages with different windows, or shapes that no Swin has.
     """
-    width, _, patch_size, _ = weights["patch_embed.proj.weight"].shape
-    stages = sum(_TABLE.format(stage) in weights for stage in range(9))
-    return {
+    stages = 0
+    while _TABLE.format(stages) in weights:
+        stages += 1
+    tables = [find(weights, _TABLE.format(stage), 2) for stage in range(stages)]
+    windows = {(math.isqrt(len(table)) + 1) / 2 for table in tables}
+    window = windows.pop()
+    if windows or window != int(window) or not 1 <= window <= _MAX_WINDOW:
+        raise UserError(
+            f"position tables with {', '.join(str(len(table)) for table in tables)} rows; expected "
+            f"(2w - 1)^2 for one window size w of at most {_MAX_WINDOW} in all stages"
+        )
+    width, _, patch_size, _ = find(weights, "patch_embed.proj.weight", 4).shape
+    config = {
         "MODEL.BACKBONE.NAME": "D2SwinTransformer",
         "MODEL.SWIN.EMBED_DIM": width,
         "MODEL.SWIN.PATCH_SIZE": patch_size,
-        "MODEL.SWIN.DEPTHS": [_depth(weights, stage) for stage in range(stages)],
-        "MODEL.SWIN.NUM_HEADS": [weights[_TABLE.format(s)].shape[1] for s in range(stages)],
-        "MODEL.SWIN.WINDOW_SIZE": (math.isqrt(len(weights[_TABLE.format(0)])) + 1) // 2,
-        "MODEL.SWIN.MLP_RATIO": len(weights["layers.0.blocks.0.mlp.fc1.weight"]) / width,
+        "MODEL.SWIN.DEPTHS": [children(weights, f"layers.{s}.blocks.") for s in range(stages)],
+        "MODEL.SWIN.NUM_HEADS": [table.shape[1] for table in tables],
+        "MODEL.SWIN.WINDOW_SIZE": int(window),
+        "MODEL.SWIN.MLP_RATIO": len(find(weights, "layers.0.blocks.0.mlp.fc1.weight", 2)) / width,
         "MODEL.SWIN.QKV_BIAS": "layers.0.blocks.0.attn.qkv.bias" in weights,
         "MODEL.SWIN.PATCH_NORM": "patch_embed.norm.weight" in weights,
-        **IMAGENET_CONFIG,
+        **input_config(settings),
     }
-
-
-def _depth(weights: dict[str, torch.Tensor], stage: int) -> int:
-    start = f"layers.{stage}.blocks."
-    return len({name[len(start) :].split(".")[0] for name in weights if name.startswith(start)})
+    if "absolute_pos_embed" in weights:
+        positions = find(weights, "absolute_pos_embed")
+        cells = positions[0, 0].numel() if positions.ndim == 4 else positions.shape[-2]
+        config |= {
+            "MODEL.SWIN.APE": True,
+            "MODEL.SWIN.PRETRAIN_IMG_SIZE": math.isqrt(cells) * patch_size,
+        }
+    return config

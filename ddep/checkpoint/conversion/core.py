@@ -1,0 +1,145 @@
+"""From a checkpoint of any format to weights that fit a model of this project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from ddep.checkpoint.conversion import (
+    convnext,
+    detectron2_zoo,
+    dinov2,
+    mask2former,
+    pretraining,
+    resnet,
+    swin,
+    vit,
+)
+from ddep.checkpoint.conversion.entries import Settings, Weights
+from ddep.checkpoint.conversion.resizing import compute, is_computed, resize
+from ddep.errors import UserError
+
+FORMATS: dict[str, ModuleType] = {
+    "swin": swin,
+    "resnet": resnet,
+    "convnext": convnext,
+    "vit": vit,
+    "dinov2": dinov2,
+    "detectron2": detectron2_zoo,
+    "mask2former": mask2former,
+    "ddep": pretraining,
+}
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Conversion:
+    """A converted state dict, and how it came about.
+
+    Attributes:
+        format_name: the source's format, a key of FORMATS.
+        weights: name in the whole model -> tensor.
+        sources: name in the whole model -> the names in the source that it is made of.
+        unused: names in the source that nothing takes.
+        config: the config keys and values that describe the model that the weights belong to; empty
+            if they do not tell.
+        resized: name in the whole model -> (the source's shape, the model's), after :meth:`fit`.
+        missing: names in the model that have no weight, after :meth:`fit`.
+    """
+
+    format_name: str
+    weights: Weights
+    sources: dict[str, tuple[str, ...]]
+    unused: list[str]
+    config: dict[str, Any]
+    resized: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def fit(self, model: Mapping[str, torch.Tensor]) -> None:
+        """Resize what a model has in another size, and find out what is missing and unused.
+
+        Position tables and embeddings, and the kernels of patch embeddings, can be resized. What a
+        model computes from its config is computed here too.
+
+        Args:
+            model: the model's state dict, or the part of it that the weights are for; only shapes
+                count, so it may be on the meta device.
+
+        Raises:
+            UserError: a weight has another shape and cannot be resized; or nothing fits.
+        """
+        strangers = [name for name in self.weights if name not in model]
+        for name in strangers:
+            del self.weights[name]
+            self.unused += self.sources.pop(name)
+        if not self.weights:
+            raise UserError(
+                f"no weight fits the model: found {', '.join(strangers[:3])}, ..., expected "
+                f"{', '.join(list(model)[:3])}, ...; use a config of the same kind of model"
+            )
+        for name, tensor in self.weights.items():
+            if tensor.shape != model[name].shape:
+                self.resized[name] = (tuple(tensor.shape), tuple(model[name].shape))
+                self.weights[name] = resize(name, tensor, tuple(model[name].shape))
+        self.missing = []
+        for name, tensor in model.items():
+            if name in self.weights:
+                continue
+            if is_computed(name):
+                self.weights[name] = compute(name, tuple(tensor.shape))
+            else:
+                self.missing.append(name)
+
+
+def convert(
+    weights: Weights, format_name: str = "auto", settings: Settings | None = None
+) -> Conversion:
+    """Find the weights of a model of this project in a checkpoint.
+
+    Args:
+        weights: the source's state dict.
+        format_name: a key of FORMATS, or "auto".
+        settings: the content of the ``config.json`` beside it, if there is one.
+
+    Raises:
+        UserError: the weights are not of that format, of none, or of several.
+    """
+    settings = settings or {}
+    name = _recognise(weights, format_name)
+    form = FORMATS[name]
+    entries = form.entries(weights, settings)
+    used = {source for entry in entries.values() for source in entry.sources}
+    return Conversion(
+        format_name=name,
+        weights={target: entry.tensor for target, entry in entries.items()},
+        sources={target: entry.sources for target, entry in entries.items()},
+        unused=sorted((source for source in weights if source not in used), key=_is_counter),
+        config=form.config_of(weights, settings),
+    )
+
+
+def _is_counter(name: str) -> bool:
+    """What batch norms count and nobody needs goes to the end of a list."""
+    return name.endswith(".num_batches_tracked")
+
+
+def _recognise(weights: Weights, format_name: str) -> str:
+    candidates = list(FORMATS) if format_name == "auto" else [format_name]
+    found = [name for name in candidates if FORMATS[name].recognises(weights)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(
+            f"the weights could be of the formats {' and '.join(found)}; choose one with --from"
+        )
+    looked_for = "; ".join(f"{FORMATS[name].LOOKED_FOR} ({name})" for name in candidates)
+    raise UserError(
+        f"nothing matches the format {' or '.join(candidates)}: found {len(weights)} weights, "
+        f"{', '.join(list(weights)[:4])}, ...; looked for {looked_for}; what already has this "
+        "project's names, or is of detectron2's zoo, can be named in MODEL.WEIGHTS as it is"
+    )

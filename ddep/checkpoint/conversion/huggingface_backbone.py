@@ -1,0 +1,126 @@
+"""The backbones of Hugging Face's Mask2Former and MaskFormer, and the input they expect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ddep.checkpoint.conversion import detectron2_zoo, swin
+from ddep.checkpoint.conversion.entries import Entries, Entry, Settings, Weights, joined
+from ddep.checkpoint.conversion.huggingface_keys import (
+    RESNET_SETTINGS,
+    STAGES,
+    SWIN_SETTINGS,
+    ours,
+    require,
+    section,
+)
+from ddep.checkpoint.conversion.imagenet import MEAN, STD, input_config
+from ddep.checkpoint.conversion.name_table import NameTable
+from ddep.errors import UserError
+
+_SWIN = "backbone.patch_embed.proj.weight"
+_RESNET = "backbone.stem.conv1.weight"
+
+
+def find_entries(weights: Weights, names: NameTable) -> Entries:
+    """The weights under our names, their parts joined.
+
+    Counters of batch norm have no place, as a frozen one does not count; nor has the norm behind
+    the last stage of a whole Swin, which a backbone does not use.
+
+    Raises:
+        UserError: a part of a weight is missing, or the backbone is another.
+    """
+    entries: Entries = {}
+    for name in weights:
+        target = None if name.endswith("num_batches_tracked") else names.ours(name)
+        if target is None or target in entries:
+            continue
+        sources = names.theirs(target)
+        entries[target] = joined(weights, sources) if sources[1:] else Entry(sources, weights[name])
+    if _SWIN not in entries and _RESNET not in entries:
+        found = [name for name in weights if ".encoder." in name][:2]
+        raise UserError(
+            f"the backbone is not Hugging Face's Swin or ResNet: found {', '.join(found)}, ...; "
+            "no other can be converted"
+        )
+    return entries
+
+
+def backbone_config(entries: Entries, settings: Settings) -> dict[str, Any]:
+    """The config keys of the backbone and its input.
+
+    Args:
+        entries: as :func:`find_entries` returns them.
+        settings: with what ``config.json`` has below ``backbone_config``, and what
+            ``preprocessor_config.json`` has below ``image_processor``.
+
+    Raises:
+        UserError: a variant that we do not have.
+    """
+    inner: Weights = {
+        name.removeprefix("backbone."): entry.tensor
+        for name, entry in entries.items()
+        if name.startswith("backbone.")
+    }
+    told = section(settings, "backbone_config")
+    require(told, {"out_features": STAGES}, "a backbone needs the features")
+    if _SWIN in entries:
+        require(
+            told,
+            {"hidden_act": "gelu", "layer_norm_eps": 1e-5, "use_absolute_embeddings": False},
+            "our Swin has",
+        )
+        config = {**swin.config_of(inner, {}), **ours(SWIN_SETTINGS, told)}
+    else:
+        require(told, {"hidden_act": "relu", "downsample_in_first_stage": False}, "our ResNet has")
+        config = {**detectron2_zoo.config_of(inner, {}), **ours(RESNET_SETTINGS, told)}
+        if "MODEL.RESNETS.DEPTH" not in config:
+            raise UserError("the backbone is a ResNet of no depth that we know (18, 34, 50, ...)")
+        config["MODEL.RESNETS.STEM_OUT_CHANNELS"] = len(inner["stem.conv1.weight"])
+    return {**config, **_input_config(section(settings, "image_processor"))}
+
+
+def _input_config(processor: Settings) -> dict[str, Any]:
+    """The image processor's pixel statistics, size and padding."""
+    require(processor, {"do_normalize": True, "do_rescale": True}, "we take pixels with")
+    mean, std = processor.get("image_mean", MEAN), processor.get("image_std", STD)
+    for key, values in (("image_mean", mean), ("image_std", std)):
+        if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(
+            isinstance(value, (int, float)) for value in values
+        ):
+            raise UserError(f"preprocessor_config.json has {key} {values!r}; expected 3 numbers")
+    config = input_config({}, mean, std)
+    divisor = processor.get("size_divisor", 32)
+    if type(divisor) is int:
+        config["MODEL.MASK_FORMER.SIZE_DIVISIBILITY"] = divisor
+    size = section(processor, "size")
+    shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
+    if type(shortest) is int and type(longest) is int:
+        config |= {"INPUT.MIN_SIZE_TEST": shortest, "INPUT.MAX_SIZE_TEST": longest}
+    return config
+
+
+def rows(entries: Entries, name: str) -> int:
+    """The length of a weight's first axis.
+
+    Raises:
+        UserError: it is not there, or a single number.
+    """
+    return shape(entries, name)[0]
+
+
+def shape(entries: Entries, name: str) -> torch.Size:
+    """The shape of the weight that we call ``name``.
+
+    Raises:
+        UserError: it is not there, or a single number.
+    """
+    if name not in entries or not entries[name].tensor.ndim:
+        raise UserError(
+            f"the weight that becomes {name} is missing or empty; the file is damaged or another "
+            "kind of model: get it again"
+        )
+    return entries[name].tensor.shape

@@ -1,0 +1,99 @@
+"""Hugging Face's Mask2Former (``Mask2FormerForUniversalSegmentation``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ddep.checkpoint.conversion.entries import Entries, Settings, Weights, children
+from ddep.checkpoint.conversion.huggingface_backbone import (
+    backbone_config,
+    find_entries,
+    rows,
+    shape,
+)
+from ddep.checkpoint.conversion.huggingface_keys import (
+    FEATURES,
+    MASK2FORMER_SETTINGS,
+    MASK2FORMER_SIZES,
+    ours,
+    require,
+)
+from ddep.checkpoint.conversion.huggingface_names import MASK2FORMER
+from ddep.errors import UserError
+
+LOOKED_FOR = "model.transformer_module.queries_features.weight"
+
+# Hidden channels of the deformable encoder's feed-forward networks, fixed in Mask2Former.
+ENCODER_FEEDFORWARD_DIM = 1024
+_POINTS_PER_HEAD = 3 * 4  # of three levels
+
+_PIXEL_DECODER = "sem_seg_head.pixel_decoder."
+_PREDICTOR = "sem_seg_head.predictor."
+
+
+def recognises(weights: Weights) -> bool:
+    """Whether these are the weights of Hugging Face's Mask2Former."""
+    return LOOKED_FOR in weights
+
+
+def entries(weights: Weights, settings: Settings) -> Entries:
+    """All weights under Mask2Former's names."""
+    return find_entries(weights, MASK2FORMER)
+
+
+def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
+    """The config keys that describe the model.
+
+    Sizes come from the shapes of the weights. What they do not tell comes from ``settings``, or is
+    as Hugging Face's class has it by default.
+
+    Raises:
+        UserError: a variant that we do not have.
+    """
+    require(
+        settings,
+        {"activation_function": "relu", "feature_strides": [4, 8, 16, 32]},
+        "Mask2Former has",
+    )
+    found = entries(weights, settings)
+    sizes = _sizes(found)
+    return {
+        "MODEL.META_ARCHITECTURE": "MaskFormer",
+        **backbone_config(found, settings),
+        "MODEL.SEM_SEG_HEAD.NAME": "MaskFormerHead",
+        "MODEL.SEM_SEG_HEAD.IN_FEATURES": FEATURES,
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": rows(found, f"{_PREDICTOR}class_embed.bias") - 1,
+        "MODEL.SEM_SEG_HEAD.NORM": "GN",
+        "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "MSDeformAttnPixelDecoder",
+        "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME": "MultiScaleMaskedTransformerDecoder",
+        "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "multi_scale_pixel_decoder",
+        **{key: sizes[theirs] for theirs, key in MASK2FORMER_SIZES.items()},
+        **ours(MASK2FORMER_SETTINGS, settings),
+    }
+
+
+def _sizes(found: Entries) -> dict[str, Any]:
+    """Hugging Face's config keys, from the shapes of the weights."""
+    encoder = f"{_PIXEL_DECODER}transformer.encoder.layers."
+    feedforward = rows(found, f"{encoder}0.linear1.bias")
+    if feedforward != ENCODER_FEEDFORWARD_DIM:
+        raise UserError(
+            f"the pixel decoder's feed-forward networks have {feedforward} channels; Mask2Former's "
+            f"have {ENCODER_FEEDFORWARD_DIM}"
+        )
+    names = {name: entry.tensor for name, entry in found.items()}
+    mask_dim, conv_dim = shape(found, f"{_PIXEL_DECODER}mask_features.weight")[:2]
+    num_queries, hidden_dim = shape(found, f"{_PREDICTOR}query_feat.weight")
+    heads = rows(found, f"{encoder}0.self_attn.attention_weights.bias") // _POINTS_PER_HEAD
+    layers = children(names, f"{_PREDICTOR}transformer_ffn_layers.")
+    return {
+        "feature_size": conv_dim,
+        "mask_feature_size": mask_dim,
+        "encoder_layers": children(names, encoder),
+        "hidden_dim": hidden_dim,
+        "num_attention_heads": heads,
+        "decoder_layers": layers + 1,  # both count the predictions of the queries themselves
+        "dim_feedforward": rows(found, f"{_PREDICTOR}transformer_ffn_layers.0.linear1.bias"),
+        "num_queries": num_queries,
+        "enforce_input_projection": f"{_PREDICTOR}input_proj.0.weight" in found,
+    }

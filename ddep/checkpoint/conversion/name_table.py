@@ -1,0 +1,59 @@
+"""What the same weights are called in two projects, in a form that is read both ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+# A name of ours, and theirs: one, or several whose weights lie one below the other in ours (query,
+# key, value). "#" stands for a number and "*" for a word, as often and in the same order on both
+# sides.
+Row = tuple[str, str | tuple[str, ...]]
+
+_PLACEHOLDERS = {"#": r"(\d+)", "*": r"([a-z_]+)"}
+
+
+class NameTable:
+    """Names of ours and of theirs, row by row; the first row that matches counts."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        """
+        Args:
+            rows: see :data:`Row`.
+        """
+        self._rows = [
+            (ours, (theirs,) if isinstance(theirs, str) else theirs) for ours, theirs in rows
+        ]
+        self._from_ours = [(_pattern(ours), theirs) for ours, theirs in self._rows]
+        self._from_theirs = [
+            (_pattern(name), (ours,)) for ours, theirs in self._rows for name in theirs
+        ]
+
+    def ours(self, theirs: str) -> str | None:
+        """Our name of the weight that they call ``theirs``, or that it is a part of."""
+        names = _translate(theirs, self._from_theirs)
+        return names[0] if names else None
+
+    def theirs(self, ours: str) -> tuple[str, ...]:
+        """Their names of the parts of the weight that we call ``ours``; empty if they have none."""
+        return _translate(ours, self._from_ours)
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"([#*])", template)
+    return re.compile("".join(_PLACEHOLDERS.get(part) or re.escape(part) for part in parts))
+
+
+def _translate(
+    name: str, rows: Sequence[tuple[re.Pattern[str], tuple[str, ...]]]
+) -> tuple[str, ...]:
+    for pattern, templates in rows:
+        match = pattern.fullmatch(name)
+        if match:
+            return tuple(_fill(template, match.groups()) for template in templates)
+    return ()
+
+
+def _fill(template: str, words: tuple[str, ...]) -> str:
+    remaining = iter(words)
+    return re.sub(r"[#*]", lambda _: next(remaining), template)

@@ -1,0 +1,124 @@
+"""torchvision's and timm's ResNets, ResNeXts and wide ResNets."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ddep.checkpoint.conversion import timm_models
+from ddep.checkpoint.conversion.entries import (
+    Entries,
+    Settings,
+    Weights,
+    children,
+    find,
+    renamed,
+)
+from ddep.checkpoint.conversion.imagenet import input_config
+
+LOOKED_FOR = "layer1.0.conv1.weight and layer4.0.conv2.weight"
+
+# Blocks per stage, and whether a block has three convolutions -> depth.
+DEPTHS = {
+    ((2, 2, 2, 2), False): 18,
+    ((3, 4, 6, 3), False): 34,
+    ((3, 4, 6, 3), True): 50,
+    ((3, 4, 23, 3), True): 101,
+    ((3, 8, 36, 3), True): 152,
+}
+
+# The names of a plain ResNet's weights. Others have a deep stem, squeeze-and-excitation, ...
+_PLAIN = re.compile(
+    r"(layer\d\.\d+\.)?(conv\d\.weight|bn\d\.(weight|bias|running_(mean|var)|num_batches_tracked))"
+    r"|layer\d\.0\.downsample\.(0\.weight|1\.(weight|bias|running_(mean|var)|num_batches_tracked))"
+    r"|fc\.(weight|bias)"
+)
+# timm's models that are plain in more than their names: some differ in layers without weights.
+_PLAIN_MODELS = re.compile(r"(tv_|gluon_)?(wide_)?resne[x]?t\d+(_\d+x\d+d?|_2|_v1b)?")
+
+
+def recognises(weights: Weights) -> bool:
+    """Whether these are the weights of a ResNet of torchvision's naming."""
+    return "layer1.0.conv1.weight" in weights and "layer4.0.conv2.weight" in weights
+
+
+def entries(weights: Weights, settings: Settings) -> Entries:
+    """A plain ResNet's weights under detectron2's names, another's under timm's."""
+    if _is_plain(weights, settings):
+        return renamed(weights, _detectron2_target)
+    return timm_models.entries(weights, ("fc.",))
+
+
+def _detectron2_target(name: str) -> str | None:
+    # A frozen batch norm counts no batches.
+    if name.startswith("fc.") or name.endswith("num_batches_tracked"):
+        return None
+    name = re.sub(r"^(conv|bn)1\.", r"stem.\g<0>", name)
+    name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
+    name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
+    name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+    return f"backbone.{name}"
+
+
+def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
+    """The config keys that describe the model, from its names and shapes.
+
+    Empty for a variant that is not plain and that neither its weights nor ``settings`` name.
+    """
+    depth = DEPTHS.get(_blocks(weights))
+    if not _is_plain(weights, settings):
+        is_deep = "conv1.6.weight" in weights and "layer1.0.se.fc1.weight" not in weights
+        guess = f"resnet{depth}d" if depth and is_deep else None
+        return timm_models.config(settings, guess)
+    return {
+        "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+        **resnet_config(
+            depth,
+            find(weights, "layer1.0.conv2.weight", 4).shape,
+            _width(weights),
+            stride_in_1x1=False,
+        ),
+        **input_config(settings),
+    }
+
+
+def resnet_config(
+    depth: int, conv2: tuple[int, ...], res2_channels: int, *, stride_in_1x1: bool
+) -> dict[str, Any]:
+    """The keys of MODEL.RESNETS.
+
+    Args:
+        depth: 18, 34, 50, ...
+        conv2: shape of the second convolution of the first block of res2.
+        res2_channels: output channels of res2.
+        stride_in_1x1: whether blocks stride in the first convolution, as in the original.
+    """
+    groups = max(1, conv2[0] // conv2[1])
+    return {
+        "MODEL.RESNETS.DEPTH": depth,
+        "MODEL.RESNETS.NUM_GROUPS": groups,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": conv2[0] // groups,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": res2_channels,
+        "MODEL.RESNETS.STRIDE_IN_1X1": stride_in_1x1,
+        "MODEL.RESNETS.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+    }
+
+
+def _is_plain(weights: Weights, settings: Settings) -> bool:
+    architecture = settings.get("architecture")
+    return (
+        _blocks(weights) in DEPTHS
+        and "bn1.running_mean" in weights
+        and all(_PLAIN.fullmatch(name) for name in weights)
+        and (not isinstance(architecture, str) or bool(_PLAIN_MODELS.fullmatch(architecture)))
+    )
+
+
+def _blocks(weights: Weights) -> tuple[tuple[int, ...], bool]:
+    blocks = tuple(children(weights, f"layer{stage}.") for stage in range(1, 5))
+    return blocks, "layer1.0.conv3.weight" in weights
+
+
+def _width(weights: Weights) -> int:
+    last = "conv3" if "layer1.0.conv3.weight" in weights else "conv2"
+    return len(find(weights, f"layer1.0.{last}.weight", 4))
