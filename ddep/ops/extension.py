@@ -70,12 +70,29 @@ def _why_not_compiled(device_type: str) -> str:
     return ""
 
 
+def _check_devices(
+    value: torch.Tensor,
+    spatial_shapes: torch.Tensor,
+    level_start_index: torch.Tensor,
+    *sampling: torch.Tensor,
+) -> None:
+    """Refuse a tensor without data among others: these functions run, and would return anything."""
+    host = torch.device("cpu")
+    for tensor in (spatial_shapes, level_start_index, *sampling):
+        on_host = tensor.device == host and not tensor.is_floating_point()
+        if tensor.device != value.device and not on_host:
+            raise ValueError(
+                f"ms_deform_attn: an argument is on {tensor.device}, value on {value.device}"
+            )
+
+
 def _output(
     value: torch.Tensor,
     spatial_shapes: torch.Tensor,
     level_start_index: torch.Tensor,
     *sampling: torch.Tensor,
 ) -> torch.Tensor:
+    _check_devices(value, spatial_shapes, level_start_index, *sampling)
     batch, _, heads, channels = value.shape
     queries = sampling[-1].shape[1]
     return value.new_empty(batch, queries, heads * channels)
@@ -88,6 +105,7 @@ def _gradients(
     level_start_index: torch.Tensor,
     *sampling: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
+    _check_devices(value, spatial_shapes, level_start_index, grad_output, *sampling)
     return tuple(tensor.new_empty(tensor.shape) for tensor in (value, *sampling))
 
 
