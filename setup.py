@@ -169,6 +169,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["ddep", "ddep.*"]),
+    package_data={"ddep.data.datasets": ["tables/*.csv"]},
     install_requires=INSTALL_REQUIRES,
     extras_require={"dev": DEV_REQUIRES},
     **what_to_compile(),

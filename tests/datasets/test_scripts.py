@@ -69,9 +69,20 @@ def test_prepare_ade20k(run, tmp_path: Path) -> None:
     for split in ("training", "validation"):
         save(folder / "images" / split / "a.jpg", (10, 12, 3))
         save(folder / "annotations" / split / "a.png", (10, 12), value=150)
-    assert "val: 1 semantic labels" in run("prepare-ade20k.py")
+    printed = run("prepare-ade20k.py", "--processes", 1)
+    assert "val: 1 semantic labels\n" in printed
+    assert "no panoptic and instance labels, because there is no annotations_instance/" in printed
     label = np.asarray(Image.open(folder / "annotations_detectron2" / "training" / "a.png"))
     assert np.unique(label).tolist() == [149]
+
+    for split in ("training", "validation"):
+        save(folder / "annotations_instance" / split / "a.png", (10, 12, 3), value=1)
+    printed = run("prepare-ade20k.py", "--processes", 1)
+    assert "train: 1 semantic labels, 1 panoptic labels, 1 instances" in printed
+    assert "no panoptic" not in printed
+    assert (folder / "ade20k_panoptic_val" / "a.png").exists()
+    listed = json.loads((folder / "ade20k_instance_train.json").read_text())
+    assert listed["annotations"][0]["category_id"] == 7
 
 
 @pytest.mark.parametrize(

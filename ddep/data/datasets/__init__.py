@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ddep.data.datasets.ade20k import register_ade20k
 from ddep.data.datasets.camvid import register_camvid
 from ddep.data.datasets.catalog import dataset_root
 from ddep.data.datasets.coco import register_coco
 from ddep.data.datasets.from_config import register_from_config
+from ddep.data.datasets.mapillary_vistas import register_mapillary_vistas
 from ddep.data.datasets.penn_fudan import register_penn_fudan
 from ddep.data.datasets.shapes import register_shapes
 
@@ -23,6 +25,8 @@ def register_all(root: Path) -> None:
     register_penn_fudan(root)
     register_shapes(root)
     register_coco(root)
+    register_ade20k(root)
+    register_mapillary_vistas(root)
 
 
 register_all(dataset_root())

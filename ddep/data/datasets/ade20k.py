@@ -1,43 +1,68 @@
-"""ADE20K's semantic labels in the form that detectron2's ``ade20k_sem_seg_*`` reads."""
+"""ADE20K, the scene parsing benchmark with 150 classes, 100 of them things.
+
+A category id in the JSON files is the class's place among all 150, also in those of the instance
+sets, whose contiguous ids are 0..99. ``ade20k_sem_seg_{train,val}`` are as detectron2 registers
+them, with the classes' colours added.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
+from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 
-from ddep.data.datasets.preparation import check_range, image_pairs, write_png
-from ddep.data.image_reader import read_labels
+from ddep.data.datasets.instances import register_instances
+from ddep.data.datasets.panoptic import Category, PanopticSplit, register_panoptic
+from ddep.data.datasets.semantic import register_semantic
+from ddep.data.datasets.tables import color, read_table
 
-NUM_CLASSES = 150
-_FOLDERS = {"train": "training", "val": "validation"}
-_EXPECTED = "ADEChallengeData2016: {images,annotations}/{training,validation}"
+# The folders of the splits.
+FOLDERS = {"train": "training", "val": "validation"}
+_TABLE = list(zip(ADE20K_SEM_SEG_CATEGORIES, read_table("ade20k"), strict=True))
+CATEGORIES: list[Category] = [
+    {"id": i, "name": name, "isthing": int(row["thing"] != ""), "color": color(row)}
+    for i, (name, row) in enumerate(_TABLE)
+]
+# The instance benchmark has names of its own. The k-th of these is number k in its label images.
+THINGS: list[Category] = [
+    {"id": i, "name": row["thing"], "isthing": 1, "color": color(row)}
+    for i, (_, row) in enumerate(_TABLE)
+    if row["thing"]
+]
 
 
-def prepare_ade20k(folder: Path) -> dict[str, dict[str, int]]:
-    """Write ``annotations_detectron2``: the labels, shifted so that classes start at 0.
+def ade20k_split(folder: Path, split: str) -> PanopticSplit:
+    """Where a panoptic split lies below ``folder``, ADEChallengeData2016."""
+    return PanopticSplit(
+        image_root=folder / "images" / FOLDERS[split],
+        panoptic_root=folder / f"ade20k_panoptic_{split}",
+        panoptic_json=folder / f"ade20k_panoptic_{split}.json",
+        sem_seg_root=folder / "annotations_detectron2" / FOLDERS[split],
+    )
 
-    Args:
-        folder: ADEChallengeData2016, whose labels are 1..150, and 0 for unlabelled pixels, which
-            become 255.
 
-    Returns:
-        Per split, the number of labels.
+def instances_json(folder: Path, split: str) -> Path:
+    """The instance annotations of a split below ``folder``, ADEChallengeData2016."""
+    return folder / f"ade20k_instance_{split}.json"
 
-    Raises:
-        UserError: a file missing or unreadable, a label out of range.
-    """
-    pairs = {
-        split: image_pairs(
-            folder / "images" / name, folder / "annotations" / name, ".png", _EXPECTED
+
+def register_ade20k(root: Path) -> None:
+    """Register ``ade20k_{sem_seg,panoptic,instance}_{train,val}`` below ``root``."""
+    folder = root / "ADEChallengeData2016"
+    for name in FOLDERS:
+        split, json_file = ade20k_split(folder, name), instances_json(folder, name)
+        register_instances(f"ade20k_instance_{name}", split.image_root, json_file, THINGS)
+        register_panoptic(
+            f"ade20k_panoptic_{name}",
+            split,
+            CATEGORIES,
+            evaluator_type="ade20k_panoptic_seg",
+            json_file=str(json_file),
         )
-        for split, name in _FOLDERS.items()
-    }
-    for split, name in _FOLDERS.items():
-        for _, label in tqdm(pairs[split], desc=f"ade20k {split}", disable=None):
-            labels = read_labels(str(label))
-            check_range(label, labels, NUM_CLASSES, "1..150 for the classes, 0 for unlabelled")
-            shifted = labels.astype(np.uint8) - np.uint8(1)  # 0 wraps to 255
-            write_png(folder / "annotations_detectron2" / name / label.name, shifted)
-    return {split: {"semantic labels": len(pairs[split])} for split in _FOLDERS}
+        register_semantic(
+            f"ade20k_sem_seg_{name}",
+            split.image_root,
+            split.sem_seg_root,
+            ADE20K_SEM_SEG_CATEGORIES,
+            colors=[category["color"] for category in CATEGORIES],
+        )

@@ -14,6 +14,10 @@ from ddep.data.datasets.catalog import dataset_root
 from ddep.data.datasets.image_folder import PREFIX, check_image_folder, register_image_folder
 from ddep.errors import UserError
 
+_ADE20K_INSTANCES = (
+    "unpack ADEChallengeData2016 and its annotations_instance.tar, then run python "
+    "datasets/prepare-ade20k.py"
+)
 # How to come by the data sets that datasets/README.md describes, by the pattern of their names.
 _PREPARATION = {
     "camvid_*": "make it with python datasets/prepare-camvid.py SRC",
@@ -24,6 +28,9 @@ _PREPARATION = {
     "coco_2017_train": "unpack COCO's images and instance annotations",
     "coco_2017_val": "unpack COCO's images and instance annotations",
     "ade20k_sem_seg_*": "unpack ADEChallengeData2016, then run python datasets/prepare-ade20k.py",
+    "ade20k_panoptic_*": _ADE20K_INSTANCES,
+    "ade20k_instance_*": _ADE20K_INSTANCES,
+    "mapillary_vistas_*": "unpack Mapillary Vistas v1.2 (of v2.0, move what is in v1.2/ up)",
     "cityscapes_fine_sem_seg_*": "unpack Cityscapes' leftImg8bit and gtFine",
     "cityscapes_fine_panoptic_*": "unpack Cityscapes, then run cityscapesScripts' "
     "createPanopticImgs.py",

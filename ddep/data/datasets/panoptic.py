@@ -2,7 +2,7 @@
 
 A pixel of a panoptic PNG holds its segment's id as R + 256 G + 256^2 B; 0 is void. The JSON file
 says which category each segment is of. Beside it lie semantic labels, one PNG per image, whose
-pixels are contiguous class ids, 255 for void.
+pixels are contiguous class ids, 255 (or another number that the metadata says) for void.
 
 Three kinds of ids: a *category id* is what the JSON file writes (1..K in the project's own sets), a
 *contiguous id* is the category's place in the list of categories (0..K-1), which models predict,
@@ -44,12 +44,15 @@ class PanopticSplit:
         panoptic_root: folder of the panoptic PNG files.
         panoptic_json: the JSON file.
         sem_seg_root: folder of the semantic PNG files.
+        image_suffix: how images end, where they are named like their panoptic PNG files and not as
+            the JSON file says.
     """
 
     image_root: Path
     panoptic_root: Path
     panoptic_json: Path
     sem_seg_root: Path
+    image_suffix: str | None = None
 
     @classmethod
     def below(cls, folder: Path, split: str, images: str | None = None) -> PanopticSplit:
@@ -61,6 +64,12 @@ class PanopticSplit:
             panoptic_json=folder / f"panoptic_{split}.json",
             sem_seg_root=folder / f"sem_seg_{split}",
         )
+
+    def image_name(self, annotation: Mapping[str, Any]) -> str:
+        """File name of the image that ``annotation``, of :func:`load_annotations`, belongs to."""
+        if self.image_suffix is None:
+            return annotation["image"]["file_name"]
+        return Path(annotation["file_name"]).stem + self.image_suffix
 
 
 def panoptic_metadata(categories: Sequence[Category]) -> dict[str, Any]:
@@ -91,6 +100,7 @@ def register_panoptic(
     split: PanopticSplit,
     categories: Sequence[Category],
     evaluator_type: str = "panoptic_seg",
+    ignore_label: int = IGNORE_LABEL,
     **metadata: Any,
 ) -> None:
     """Register ``split`` under ``name``, with the metadata that evaluators read.
@@ -100,6 +110,7 @@ def register_panoptic(
         split: where it lies; nothing is opened before its dicts are asked for.
         categories: all its classes; their order gives the contiguous ids.
         evaluator_type: "panoptic_seg", or detectron2's name for a set that it knows.
+        ignore_label: what void is in the semantic PNG files.
         metadata: further attributes.
     """
     register(
@@ -110,7 +121,7 @@ def register_panoptic(
         panoptic_json=str(split.panoptic_json),
         sem_seg_root=str(split.sem_seg_root),
         evaluator_type=evaluator_type,
-        ignore_label=IGNORE_LABEL,
+        ignore_label=ignore_label,
         label_divisor=1000,
         **panoptic_metadata(categories),
         **metadata,
@@ -131,7 +142,7 @@ def load_panoptic(split: PanopticSplit, categories: Sequence[Category]) -> list[
     """
     dicts = [
         {
-            "file_name": str(split.image_root / annotation["image"]["file_name"]),
+            "file_name": str(split.image_root / split.image_name(annotation)),
             "image_id": annotation["image"]["id"],
             "height": annotation["image"]["height"],
             "width": annotation["image"]["width"],

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data.datasets import load_coco_json
-from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from ddep.data.datasets.catalog import register
+from ddep.data.datasets.instances import describe_mask, register_instances
 from ddep.data.datasets.panoptic import Category, PanopticSplit, register_panoptic
 from ddep.data.datasets.preparation import (
     PanopticWriter,
@@ -48,19 +46,11 @@ def register_penn_fudan(root: Path) -> None:
             PanopticSplit.below(folder, split, images=_IMAGES),
             CATEGORIES,
         )
-        name = f"penn_fudan_instance_{split}"
-        json_file, image_root = str(folder / f"instances_{split}.json"), str(folder / _IMAGES)
-        register(
-            name,
-            lambda name=name, json_file=json_file, image_root=image_root: load_coco_json(
-                json_file, image_root, name
-            ),
-            image_root=image_root,
-            json_file=json_file,
-            evaluator_type="coco",
-            thing_classes=[CATEGORIES[0]["name"]],
-            thing_colors=[CATEGORIES[0]["color"]],
-            thing_dataset_id_to_contiguous_id={CATEGORIES[0]["id"]: 0},
+        register_instances(
+            f"penn_fudan_instance_{split}",
+            folder / _IMAGES,
+            folder / f"instances_{split}.json",
+            CATEGORIES[:1],
         )
 
 
@@ -137,7 +127,7 @@ def _prepare_split(pairs: Sequence[tuple[Path, Path]], target: Path, split: str)
                     "image_id": writer.images[-1]["id"],
                     "category_id": pedestrian["id"],
                     "iscrowd": 0,
-                    **_describe_mask(people == person),
+                    **describe_mask(people == person),
                 }
             )
     write_json(
@@ -146,12 +136,3 @@ def _prepare_split(pairs: Sequence[tuple[Path, Path]], target: Path, split: str)
     )
     writer.finish()
     return {"images": len(pairs), "people": len(annotations)}
-
-
-def _describe_mask(mask: np.ndarray) -> dict[str, Any]:
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {
-        "segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")},
-        "area": int(coco_mask.area(encoded)),
-        "bbox": coco_mask.toBbox(encoded).tolist(),
-    }

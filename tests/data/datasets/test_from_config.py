@@ -22,7 +22,9 @@ BUILT_IN = [
     *(f"coco_2017_{s}{kind}" for s in ("train", "val") for kind in ("", "_panoptic")),
     "coco_2017_train_panoptic_with_sem_seg",
     "coco_2017_val_panoptic_with_sem_seg",
-    *(f"{name}_sem_seg_{s}" for name in ("ade20k", "cityscapes_fine") for s in ("train", "val")),
+    *(f"cityscapes_fine_{task}_{s}" for task in ("sem_seg", "panoptic") for s in ("train", "val")),
+    *(f"ade20k_{t}_{s}" for t in ("sem_seg", "panoptic", "instance") for s in ("train", "val")),
+    *(f"mapillary_vistas_{t}_{s}" for t in ("sem_seg", "panoptic") for s in ("train", "val")),
 ]
 
 
@@ -74,6 +76,10 @@ def test_unknown_names(root: Path) -> None:
         ("coco_2017_val_panoptic_with_sem_seg", "coco/val2017", "datasets/prepare-coco.py"),
         ("coco_2017_train_panoptic", "coco/train2017", "COCO"),
         ("ade20k_sem_seg_train", "ADEChallengeData2016/images", "datasets/prepare-ade20k.py"),
+        ("ade20k_panoptic_val", "ADEChallengeData2016/images", "annotations_instance.tar"),
+        ("ade20k_instance_train", "ADEChallengeData2016/images", "datasets/prepare-ade20k.py"),
+        ("mapillary_vistas_sem_seg_train", "mapillary_vistas/training/images", "v1.2"),
+        ("mapillary_vistas_panoptic_val", "mapillary_vistas/validation/images", "v1.2"),
         ("cityscapes_fine_sem_seg_val", "cityscapes/leftImg8bit", "leftImg8bit"),
     ],
 )
@@ -88,7 +94,7 @@ def test_missing_files_name_the_path_and_the_remedy(
         assert path in found
         assert script in found
         assert "does not exist" in found
-        assert str(root) in found or name.startswith(("coco_2017_train_p", "ade", "city"))
+        assert str(root) in found or name.startswith(("coco_2017_train_p", "city"))
 
 
 def test_an_interrupted_preparation_is_noticed(root: Path) -> None:

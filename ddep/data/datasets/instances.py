@@ -1,0 +1,77 @@
+"""Instance data sets in COCO's format: a folder of images and one JSON file per split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data.datasets import load_coco_json
+from pycocotools import mask as coco_mask
+
+from ddep.data.datasets.catalog import register
+from ddep.data.datasets.panoptic import Category
+from ddep.errors import UserError, one_line
+
+
+def register_instances(
+    name: str, image_root: Path, json_file: Path, categories: Sequence[Category]
+) -> None:
+    """Register an instance data set, with the metadata that COCO's evaluator reads.
+
+    Args:
+        name: what configs call it.
+        image_root: folder of the images.
+        json_file: nothing is opened before the dicts are asked for.
+        categories: its classes, all things, by ascending id; their order gives the contiguous ids.
+    """
+    register(
+        name,
+        lambda: load_instances(name, image_root, json_file),
+        image_root=str(image_root),
+        json_file=str(json_file),
+        evaluator_type="coco",
+        thing_classes=[category["name"] for category in categories],
+        thing_colors=[list(category["color"]) for category in categories],
+        thing_dataset_id_to_contiguous_id={c["id"]: i for i, c in enumerate(categories)},
+    )
+
+
+def load_instances(name: str, image_root: Path, json_file: Path) -> list[dict[str, Any]]:
+    """Read a JSON file of COCO's format.
+
+    Returns:
+        detectron2's standard dicts: file_name, image_id, height, width (pixels) and annotations,
+        with contiguous ``category_id``.
+
+    Raises:
+        UserError: a file that is missing, not of this format or of other classes than ``name`` is
+            registered with; the first image missing.
+    """
+    try:
+        dicts = load_coco_json(str(json_file), str(image_root), name)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(
+            f"{json_file}: not the instance annotations of {name} ({one_line(error)}); prepare the "
+            f"data set again, see datasets/README.md"
+        ) from error
+    if not dicts:
+        raise UserError(f"{json_file}: lists no images; prepare the data set again")
+    if not Path(dicts[0]["file_name"]).is_file():
+        raise UserError(
+            f"{dicts[0]['file_name']} does not exist, though {json_file} lists it; see "
+            f"datasets/README.md"
+        )
+    return dicts
+
+
+def describe_mask(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's ``segmentation`` (run lengths), ``area`` (pixels) and ``bbox`` [x, y, width, height]
+    of a mask, (H, W) bool."""
+    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")},
+        "area": int(coco_mask.area(encoded)),
+        "bbox": coco_mask.toBbox(encoded).tolist(),
+    }

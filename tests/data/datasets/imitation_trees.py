@@ -1,0 +1,87 @@
+"""Small imitations of data sets as their owners lay them out, with images of 40 pixels' side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIDE = 40
+# Split, folder, number of images.
+SPLITS = (("train", "training", 1), ("val", "validation", 2))
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    """Write (H, W) or (H, W, 3) uint8, or (H, W) uint16, as an image file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def random_image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def write_ade20k(root: Path) -> Path:
+    """ADEChallengeData2016 with ``annotations_instance``; an image in training, two in validation.
+
+    Labels, from left to right, ten columns each: sky, bed, unlabelled, bed. The first bed is two
+    instances, one above the other; the second bed has none. The lower instance is wider by two
+    columns, over the sky.
+    """
+    folder = root / "ADEChallengeData2016"
+    labels = np.repeat(np.array([3, 8, 0, 8], dtype=np.uint8), 10)[None].repeat(SIDE, axis=0)
+    instances = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
+    instances[:20, 10:20] = (1, 1, 0)
+    instances[20:, 8:20] = (1, 2, 0)
+    for split, subfolder, number in SPLITS:
+        for name in (f"ADE_{split}_{index:08d}" for index in range(number)):
+            save(folder / "images" / subfolder / f"{name}.jpg", random_image())
+            save(folder / "annotations" / subfolder / f"{name}.png", labels)
+            save(folder / "annotations_instance" / subfolder / f"{name}.png", instances)
+    return folder
+
+
+def write_mapillary_vistas(root: Path) -> Path:
+    """Mapillary Vistas v1.2: an image in training, two in validation.
+
+    Labels, from left to right: 20 columns of sky, ten of a car, ten unlabelled. Segment ids need
+    more than one byte.
+    """
+    folder = root / "mapillary_vistas"
+    labels = np.repeat(np.array([27, 27, 55, 65], dtype=np.uint8), 10)[None].repeat(SIDE, axis=0)
+    colours = np.array([[28, 1, 0], [28, 1, 0], [0, 56, 1], [0, 0, 0]], dtype=np.uint8)
+    panoptic = np.repeat(colours, 10, axis=0)[None].repeat(SIDE, axis=0)
+    segments = [
+        {"id": 28 + 256, "category_id": 28, "area": 800, "bbox": [0, 0, 20, 40], "iscrowd": 0},
+        {
+            "id": 56 * 256 + 65536,
+            "category_id": 56,
+            "area": 400,
+            "bbox": [20, 0, 10, 40],
+            "iscrowd": 0,
+        },
+    ]
+    for split, subfolder, number in SPLITS:
+        names = [f"{split}_{index}" for index in range(number)]
+        for name in names:
+            save(folder / subfolder / "images" / f"{name}.jpg", random_image())
+            save(folder / subfolder / "labels" / f"{name}.png", labels)
+            save(folder / subfolder / "panoptic" / f"{name}.png", panoptic)
+        content = {
+            "images": [
+                {"id": name, "file_name": f"{name}.png", "height": SIDE, "width": SIDE}
+                for name in names
+            ],
+            "annotations": [
+                {"image_id": name, "file_name": f"{name}.png", "segments_info": segments}
+                for name in names
+            ],
+            "categories": [
+                {"id": i, "name": f"class {i}", "isthing": int(i == 56)} for i in range(1, 67)
+            ],
+        }
+        (folder / subfolder / "panoptic" / "panoptic_2018.json").write_text(json.dumps(content))
+    return folder
