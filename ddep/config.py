@@ -35,8 +35,9 @@ def add_ddep_config(cfg: CfgNode) -> None:
 
 def _add_input_config(cfg: CfgNode) -> None:
     # Which mapper turns a data set's dicts into model input: ddep_denoising, mask_former_semantic,
-    # mask_former_panoptic, mask_former_instance, coco_panoptic_lsj or coco_instance_lsj. The last
-    # two resize by a random factor and crop to a fixed square (large-scale jitter).
+    # mask_former_panoptic, mask_former_instance, coco_panoptic_lsj, coco_instance_lsj or
+    # detr_panoptic. Those of the name _lsj resize by a random factor and crop to a fixed square
+    # (large-scale jitter); detr_panoptic crops half of the images, between two resizings.
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
     # Random brightness, contrast, saturation and hue, as SSD does.
     cfg.INPUT.COLOR_AUG_SSD = False
@@ -66,9 +67,11 @@ def _add_mask_former_config(cfg: CfgNode) -> None:
     head = cfg.MODEL.SEM_SEG_HEAD
     # Channels of mask_features and of the mask embeddings.
     head.MASK_DIM = 256
-    # Layers of the pixel decoder's transformer encoder.
+    # Layers of the pixel decoder's transformer encoder; BasePixelDecoder has none.
     head.TRANSFORMER_ENC_LAYERS = 0
-    # Registered name of the pixel decoder. Mask2Former's default names MaskFormer's FPN.
+    # Registered name of the pixel decoder: MaskFormer's BasePixelDecoder (an FPN) or
+    # TransformerEncoderPixelDecoder (with a transformer encoder on the coarsest feature), or
+    # Mask2Former's MSDeformAttnPixelDecoder.
     head.PIXEL_DECODER_NAME = "BasePixelDecoder"
     # Backbone features that enter the deformable encoder; finer ones join through the FPN.
     head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
@@ -85,23 +88,29 @@ def _add_mask_former_config(cfg: CfgNode) -> None:
     mask_former.CLASS_WEIGHT = 1.0
     mask_former.DICE_WEIGHT = 1.0
     mask_former.MASK_WEIGHT = 20.0
-    # Transformer. DROPOUT is the pixel decoder's; the masked decoder has none.
+    # Transformers. DROPOUT is that of all but the masked decoder, which has none.
     mask_former.NHEADS = 8
     mask_former.DROPOUT = 0.1
     mask_former.DIM_FEEDFORWARD = 2048
-    # Accepted for compatibility: encoder layers of MaskFormer's own transformer decoder.
+    # Encoder layers of the standard transformer decoder; the masked decoder has none.
     mask_former.ENC_LAYERS = 0
-    # Number of predictions that are supervised: one of the queries themselves, then one a layer.
+    # Number of predictions: of the standard decoder one a layer; of the masked decoder one of the
+    # queries themselves, then one a layer.
     mask_former.DEC_LAYERS = 6
     mask_former.PRE_NORM = False
     mask_former.HIDDEN_DIM = 256
     mask_former.NUM_OBJECT_QUERIES = 100
-    # What the transformer decoder attends to: multi_scale_pixel_decoder (Mask2Former).
+    # What the transformer decoder attends to: multi_scale_pixel_decoder (Mask2Former), or one
+    # feature (MaskFormer): transformer_encoder (the pixel decoder's), pixel_embedding (the mask
+    # features) or one of the backbone's, such as res5.
     mask_former.TRANSFORMER_IN_FEATURE = "res5"
     # A 1x1 projection in front of the transformer decoder even if the channels agree.
     mask_former.ENFORCE_INPUT_PROJ = False
-    # Registered name of the transformer decoder.
-    mask_former.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
+    # Registered name of the transformer decoder: MultiScaleMaskedTransformerDecoder (Mask2Former's)
+    # or StandardTransformerDecoder (MaskFormer's, whose configs do not have the key). auto is the
+    # one that suits TRANSFORMER_IN_FEATURE. With MaskFormer's, panoptic segments have all pixels of
+    # their queries, as there; with Mask2Former's, only those in the masks.
+    mask_former.TRANSFORMER_DECODER_NAME = "auto"
     # Images are padded to a multiple of this; negative takes the backbone's own.
     mask_former.SIZE_DIVISIBILITY = 32
     # Points per mask at which mask losses and costs are computed; three times as many candidates
@@ -167,6 +176,11 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     # Also predict small clean images from the pixel decoder's strides 8, 16 and 32, which gives the
     # deformable encoder something to learn.
     ddep.MULTI_SCALE = False
+    # Mask losses and costs of fine-tuning: points (cross entropy and dice at points, as many as
+    # MODEL.MASK_FORMER.TRAIN_NUM_POINTS) or dense (focal loss and dice over all pixels). auto is
+    # what the transformer decoder was published with: points for Mask2Former's, dense for
+    # MaskFormer's.
+    ddep.MASK_LOSS = "auto"
     # What fine-tuning takes over from MODEL.WEIGHTS when it starts: any of backbone, encoder (the
     # pixel decoder's input projections and deformable encoder), fpn, mask_features.
     ddep.TRANSFER = ["backbone", "encoder", "fpn", "mask_features"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -78,7 +79,7 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
 
 def pixel_decoder_state(theirs: State) -> State:
     """``Mask2FormerPixelDecoder`` -> ``MSDeformAttnPixelDecoder``."""
-    return {_rename(key, PIXEL_DECODER_NAMES): value for key, value in theirs.items()}
+    return {rename(key, PIXEL_DECODER_NAMES): value for key, value in theirs.items()}
 
 
 def predictor_state(theirs: State, class_predictor: State) -> State:
@@ -86,7 +87,7 @@ def predictor_state(theirs: State, class_predictor: State) -> State:
     ours = {f"class_embed.{key}": value for key, value in class_predictor.items()}
     for key, value in theirs.items():
         if not key.startswith("decoder.layers."):
-            ours[_rename(key, PREDICTOR_NAMES)] = value
+            ours[rename(key, PREDICTOR_NAMES)] = value
             continue
         _, _, layer, name = key.split(".", 3)
         if name.startswith(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")):
@@ -103,9 +104,9 @@ def predictor_state(theirs: State, class_predictor: State) -> State:
 
 def head_state(theirs: State) -> State:
     """``Mask2FormerForUniversalSegmentation`` -> ``sem_seg_head``, the backbone left out."""
-    pixel_decoder = pixel_decoder_state(_below(theirs, "model.pixel_level_module.decoder."))
+    pixel_decoder = pixel_decoder_state(below(theirs, "model.pixel_level_module.decoder."))
     predictor = predictor_state(
-        _below(theirs, "model.transformer_module."), _below(theirs, "class_predictor.")
+        below(theirs, "model.transformer_module."), below(theirs, "class_predictor.")
     )
     return {
         **{f"pixel_decoder.{key}": value for key, value in pixel_decoder.items()},
@@ -113,13 +114,15 @@ def head_state(theirs: State) -> State:
     }
 
 
-def _below(state: State, prefix: str) -> State:
+def below(state: State, prefix: str) -> State:
+    """The weights whose names start with ``prefix``, without it."""
     return {
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
     }
 
 
-def _rename(key: str, names: dict[str, str]) -> str:
+def rename(key: str, names: dict[str, str | Callable[[re.Match[str]], str]]) -> str:
+    """Replace each pattern by what it becomes, one after the other."""
     for pattern, replacement in names.items():
         key = re.sub(pattern, replacement, key)
     return key

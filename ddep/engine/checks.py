@@ -15,6 +15,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 from ddep.checkpoint import check_transfer, local_path
 from ddep.data.augmentation import build_augmentations
 from ddep.errors import UserError
+from ddep.modeling.build_criterion import mask_loss_name
 from ddep.noise import check_formulation, draw_sigma
 
 
@@ -100,7 +101,9 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
             f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE!r}; the mapper ddep_denoising "
             "goes with DenoisingPretrainer, and only with it"
         )
-    if denoises:
+    if not denoises:
+        mask_loss_name(cfg)
+    else:
         check_formulation(model.DDEP.NOISE)
         draw_sigma(model.DDEP.SIGMA, torch.Generator())
     if not args.eval_only:

@@ -7,16 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from detectron2.projects.point_rend.point_features import (
-    get_uncertain_point_coords_with_randomness,
-    point_sample,
-)
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ddep.modeling.mask_losses import DenseMaskLosses, PointMaskLosses
 from ddep.modeling.matcher import HungarianMatcher
-from ddep.modeling.point_sampling import sample_masks
 
 
 class MatchedPairs(NamedTuple):
@@ -31,10 +27,7 @@ class SetCriterion(nn.Module):
     """Classification, mask and dice losses of matched predictions (arXiv 2112.01527, section 4.1).
 
     The loss of the classes is a cross entropy in which the no-object class, the target of unmatched
-    queries, weighs less. Mask losses are computed at points, most of them where the prediction is
-    uncertain (section 3.3; PointRend, arXiv 1912.08193, section 3.1).
-
-    Every layer has equally many pairs, so all layers' masks are handled together.
+    queries, weighs less.
     """
 
     def __init__(
@@ -42,34 +35,27 @@ class SetCriterion(nn.Module):
         num_classes: int,
         *,
         matcher: HungarianMatcher,
+        mask_losses: PointMaskLosses | DenseMaskLosses,
         class_weight: float,
         mask_weight: float,
         dice_weight: float,
         no_object_weight: float,
         num_aux_outputs: int,
-        num_points: int,
-        oversample_ratio: float,
-        importance_sample_ratio: float,
     ) -> None:
         """
         Args:
             num_classes: K, without the no-object class.
             matcher: assigns queries to targets.
+            mask_losses: see :mod:`ddep.modeling.mask_losses`.
             class_weight, mask_weight, dice_weight: what a trainer multiplies the losses by.
             no_object_weight: weight of the no-object class in the cross entropy.
             num_aux_outputs: earlier layers that are supervised too; 0 supervises the last alone.
-            num_points: points per mask.
-            oversample_ratio: this many times ``num_points`` candidates are drawn uniformly.
-            importance_sample_ratio: the part of the points that are the most uncertain candidates;
-                the rest is drawn uniformly.
         """
         super().__init__()
         self.num_classes = num_classes
         self.matcher = matcher
+        self.mask_losses = mask_losses
         self.num_aux_outputs = num_aux_outputs
-        self.num_points = num_points
-        self.oversample_ratio = oversample_ratio
-        self.importance_sample_ratio = importance_sample_ratio
         weights = {"loss_ce": class_weight, "loss_mask": mask_weight, "loss_dice": dice_weight}
         # The weight of every loss that forward returns, by its name.
         self.weight_dict = {
@@ -111,20 +97,6 @@ class SetCriterion(nn.Module):
             for layer, suffix in enumerate(_suffixes(len(layers) - 1))
             for name, losses_of_layers in losses.items()
         }
-
-    def draw_points(self, mask_logits: Tensor) -> Tensor:
-        """Draw points for predicted masks (N, 1, h, w), more of them where a logit is near 0.
-
-        Returns:
-            (N, num_points, 2), x and y in [0, 1].
-        """
-        return get_uncertain_point_coords_with_randomness(
-            mask_logits,
-            lambda logits: -logits.abs(),
-            self.num_points,
-            self.oversample_ratio,
-            self.importance_sample_ratio,
-        )
 
     def _match(
         self, layers: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]
@@ -171,28 +143,15 @@ class SetCriterion(nn.Module):
         targets: Sequence[dict[str, Tensor]],
         pairs: MatchedPairs,
     ) -> tuple[Tensor, Tensor]:
-        """Two of (L,): binary cross entropy and dice loss, summed over pairs, by targets."""
-        mask_logits = torch.cat(  # (L * N, 1, h, w)
-            [
-                outputs["pred_masks"][images, queries]
-                for outputs, images, queries in zip(
-                    layers, pairs.images, pairs.queries, strict=True
-                )
-            ]
-        )[:, None].float()
-        with torch.no_grad():
-            points = self.draw_points(mask_logits)
-            masks = torch.cat([target["masks"] for target in targets])
-            labels = sample_masks(masks, pairs.targets.flatten(), points)
-        # Points are relative to the size, so predictions need not be brought to the masks' size.
-        logits = point_sample(mask_logits, points, align_corners=False).squeeze(1)
-        num_masks = self._num_masks(targets, logits.device)
-        loss_mask = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1)
-        loss_dice = dice_loss(logits, labels)
-        return (
-            loss_mask.view(len(layers), -1).sum(1) / num_masks,
-            loss_dice.view(len(layers), -1).sum(1) / num_masks,
-        )
+        """Two of (L,): the mask loss and the dice loss, summed over pairs, by targets."""
+        mask_logits = [  # L of (N, h, w)
+            outputs["pred_masks"][images, queries]
+            for outputs, images, queries in zip(layers, pairs.images, pairs.queries, strict=True)
+        ]
+        masks = torch.cat([target["masks"] for target in targets])
+        loss_mask, loss_dice = self.mask_losses(mask_logits, masks, pairs.targets)
+        num_masks = self._num_masks(targets, masks.device)
+        return loss_mask.sum(1) / num_masks, loss_dice.sum(1) / num_masks
 
     @staticmethod
     def _num_masks(targets: Sequence[dict[str, Tensor]], device: torch.device) -> Tensor:
@@ -202,23 +161,6 @@ class SetCriterion(nn.Module):
         if comm.get_world_size() > 1:
             dist.all_reduce(num_masks)
         return (num_masks / comm.get_world_size()).clamp(min=1)
-
-
-def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Dice loss of each prediction with its target, over points.
-
-    ``1 - (2 sum(p m) + 1) / (sum(p) + sum(m) + 1)``; the ones keep it defined for empty masks.
-
-    Args:
-        logits: (N, P) float.
-        masks: (N, P) float in [0, 1].
-
-    Returns:
-        (N,).
-    """
-    probabilities = logits.sigmoid()
-    intersection = (probabilities * masks).sum(-1)
-    return 1 - (2 * intersection + 1) / (probabilities.sum(-1) + masks.sum(-1) + 1)
 
 
 def _suffixes(num_aux_outputs: int) -> list[str]:

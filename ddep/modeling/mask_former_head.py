@@ -12,7 +12,7 @@ from torch import nn
 
 from ddep.errors import UserError
 from ddep.modeling.pixel_decoder import build_pixel_decoder
-from ddep.modeling.transformer_decoder import build_transformer_decoder
+from ddep.modeling.transformer_decoder import MULTI_SCALE, build_transformer_decoder
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -24,39 +24,41 @@ class MaskFormerHead(nn.Module):
         pixel_decoder: see :func:`ddep.modeling.pixel_decoder.build_pixel_decoder`.
         transformer_predictor: see
             :func:`ddep.modeling.transformer_decoder.build_transformer_decoder`.
+        transformer_in_feature: what it attends to: ``multi_scale_pixel_decoder`` (all scales of the
+            pixel decoder), ``transformer_encoder`` (its encoded feature), ``pixel_embedding`` (the
+            mask features) or the name of a backbone's feature.
     """
 
     _version = 2
 
     @configurable
     def __init__(
-        self, *, num_classes: int, pixel_decoder: nn.Module, transformer_predictor: nn.Module
+        self,
+        *,
+        num_classes: int,
+        pixel_decoder: nn.Module,
+        transformer_predictor: nn.Module,
+        transformer_in_feature: str,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.pixel_decoder = pixel_decoder
         self.predictor = transformer_predictor
+        self.transformer_in_feature = transformer_in_feature
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Build both decoders from MODEL.SEM_SEG_HEAD and MODEL.MASK_FORMER.
 
         Raises:
-            UserError: TRANSFORMER_IN_FEATURE is not ``multi_scale_pixel_decoder``, or a decoder
-                cannot be built.
+            UserError: there is no such TRANSFORMER_IN_FEATURE, or a decoder cannot be built.
         """
-        in_feature = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
-        if in_feature != "multi_scale_pixel_decoder":
-            raise UserError(
-                f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {in_feature!r}; expected "
-                "multi_scale_pixel_decoder, the only one that is supported"
-            )
+        in_channels = _in_channels(cfg, input_shape)
         return {
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "pixel_decoder": build_pixel_decoder(cfg, input_shape),
-            "transformer_predictor": build_transformer_decoder(
-                cfg, cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM
-            ),
+            "transformer_predictor": build_transformer_decoder(cfg, in_channels),
+            "transformer_in_feature": cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE,
         }
 
     def forward(self, features: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -69,8 +71,14 @@ class MaskFormerHead(nn.Module):
             ``pred_logits`` (B, Q, K+1), ``pred_masks`` (B, Q, H/4, W/4), both logits, and
             ``aux_outputs``, a list of dicts with the same.
         """
-        mask_features, _, multi_scale_features = self.pixel_decoder.forward_features(features)
-        return self.predictor(multi_scale_features, mask_features)
+        mask_features, encoded, scales = self.pixel_decoder.forward_features(features)
+        choices = {
+            **features,
+            MULTI_SCALE: scales,
+            "transformer_encoder": encoded,
+            "pixel_embedding": mask_features,
+        }
+        return self.predictor(choices[self.transformer_in_feature], mask_features)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, torch.Tensor], prefix: str, local_metadata: dict, *args: Any
@@ -86,3 +94,18 @@ class MaskFormerHead(nn.Module):
                 if key.startswith(prefix) and not key.startswith(new):
                     state_dict[new[0] + key.removeprefix(prefix)] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def _in_channels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> int:
+    """Channels of MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE."""
+    head, in_feature = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
+    channels = {name: shape.channels for name, shape in input_shape.items()}
+    channels |= {MULTI_SCALE: head.CONVS_DIM, "pixel_embedding": head.MASK_DIM}
+    if head.PIXEL_DECODER_NAME != "BasePixelDecoder":  # which encodes nothing
+        channels["transformer_encoder"] = head.CONVS_DIM
+    if in_feature not in channels:
+        raise UserError(
+            f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {in_feature!r}; with "
+            f"{head.PIXEL_DECODER_NAME} expected one of {', '.join(channels)}"
+        )
+    return channels[in_feature]

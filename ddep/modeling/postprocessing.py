@@ -36,18 +36,23 @@ def panoptic_inference(
     thing_ids: Collection[int],
     object_mask_threshold: float,
     overlap_threshold: float,
+    mask_threshold: float = 0.5,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Segments that do not overlap.
 
     Each pixel goes to the query with the largest product of class and mask probability, and to no
-    segment where that query's mask probability is below 0.5. Stuff of one class is one segment.
+    segment where that query's mask probability is below a threshold. Stuff of one class is one
+    segment.
 
     Args:
         mask_cls: (Q, K+1) logits.
         mask_pred: (Q, H, W) logits.
         thing_ids: classes whose segments stay apart; the others are stuff.
         object_mask_threshold: a query counts if its class probability is above this.
-        overlap_threshold: a query is dropped if it keeps less than this part of its mask.
+        overlap_threshold: a query is dropped if it keeps less than this part of its mask, which
+            are the pixels of a probability of at least 0.5.
+        mask_threshold: 0.5 for Mask2Former; 0 for MaskFormer, in whose segmentations only the
+            pixels of dropped queries are in no segment.
 
     Returns:
         (H, W) int32 with segment ids from 1, 0 where there is none; and per segment ``id``,
@@ -61,7 +66,7 @@ def panoptic_inference(
         return torch.zeros(height, width, dtype=torch.int32, device=masks.device), []
 
     owner = (scores[:, None, None] * masks).argmax(0)
-    inside = masks.gather(0, owner[None])[0] >= 0.5
+    inside = masks.gather(0, owner[None])[0] >= mask_threshold
     segment = torch.where(inside, owner, num_queries)  # num_queries stands for no segment
     areas = torch.stack(
         [
@@ -75,7 +80,7 @@ def panoptic_inference(
     segments_info: list[dict[str, Any]] = []
     stuff_segments: dict[int, int] = {}
     for query, (category, mask_area, owned_area, area) in enumerate(areas.T.tolist()):
-        if area == 0 or owned_area / mask_area < overlap_threshold:
+        if area == 0 or mask_area == 0 or owned_area / mask_area < overlap_threshold:
             continue
         is_thing = category in thing_ids
         if not is_thing and category in stuff_segments:

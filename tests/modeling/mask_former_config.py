@@ -1,4 +1,4 @@
-"""Configs of Mask2Former's models for tests."""
+"""Configs of Mask2Former's and MaskFormer's models for tests."""
 
 from __future__ import annotations
 
@@ -34,6 +34,36 @@ SMALL = {
     "MODEL.MASK_FORMER.DIM_FEEDFORWARD": 96,
     "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 10,
     "MODEL.MASK_FORMER.DEC_LAYERS": 8,
+}
+# The first MaskFormer: its configs leave the transformer decoder and the losses to the defaults.
+MASKFORMER_ADE20K_R50 = {
+    "MODEL.META_ARCHITECTURE": "MaskFormer",
+    "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "MODEL.RESNETS.OUT_FEATURES": FEATURES,
+    "MODEL.SEM_SEG_HEAD.NAME": "MaskFormerHead",
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES": FEATURES,
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 133,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 256,
+    "MODEL.SEM_SEG_HEAD.MASK_DIM": 256,
+    "MODEL.SEM_SEG_HEAD.NORM": "GN",
+    "MODEL.MASK_FORMER.DROPOUT": 0.0,
+}
+# The same sizes as tests.huggingface_maskformer_map.maskformer(small=True).
+MASKFORMER_SMALL = {
+    **MASKFORMER_ADE20K_R50,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 16,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 16,
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 5,
+    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
+    "MODEL.SEM_SEG_HEAD.MASK_DIM": 48,
+    "MODEL.MASK_FORMER.HIDDEN_DIM": 64,
+    "MODEL.MASK_FORMER.NHEADS": 4,
+    "MODEL.MASK_FORMER.DIM_FEEDFORWARD": 96,
+    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 10,
+    "MODEL.MASK_FORMER.DEC_LAYERS": 3,
 }
 
 

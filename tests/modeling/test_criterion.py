@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.mask2former import modeling_mask2former as hugging_face
 
-from ddep.modeling.criterion import SetCriterion, dice_loss
+from ddep.modeling.criterion import SetCriterion
+from ddep.modeling.mask_costs import PointMaskCosts
+from ddep.modeling.mask_losses import PointMaskLosses, dice_loss
 from ddep.modeling.matcher import HungarianMatcher
 
 CLASSES = 5
@@ -22,17 +24,24 @@ WEIGHTS = {"class_weight": 2.0, "mask_weight": 5.0, "dice_weight": 3.0}
 NAMES = ("loss_ce", "loss_mask", "loss_dice")
 
 
-def make_criterion(num_aux_outputs: int = 2, **overrides: Any) -> SetCriterion:
-    matcher = HungarianMatcher(cost_class=2.0, cost_mask=5.0, cost_dice=3.0, num_points=POINTS)
-    arguments = {
+def point_losses(num_points: int = POINTS, importance: float = 0.75) -> PointMaskLosses:
+    return PointMaskLosses(
+        num_points=num_points, oversample_ratio=3.0, importance_sample_ratio=importance
+    )
+
+
+def make_criterion(num_aux_outputs: int = 2) -> SetCriterion:
+    matcher = HungarianMatcher(
+        mask_costs=PointMaskCosts(POINTS), cost_class=2.0, cost_mask=5.0, cost_dice=3.0
+    )
+    return SetCriterion(
+        CLASSES,
+        matcher=matcher,
+        mask_losses=point_losses(),
         **WEIGHTS,
-        "no_object_weight": 0.1,
-        "num_aux_outputs": num_aux_outputs,
-        "num_points": POINTS,
-        "oversample_ratio": 3.0,
-        "importance_sample_ratio": 0.75,
-    }
-    return SetCriterion(CLASSES, matcher=matcher, **{**arguments, **overrides})
+        no_object_weight=0.1,
+        num_aux_outputs=num_aux_outputs,
+    )
 
 
 def random_outputs(num_aux_outputs: int, batch: int, queries: int, seed: int) -> dict[str, Any]:
@@ -78,9 +87,9 @@ def fix_points(
         return losses[: len(mask_logits) // num_layers].repeat(num_layers, 1, 1)
 
     monkeypatch.setattr(
-        criterion.matcher, "draw_points", lambda num_images, _: matching[:num_images]
+        criterion.matcher.mask_costs, "draw_points", lambda num_images, _: matching[:num_images]
     )
-    monkeypatch.setattr(criterion, "draw_points", draw)
+    monkeypatch.setattr(criterion.mask_losses, "draw_points", draw)
     return matching, losses
 
 
@@ -211,8 +220,7 @@ def test_points_lie_where_predictions_are_uncertain(importance: float, expected:
     torch.manual_seed(0)
     logits = torch.full((1, 1, 4, 200), -9.0)
     logits[..., 40:60] = 0.0  # a tenth of the image: 0.3 of the points are candidates in there
-    criterion = make_criterion(num_points=4000, importance_sample_ratio=importance)
-    points = criterion.draw_points(logits)
+    points = point_losses(4000, importance).draw_points(logits)
     assert points.shape == (1, 4000, 2)
     in_strip = ((points[0, :, 0] > 0.2) & (points[0, :, 0] < 0.3)).float().mean().item()
     assert in_strip == pytest.approx(expected, abs=0.02)

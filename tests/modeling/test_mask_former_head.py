@@ -156,9 +156,67 @@ def test_version_2_is_not_renamed():
     assert result.unexpected_keys == ["mask_features.weight"]
 
 
-@pytest.mark.parametrize("name", ["res5", "transformer_encoder", "pixel_embedding"])
-def test_other_in_features(name):
-    settings = {**SMALL, "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": name}
-    message = f"TRANSFORMER_IN_FEATURE is '{name}'; expected multi_scale_pixel_decoder"
+def with_in_feature(name: str, pixel_decoder: str) -> dict:
+    return {
+        **SMALL,
+        "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": name,
+        "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": pixel_decoder,
+    }
+
+
+PIXEL_DECODERS = [
+    "BasePixelDecoder",
+    "TransformerEncoderPixelDecoder",
+    "MSDeformAttnPixelDecoder",
+]
+
+
+@pytest.mark.parametrize("pixel_decoder", PIXEL_DECODERS)
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("res4", 64), ("res5", 128), ("transformer_encoder", 64), ("pixel_embedding", 48)],
+)
+@torch.no_grad()
+def test_one_in_feature(name, channels, pixel_decoder):
+    """The transformer decoder gets what the config names, and no other feature."""
+    if name == "transformer_encoder" and pixel_decoder == "BasePixelDecoder":
+        pytest.skip("encodes nothing")
+    head = build(with_in_feature(name, pixel_decoder))
+    seen = {}
+    head.predictor.register_forward_hook(lambda _, inputs, __: seen.update(inputs=inputs))
+    features = {
+        key: torch.randn(1, shape.channels, 64 // shape.stride, 96 // shape.stride)
+        for key, shape in feature_shapes(16).items()
+    }
+    outputs = head(features)
+    assert outputs["pred_masks"].shape == (1, 10, 16, 24)
+    feature, mask_features = seen["inputs"]
+    expected_masks, encoded, _ = head.pixel_decoder.forward_features(features)
+    choices = {**features, "transformer_encoder": encoded, "pixel_embedding": expected_masks}
+    assert torch.equal(feature, choices[name])
+    assert torch.equal(mask_features, expected_masks)
+    assert feature.shape[1] == channels
+
+
+@pytest.mark.parametrize("pixel_decoder", PIXEL_DECODERS)
+@torch.no_grad()
+def test_masked_decoder_with_every_pixel_decoder(pixel_decoder):
+    head = build(with_in_feature("multi_scale_pixel_decoder", pixel_decoder))
+    features = {
+        key: torch.randn(1, shape.channels, 64 // shape.stride, 96 // shape.stride)
+        for key, shape in feature_shapes(16).items()
+    }
+    assert head(features)["pred_masks"].shape == (1, 10, 16, 24)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixel_decoder", "message"),
+    [
+        ("res6", "BasePixelDecoder", "IN_FEATURE is 'res6'; with BasePixelDecoder expected .*res5"),
+        ("transformer_encoder", "BasePixelDecoder", "'transformer_encoder'; with BasePixelDecoder"),
+        ("p5", "MSDeformAttnPixelDecoder", "is 'p5'; .*transformer_encoder"),
+    ],
+)
+def test_unknown_in_features(name, pixel_decoder, message):
     with pytest.raises(UserError, match=message):
-        build(settings)
+        build(with_in_feature(name, pixel_decoder))

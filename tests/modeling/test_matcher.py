@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.mask2former import modeling_mask2former as hugging_face
 
-from ddep.modeling.matcher import (
-    HungarianMatcher,
+from ddep.modeling.mask_costs import (
+    PointMaskCosts,
     pairwise_dice_loss,
     pairwise_sigmoid_cross_entropy,
 )
+from ddep.modeling.matcher import HungarianMatcher
 
 CLASSES = 5
 WEIGHTS = {"cost_class": 2.0, "cost_mask": 5.0, "cost_dice": 3.0}
@@ -44,9 +45,9 @@ def random_targets(counts: list[int], seed: int) -> list[dict[str, Tensor]]:
 
 
 def matcher_with_points(points: Tensor, monkeypatch: pytest.MonkeyPatch) -> HungarianMatcher:
-    matcher = HungarianMatcher(**WEIGHTS, num_points=points.shape[1])
-    monkeypatch.setattr(matcher, "draw_points", lambda num_images, device: points[:num_images])
-    return matcher
+    mask_costs = PointMaskCosts(points.shape[1])
+    monkeypatch.setattr(mask_costs, "draw_points", lambda num_images, device: points[:num_images])
+    return HungarianMatcher(**WEIGHTS, mask_costs=mask_costs)
 
 
 def costs_in_float64(
@@ -151,7 +152,7 @@ def test_perfect_predictions_find_their_targets() -> None:
         logits[image, torch.arange(len(order)), target["labels"][order]] = 5.0
         masks[image, : len(order)] = 16.0 * target["masks"][order] - 8.0
     outputs = {"pred_logits": logits, "pred_masks": masks}
-    [matches] = HungarianMatcher(**WEIGHTS, num_points=500)([outputs], targets)
+    [matches] = HungarianMatcher(**WEIGHTS, mask_costs=PointMaskCosts(500))([outputs], targets)
     for (queries, matched), order in zip(matches, orders, strict=True):
         assert queries.tolist() == list(range(len(order)))
         assert matched.tolist() == order.tolist()
@@ -159,7 +160,7 @@ def test_perfect_predictions_find_their_targets() -> None:
 
 def test_images_without_targets() -> None:
     layers, targets = random_layers(2, 2, 4, seed=11), random_targets([0, 0], seed=12)
-    for matches in HungarianMatcher(num_points=10)(layers, targets):
+    for matches in HungarianMatcher(mask_costs=PointMaskCosts(10))(layers, targets):
         assert [(len(queries), len(matched)) for queries, matched in matches] == [(0, 0), (0, 0)]
 
 
@@ -169,7 +170,7 @@ def test_predictions_that_are_not_finite(key: str, value: float) -> None:
     layers, targets = random_layers(3, 2, 4, seed=13), random_targets([2, 3], seed=14)
     layers[2][key][1, 3] = value
     with pytest.raises(FloatingPointError, match="image 1 of the batch in layer 2 of 3") as error:
-        HungarianMatcher(num_points=10)(layers, targets)
+        HungarianMatcher(mask_costs=PointMaskCosts(10))(layers, targets)
     assert "\n" not in str(error.value)
 
 
@@ -187,7 +188,7 @@ def test_costs_are_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_points_are_uniform_and_differ_between_images() -> None:
     torch.manual_seed(0)
-    points = HungarianMatcher(num_points=4000).draw_points(2, torch.device("cpu"))
+    points = PointMaskCosts(4000).draw_points(2, torch.device("cpu"))
     assert points.shape == (2, 4000, 2)
     assert points.min() >= 0
     assert points.max() <= 1

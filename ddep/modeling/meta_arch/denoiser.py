@@ -88,6 +88,8 @@ class DenoisingPretrainer(nn.Module):
                 f"denoising needs {UPSAMPLING}"
             )
         backbone = build_backbone(cfg)
+        if ddep.MULTI_SCALE:
+            _check_scales(cfg, backbone)
         size_divisibility = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
         if size_divisibility < 0:
             size_divisibility = backbone.size_divisibility
@@ -172,6 +174,18 @@ class DenoisingPretrainer(nn.Module):
             {"noise": noise[i, :, :height, :width], "denoised": denoised[i, :, :height, :width]}
             for i, (height, width) in enumerate(images.image_sizes)
         ]
+
+
+def _check_scales(cfg: CfgNode, backbone: Backbone) -> None:
+    """All pixel decoders make their scales from the coarsest features."""
+    names, shapes = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, backbone.output_shape()
+    strides = sorted(shapes[name].stride for name in names if name in shapes)
+    if tuple(strides[-len(MULTI_SCALE_STRIDES) :]) != MULTI_SCALE_STRIDES:
+        raise UserError(
+            f"MODEL.DDEP.MULTI_SCALE is True, but MODEL.SEM_SEG_HEAD.IN_FEATURES {list(names)} "
+            f"have strides {', '.join(map(str, strides)) or 'that are unknown'}; expected "
+            f"{', '.join(map(str, MULTI_SCALE_STRIDES))} to be the largest"
+        )
 
 
 def scale_loss(prediction: Tensor, clean: Tensor, valid: Tensor, cell: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mask2Former's meta-architecture: images in, losses or segmentations out."""
+"""The meta-architecture of MaskFormer and Mask2Former: images in, losses or segmentations out."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddep.errors import UserError
+from ddep.modeling.build_criterion import build_criterion
 from ddep.modeling.criterion import SetCriterion
-from ddep.modeling.matcher import HungarianMatcher
 from ddep.modeling.postprocessing import (
     instance_inference,
     panoptic_inference,
     semantic_inference,
 )
+from ddep.modeling.transformer_decoder import is_mask_former
 
 
 @META_ARCH_REGISTRY.register()
 class MaskFormer(nn.Module):
-    """Semantic, panoptic and instance segmentation by mask classification (arXiv 2112.01527)."""
+    """Semantic, panoptic and instance segmentation by mask classification.
+
+    MaskFormer (arXiv 2107.06278) or Mask2Former (arXiv 2112.01527), by the parts it is made of.
+    """
 
     @configurable
     def __init__(
@@ -46,6 +50,7 @@ class MaskFormer(nn.Module):
         resize_before_semantic: bool,
         object_mask_threshold: float,
         overlap_threshold: float,
+        mask_threshold: float,
         max_detections: int,
     ) -> None:
         """
@@ -59,7 +64,8 @@ class MaskFormer(nn.Module):
             thing_ids: classes that are things.
             semantic_on, panoptic_on, instance_on: what inference returns.
             resize_before_semantic: combine classes at the output size, not at the input's.
-            object_mask_threshold, overlap_threshold: see :func:`panoptic_inference`.
+            object_mask_threshold, overlap_threshold, mask_threshold: see
+                :func:`panoptic_inference`.
             max_detections: instances per image at most.
         """
         super().__init__()
@@ -77,6 +83,7 @@ class MaskFormer(nn.Module):
         self.resize_masks = resize_before_semantic or panoptic_on or instance_on
         self.object_mask_threshold = object_mask_threshold
         self.overlap_threshold = overlap_threshold
+        self.mask_threshold = mask_threshold
         self.max_detections = max_detections
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             buffer = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
@@ -101,7 +108,7 @@ class MaskFormer(nn.Module):
         return {
             "backbone": backbone,
             "sem_seg_head": sem_seg_head,
-            "criterion": _build_criterion(cfg, sem_seg_head.num_classes),
+            "criterion": build_criterion(cfg, sem_seg_head.num_classes),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
@@ -112,6 +119,8 @@ class MaskFormer(nn.Module):
             "resize_before_semantic": test.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE,
             "object_mask_threshold": test.OBJECT_MASK_THRESHOLD,
             "overlap_threshold": test.OVERLAP_THRESHOLD,
+            # The first MaskFormer gives every pixel of a segment's query to the segment.
+            "mask_threshold": 0.0 if is_mask_former(cfg) else 0.5,
             "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
         }
 
@@ -219,6 +228,7 @@ class MaskFormer(nn.Module):
                 thing_ids=self.thing_ids,
                 object_mask_threshold=self.object_mask_threshold,
                 overlap_threshold=self.overlap_threshold,
+                mask_threshold=self.mask_threshold,
             )
         if self.instance_on:
             results["instances"] = retry_if_cuda_oom(instance_inference)(
@@ -253,28 +263,6 @@ def _annotations(inputs: dict[str, Any], num_classes: int) -> Instances:
 
 def _name(inputs: dict[str, Any]) -> str:
     return str(inputs.get("file_name", "an image without file_name"))
-
-
-def _build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
-    mask_former = cfg.MODEL.MASK_FORMER
-    matcher = HungarianMatcher(
-        cost_class=mask_former.CLASS_WEIGHT,
-        cost_mask=mask_former.MASK_WEIGHT,
-        cost_dice=mask_former.DICE_WEIGHT,
-        num_points=mask_former.TRAIN_NUM_POINTS,
-    )
-    return SetCriterion(
-        num_classes,
-        matcher=matcher,
-        class_weight=mask_former.CLASS_WEIGHT,
-        mask_weight=mask_former.MASK_WEIGHT,
-        dice_weight=mask_former.DICE_WEIGHT,
-        no_object_weight=mask_former.NO_OBJECT_WEIGHT,
-        num_aux_outputs=mask_former.DEC_LAYERS - 1 if mask_former.DEEP_SUPERVISION else 0,
-        num_points=mask_former.TRAIN_NUM_POINTS,
-        oversample_ratio=mask_former.OVERSAMPLE_RATIO,
-        importance_sample_ratio=mask_former.IMPORTANCE_SAMPLE_RATIO,
-    )
 
 
 def _data_set_name(cfg: CfgNode) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
@@ -36,3 +38,10 @@ def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.M
             f"expected one of {', '.join(sorted(known))}"
         )
     return known[name](cfg, input_shape)
+
+
+def check_in_features(key: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise :class:`UserError` if ``names``, the value of ``key``, are not some of ``known``."""
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise UserError(f"{key} is {list(names)}; expected some of {', '.join(known)}")

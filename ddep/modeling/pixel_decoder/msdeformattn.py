@@ -9,12 +9,14 @@ import fvcore.nn.weight_init as weight_init
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
 from ddep.errors import UserError
+from ddep.modeling.pixel_decoder.build import check_in_features
 from ddep.modeling.pixel_decoder.deformable_encoder import MSDeformAttnTransformerEncoderOnly
+from ddep.modeling.pixel_decoder.fpn import add_fpn_level
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -82,26 +84,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         # Layers are numbered from fine to coarse, but computed from coarse to fine.
         self.fpn_levels = list(enumerate(fpn_features, start=1))[::-1]
         for number, name in self.fpn_levels:
-            lateral = Conv2d(
-                input_shape[name].channels,
-                conv_dim,
-                kernel_size=1,
-                bias=not norm,
-                norm=get_norm(norm, conv_dim),
-            )
-            output = Conv2d(
-                conv_dim,
-                conv_dim,
-                kernel_size=3,
-                padding=1,
-                bias=not norm,
-                norm=get_norm(norm, conv_dim),
-                activation=F.relu,
-            )
-            weight_init.c2_xavier_fill(lateral)
-            weight_init.c2_xavier_fill(output)
-            self.add_module(f"adapter_{number}", lateral)
-            self.add_module(f"layer_{number}", output)
+            add_fpn_level(self, number, input_shape[name].channels, conv_dim, norm)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -113,8 +96,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
         """
         head = cfg.MODEL.SEM_SEG_HEAD
         nheads = cfg.MODEL.MASK_FORMER.NHEADS
-        _check_known("MODEL.SEM_SEG_HEAD.IN_FEATURES", head.IN_FEATURES, list(input_shape))
-        _check_known(
+        check_in_features("MODEL.SEM_SEG_HEAD.IN_FEATURES", head.IN_FEATURES, list(input_shape))
+        check_in_features(
             "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES",
             head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES,
             head.IN_FEATURES,
@@ -175,9 +158,3 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 )
                 scales.append(getattr(self, f"layer_{number}")(lateral + above))
             return self.mask_features(scales[-1]), scales[0], scales[:3]
-
-
-def _check_known(key: str, names: list[str], known: list[str]) -> None:
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise UserError(f"{key} is {list(names)}; expected some of {', '.join(known)}")

@@ -1,15 +1,23 @@
 """Transformer decoders: from the pixel decoder's features to classes and masks."""
 
 from ddep.modeling.transformer_decoder.build import (
+    MULTI_SCALE,
     TRANSFORMER_DECODER_REGISTRY,
     build_transformer_decoder,
+    is_mask_former,
 )
 from ddep.modeling.transformer_decoder.mask2former_transformer_decoder import (
     MultiScaleMaskedTransformerDecoder,
 )
+from ddep.modeling.transformer_decoder.maskformer_transformer_decoder import (
+    StandardTransformerDecoder,
+)
 
 __all__ = [
+    "MULTI_SCALE",
     "TRANSFORMER_DECODER_REGISTRY",
     "MultiScaleMaskedTransformerDecoder",
+    "StandardTransformerDecoder",
     "build_transformer_decoder",
+    "is_mask_former",
 ]

@@ -14,10 +14,45 @@ Transformer decoders, called with (cfg, in_channels, mask_classification).
 """
 
 
+# MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE for all three scales of the pixel decoder.
+MULTI_SCALE = "multi_scale_pixel_decoder"
+
+
+def transformer_decoder_name(cfg: CfgNode) -> str:
+    """The transformer decoder that ``MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME`` stands for.
+
+    MaskFormer's configs do not have the key: ``auto`` is its decoder where there is one feature to
+    attend to, and Mask2Former's where there are several scales.
+
+    Raises:
+        UserError: no transformer decoder of that name is registered.
+    """
+    name = cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME
+    if name == "auto":
+        several = cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE == MULTI_SCALE
+        return "MultiScaleMaskedTransformerDecoder" if several else "StandardTransformerDecoder"
+    if name not in TRANSFORMER_DECODER_REGISTRY:
+        known = sorted(known for known, _ in TRANSFORMER_DECODER_REGISTRY)
+        raise UserError(
+            f"MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME is {name!r}; "
+            f"expected auto or one of {', '.join(known)}"
+        )
+    return name
+
+
+def is_mask_former(cfg: CfgNode) -> bool:
+    """Whether the model is the first MaskFormer, by its transformer decoder.
+
+    Raises:
+        UserError: see :func:`transformer_decoder_name`.
+    """
+    return transformer_decoder_name(cfg) == "StandardTransformerDecoder"
+
+
 def build_transformer_decoder(
     cfg: CfgNode, in_channels: int, mask_classification: bool = True
 ) -> nn.Module:
-    """Build the transformer decoder ``MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME``.
+    """Build the transformer decoder; see :func:`transformer_decoder_name`.
 
     Args:
         cfg: the config.
@@ -25,13 +60,8 @@ def build_transformer_decoder(
         mask_classification: predict a class for each mask.
 
     Raises:
-        UserError: no transformer decoder of that name is registered.
+        UserError: no transformer decoder of that name is registered, or the config does not suit
+            it.
     """
-    name = cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME
-    if name not in TRANSFORMER_DECODER_REGISTRY:
-        known = sorted(known for known, _ in TRANSFORMER_DECODER_REGISTRY)
-        raise UserError(
-            f"MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME is {name!r}; "
-            f"expected one of {', '.join(known)}"
-        )
-    return TRANSFORMER_DECODER_REGISTRY.get(name)(cfg, in_channels, mask_classification)
+    decoder = TRANSFORMER_DECODER_REGISTRY.get(transformer_decoder_name(cfg))
+    return decoder(cfg, in_channels, mask_classification)

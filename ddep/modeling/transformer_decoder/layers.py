@@ -25,7 +25,7 @@ class SelfAttentionLayer(nn.Module):
         self.self_attn = nn.MultiheadAttention(d_model, nhead, batch_first=True)
         self.norm = nn.LayerNorm(d_model)
         self.normalize_before = normalize_before
-        _reset_parameters(self)
+        reset_parameters(self)
 
     def forward(self, tgt: torch.Tensor, query_pos: torch.Tensor) -> torch.Tensor:
         """Map queries (B, Q, C) to (B, Q, C); ``query_pos`` (B, Q, C) is their position."""
@@ -43,7 +43,7 @@ class CrossAttentionLayer(nn.Module):
         self.multihead_attn = nn.MultiheadAttention(d_model, nhead, batch_first=True)
         self.norm = nn.LayerNorm(d_model)
         self.normalize_before = normalize_before
-        _reset_parameters(self)
+        reset_parameters(self)
 
     def forward(
         self,
@@ -89,7 +89,7 @@ class FFNLayer(nn.Module):
         self.linear2 = nn.Linear(dim_feedforward, d_model)
         self.norm = nn.LayerNorm(d_model)
         self.normalize_before = normalize_before
-        _reset_parameters(self)
+        reset_parameters(self)
 
     def forward(self, tgt: torch.Tensor) -> torch.Tensor:
         """Map (B, Q, C) to (B, Q, C)."""
@@ -121,7 +121,7 @@ class MLP(nn.Module):
         return last(x)
 
 
-def _reset_parameters(module: nn.Module) -> None:
+def reset_parameters(module: nn.Module) -> None:
     """Glorot initialisation of all matrices, as DETR does."""
     for parameter in module.parameters():
         if parameter.dim() > 1:

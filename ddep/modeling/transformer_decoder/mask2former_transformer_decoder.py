@@ -14,7 +14,7 @@ from torch import nn
 
 from ddep.errors import UserError
 from ddep.modeling.position_encoding import sine_position_encoding
-from ddep.modeling.transformer_decoder.build import TRANSFORMER_DECODER_REGISTRY
+from ddep.modeling.transformer_decoder.build import MULTI_SCALE, TRANSFORMER_DECODER_REGISTRY
 from ddep.modeling.transformer_decoder.layers import (
     MLP,
     CrossAttentionLayer,
@@ -102,9 +102,21 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         """Read the constructor's arguments from MODEL.MASK_FORMER and MODEL.SEM_SEG_HEAD.
 
         Raises:
-            UserError: no layers, or channels that cannot be divided.
+            UserError: not three scales to attend to, no layers, or channels that cannot be
+                divided.
         """
         mask_former = cfg.MODEL.MASK_FORMER
+        if mask_former.TRANSFORMER_IN_FEATURE != MULTI_SCALE:
+            raise UserError(
+                "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is "
+                f"{mask_former.TRANSFORMER_IN_FEATURE!r}; MultiScaleMaskedTransformerDecoder needs "
+                f"{MULTI_SCALE}, or choose StandardTransformerDecoder"
+            )
+        if len(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES) < cls.num_feature_levels:
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {list(cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES)}; "
+                f"MultiScaleMaskedTransformerDecoder needs at least {cls.num_feature_levels}"
+            )
         if mask_former.DEC_LAYERS < 1:
             raise UserError(
                 f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}; expected at least 1, "

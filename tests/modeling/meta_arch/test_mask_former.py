@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from ddep.config import add_ddep_config
 from ddep.errors import UserError
 from ddep.modeling.criterion import SetCriterion
+from ddep.modeling.mask_costs import PointMaskCosts
+from ddep.modeling.mask_losses import PointMaskLosses
 from ddep.modeling.matcher import HungarianMatcher
 from ddep.modeling.meta_arch import MaskFormer
 from ddep.modeling.postprocessing import instance_inference, panoptic_inference, semantic_inference
@@ -57,15 +59,15 @@ class PixelwiseHead(nn.Module):
 def small_model(**overrides: Any) -> MaskFormer:
     criterion = SetCriterion(
         CLASSES,
-        matcher=HungarianMatcher(num_points=50),
+        matcher=HungarianMatcher(mask_costs=PointMaskCosts(50)),
+        mask_losses=PointMaskLosses(
+            num_points=50, oversample_ratio=3.0, importance_sample_ratio=0.75
+        ),
         class_weight=2.0,
         mask_weight=5.0,
         dice_weight=3.0,
         no_object_weight=0.1,
         num_aux_outputs=0,
-        num_points=50,
-        oversample_ratio=3.0,
-        importance_sample_ratio=0.75,
     )
     arguments = {
         "backbone": Pool(),
@@ -79,6 +81,7 @@ def small_model(**overrides: Any) -> MaskFormer:
         "panoptic_on": True,
         "instance_on": True,
         "resize_before_semantic": False,
+        "mask_threshold": 0.5,
         "object_mask_threshold": 0.1,
         "overlap_threshold": 0.1,
         "max_detections": 7,
@@ -353,7 +356,8 @@ def test_arguments_from_the_config() -> None:
     model = build_model(cfg)
     assert model.criterion.weight_dict == {"loss_ce": 2.0, "loss_mask": 5.0, "loss_dice": 5.0}
     assert model.criterion.empty_weight[-1] == pytest.approx(0.3)
-    assert model.criterion.num_points == model.criterion.matcher.num_points == 256
+    assert model.criterion.mask_losses.num_points == 256
+    assert model.criterion.matcher.mask_costs.num_points == 256
     matcher = model.criterion.matcher
     assert (matcher.cost_class, matcher.cost_mask, matcher.cost_dice) == (2.0, 5.0, 5.0)
     assert model.size_divisibility == 64

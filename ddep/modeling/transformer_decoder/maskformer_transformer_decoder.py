@@ -1,0 +1,154 @@
+"""MaskFormer's transformer decoder: DETR's, on one feature map."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d
+from torch import nn
+
+from ddep.errors import UserError
+from ddep.modeling.transformer_decoder.build import MULTI_SCALE, TRANSFORMER_DECODER_REGISTRY
+from ddep.modeling.transformer_decoder.layers import MLP
+from ddep.modeling.transformer_decoder.transformer import Transformer
+
+
+@TRANSFORMER_DECODER_REGISTRY.register()
+class StandardTransformerDecoder(nn.Module):
+    """Queries look at one feature map, all of it, in every layer.
+
+    MaskFormer (Cheng et al., 2021, arXiv 2107.06278), section 3.3, "Transformer module" and
+    "Segmentation module".
+
+    Args:
+        in_channels: channels of the feature.
+        mask_classification: must be true; each mask gets a class.
+        num_classes: K; "no object" comes on top, as the last one.
+        hidden_dim: channels C of the queries, a multiple of 4 and of ``nheads``.
+        num_queries: Q.
+        nheads: attention heads.
+        dropout: rate in the transformer.
+        dim_feedforward: hidden channels of the feed-forward networks.
+        enc_layers: encoder layers on the feature in front of the decoder.
+        dec_layers: number of decoder layers.
+        pre_norm: LayerNorm in front of each residual branch instead of behind it.
+        deep_supervision: predict from every layer, not from the last alone.
+        mask_dim: channels of the mask features.
+        enforce_input_project: a 1x1 projection of the feature even if the channels agree.
+
+    Raises:
+        ValueError: ``mask_classification`` is false.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        in_channels: int,
+        mask_classification: bool = True,
+        *,
+        num_classes: int,
+        hidden_dim: int,
+        num_queries: int,
+        nheads: int,
+        dropout: float,
+        dim_feedforward: int,
+        enc_layers: int,
+        dec_layers: int,
+        pre_norm: bool,
+        deep_supervision: bool,
+        mask_dim: int,
+        enforce_input_project: bool,
+    ) -> None:
+        super().__init__()
+        if not mask_classification:
+            raise ValueError("masks without classes are not supported")
+        self.transformer = Transformer(
+            num_encoder_layers=enc_layers,
+            num_decoder_layers=dec_layers,
+            d_model=hidden_dim,
+            nhead=nheads,
+            dim_feedforward=dim_feedforward,
+            dropout=dropout,
+            normalize_before=pre_norm,
+        )
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.input_proj = nn.Identity()
+        if in_channels != hidden_dim or enforce_input_project:
+            self.input_proj = Conv2d(in_channels, hidden_dim, kernel_size=1)
+            weight_init.c2_xavier_fill(self.input_proj)
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
+        self.deep_supervision = deep_supervision
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, in_channels: int, mask_classification: bool = True
+    ) -> dict[str, Any]:
+        """Read the constructor's arguments from MODEL.MASK_FORMER and MODEL.SEM_SEG_HEAD.
+
+        Raises:
+            UserError: several features to attend to, no layers, or channels that cannot be divided.
+        """
+        mask_former = cfg.MODEL.MASK_FORMER
+        if mask_former.TRANSFORMER_IN_FEATURE == MULTI_SCALE:
+            raise UserError(
+                f"MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE is {MULTI_SCALE!r}; "
+                "StandardTransformerDecoder needs one feature, such as res5 or transformer_encoder"
+            )
+        if mask_former.DEC_LAYERS < 1:
+            raise UserError(
+                f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}; expected at least 1"
+            )
+        if mask_former.HIDDEN_DIM % math.lcm(4, mask_former.NHEADS):
+            raise UserError(
+                f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask_former.HIDDEN_DIM}; expected a multiple of "
+                f"4 (position encoding) and of MODEL.MASK_FORMER.NHEADS {mask_former.NHEADS}"
+            )
+        return {
+            "in_channels": in_channels,
+            "mask_classification": mask_classification,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "hidden_dim": mask_former.HIDDEN_DIM,
+            "num_queries": mask_former.NUM_OBJECT_QUERIES,
+            "nheads": mask_former.NHEADS,
+            "dropout": mask_former.DROPOUT,
+            "dim_feedforward": mask_former.DIM_FEEDFORWARD,
+            "enc_layers": mask_former.ENC_LAYERS,
+            "dec_layers": mask_former.DEC_LAYERS,
+            "pre_norm": mask_former.PRE_NORM,
+            "deep_supervision": mask_former.DEEP_SUPERVISION,
+            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
+            "enforce_input_project": mask_former.ENFORCE_INPUT_PROJ,
+        }
+
+    def forward(
+        self, feature: torch.Tensor, mask_features: torch.Tensor
+    ) -> dict[str, torch.Tensor | list[dict[str, torch.Tensor]]]:
+        """Predict Q classes and masks per image.
+
+        Args:
+            feature: (B, in_channels, ., .).
+            mask_features: (B, mask_dim, H, W).
+
+        Returns:
+            ``pred_logits`` (B, Q, K+1) and ``pred_masks`` (B, Q, H, W), both logits, of the last
+            layer; ``aux_outputs``, a list of dicts with the same of every layer before it, empty
+            without deep supervision.
+        """
+        queries_of_layers = self.transformer(self.input_proj(feature), self.query_embed.weight)
+        if not self.deep_supervision:
+            queries_of_layers = queries_of_layers[-1:]
+        predictions = [
+            {
+                "pred_logits": self.class_embed(queries),
+                "pred_masks": torch.einsum(
+                    "bqc,bchw->bqhw", self.mask_embed(queries), mask_features
+                ),
+            }
+            for queries in queries_of_layers
+        ]
+        return {**predictions[-1], "aux_outputs": predictions[:-1]}

@@ -1,0 +1,241 @@
+"""DETR's transformer, which MaskFormer's decoders are made of.
+
+DETR (Carion et al., 2020, arXiv 2005.12872), appendix A.3: positions are added to queries and keys
+in every layer, never to values. LayerNorms stand in front of each residual branch
+(``normalize_before``) or behind the sum.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ddep.modeling.position_encoding import sine_position_encoding
+from ddep.modeling.transformer_decoder.layers import reset_parameters
+
+
+class TransformerEncoderLayer(nn.Module):
+    """Self-attention and a feed-forward network.
+
+    Args:
+        d_model: channels C.
+        nhead: attention heads.
+        dim_feedforward: hidden channels of the feed-forward network.
+        dropout: rate, on attention weights, on hidden channels and behind each branch.
+        normalize_before: LayerNorm in front of each residual branch instead of behind the sum.
+    """
+
+    def __init__(
+        self, d_model: int, nhead: int, dim_feedforward: int, dropout: float, normalize_before: bool
+    ) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(d_model, nhead, dropout=dropout, batch_first=True)
+        self.linear1 = nn.Linear(d_model, dim_feedforward)
+        self.linear2 = nn.Linear(dim_feedforward, d_model)
+        self.norm1 = nn.LayerNorm(d_model)
+        self.norm2 = nn.LayerNorm(d_model)
+        self.dropout = nn.Dropout(dropout)
+        self.normalize_before = normalize_before
+
+    def forward(self, src: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+        """Map (B, S, C) to (B, S, C); ``pos`` (1 or B, S, C) is where the pixels are."""
+        if self.normalize_before:
+            src = src + self._attend(self.norm1(src), pos)
+            return src + self._feed_forward(self.norm2(src))
+        src = self.norm1(src + self._attend(src, pos))
+        return self.norm2(src + self._feed_forward(src))
+
+    def _attend(self, src: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+        query = src + pos
+        return self.dropout(self.self_attn(query, query, src, need_weights=False)[0])
+
+    def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x)))))
+
+
+class TransformerDecoderLayer(TransformerEncoderLayer):
+    """An encoder's layer with attention to a feature map in between; arguments as there."""
+
+    def __init__(
+        self, d_model: int, nhead: int, dim_feedforward: int, dropout: float, normalize_before: bool
+    ) -> None:
+        super().__init__(d_model, nhead, dim_feedforward, dropout, normalize_before)
+        self.multihead_attn = nn.MultiheadAttention(
+            d_model, nhead, dropout=dropout, batch_first=True
+        )
+        self.norm3 = nn.LayerNorm(d_model)
+
+    def forward(
+        self,
+        tgt: torch.Tensor,
+        memory: torch.Tensor,
+        pos: torch.Tensor,
+        query_pos: torch.Tensor,
+    ) -> torch.Tensor:
+        """Map queries (B, Q, C) to (B, Q, C).
+
+        Args:
+            tgt: the queries.
+            memory: the feature map, flattened (B, S, C).
+            pos: position of its pixels (1 or B, S, C).
+            query_pos: position of the queries (B, Q, C).
+        """
+        if self.normalize_before:
+            tgt = tgt + self._attend(self.norm1(tgt), query_pos)
+            tgt = tgt + self._look(self.norm2(tgt), memory, pos, query_pos)
+            return tgt + self._feed_forward(self.norm3(tgt))
+        tgt = self.norm1(tgt + self._attend(tgt, query_pos))
+        tgt = self.norm2(tgt + self._look(tgt, memory, pos, query_pos))
+        return self.norm3(tgt + self._feed_forward(tgt))
+
+    def _look(
+        self, tgt: torch.Tensor, memory: torch.Tensor, pos: torch.Tensor, query_pos: torch.Tensor
+    ) -> torch.Tensor:
+        attended, _ = self.multihead_attn(tgt + query_pos, memory + pos, memory, need_weights=False)
+        return self.dropout(attended)
+
+
+class TransformerEncoder(nn.Module):
+    """A stack of :class:`TransformerEncoderLayer`, with a LayerNorm behind it if they have it in
+    front; arguments as there."""
+
+    def __init__(
+        self,
+        num_layers: int,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int,
+        dropout: float,
+        normalize_before: bool,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TransformerEncoderLayer(d_model, nhead, dim_feedforward, dropout, normalize_before)
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(d_model) if normalize_before else nn.Identity()
+
+    def forward(self, src: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+        """Map (B, S, C) to (B, S, C); ``pos`` (1 or B, S, C) is where the pixels are."""
+        for layer in self.layers:
+            src = layer(src, pos)
+        return self.norm(src)
+
+
+class TransformerDecoder(nn.Module):
+    """A stack of :class:`TransformerDecoderLayer`; arguments as there."""
+
+    def __init__(
+        self,
+        num_layers: int,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int,
+        dropout: float,
+        normalize_before: bool,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TransformerDecoderLayer(d_model, nhead, dim_feedforward, dropout, normalize_before)
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(
+        self, memory: torch.Tensor, pos: torch.Tensor, query_pos: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """The queries behind each layer, normalised: a list of (B, Q, C).
+
+        They are zero at first, and known by their positions alone. Arguments as those of
+        :meth:`TransformerDecoderLayer.forward`.
+        """
+        tgt = torch.zeros_like(query_pos)
+        outputs = []
+        for layer in self.layers:
+            tgt = layer(tgt, memory, pos, query_pos)
+            outputs.append(self.norm(tgt))
+        return outputs
+
+
+class TransformerEncoderOnly(nn.Module):
+    """DETR's encoder on a feature map.
+
+    Args:
+        num_encoder_layers: number of layers.
+        d_model, nhead, dim_feedforward, dropout, normalize_before: see
+            :class:`TransformerEncoderLayer`; ``d_model`` is a multiple of 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_encoder_layers: int,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int,
+        dropout: float,
+        normalize_before: bool,
+    ) -> None:
+        super().__init__()
+        self.encoder = TransformerEncoder(
+            num_encoder_layers, d_model, nhead, dim_feedforward, dropout, normalize_before
+        )
+        reset_parameters(self)
+
+    def forward(self, src: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
+        memory = self.encoder(_flatten(src), _positions(src))
+        return memory.transpose(1, 2).unflatten(2, src.shape[-2:])
+
+
+class Transformer(nn.Module):
+    """DETR's encoder and decoder.
+
+    Args:
+        num_encoder_layers, num_decoder_layers: number of layers.
+        d_model, nhead, dim_feedforward, dropout, normalize_before: see
+            :class:`TransformerEncoderLayer`; ``d_model`` is a multiple of 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_encoder_layers: int,
+        num_decoder_layers: int,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int,
+        dropout: float,
+        normalize_before: bool,
+    ) -> None:
+        super().__init__()
+        sizes = (d_model, nhead, dim_feedforward, dropout, normalize_before)
+        self.encoder = TransformerEncoder(num_encoder_layers, *sizes)
+        self.decoder = TransformerDecoder(num_decoder_layers, *sizes)
+        reset_parameters(self)
+
+    def forward(self, src: torch.Tensor, query_embed: torch.Tensor) -> list[torch.Tensor]:
+        """The queries behind each decoder layer.
+
+        Args:
+            src: (B, C, H, W).
+            query_embed: (Q, C), the positions of the queries.
+
+        Returns:
+            (B, Q, C) for each layer, normalised.
+        """
+        pos = _positions(src)
+        memory = self.encoder(_flatten(src), pos)
+        return self.decoder(memory, pos, query_embed.expand(len(src), -1, -1))
+
+
+def _flatten(feature: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) -> (B, H * W, C)."""
+    return feature.flatten(2).transpose(1, 2)
+
+
+def _positions(feature: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) -> (1, H * W, C)."""
+    _, channels, height, width = feature.shape
+    return _flatten(sine_position_encoding(height, width, channels, feature.device))
