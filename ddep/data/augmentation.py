@@ -20,8 +20,11 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
 
     Training, mapper names that end in ``_lsj``: large-scale jitter (Ghiasi et al., 2021,
     arXiv 2012.07177, section 3): resize by a random factor, then crop or pad to a square of
-    ``INPUT.IMAGE_SIZE`` pixels. Other names: resize the shorter side to ``INPUT.MIN_SIZE_TRAIN``,
-    crop if ``INPUT.CROP.ENABLED``, pad to ``INPUT.SIZE_DIVISIBILITY``. Both: random flip, and
+    ``INPUT.IMAGE_SIZE`` pixels. ``detr_panoptic``: if ``INPUT.CROP.ENABLED``, half of the images
+    are resized to a shorter side of 400, 500 or 600 pixels and cropped; then resize the shorter
+    side to ``INPUT.MIN_SIZE_TRAIN`` (DETR, arXiv 2005.12872, section 4, "Technical details").
+    Other names: resize the shorter side to ``INPUT.MIN_SIZE_TRAIN``,
+    crop if ``INPUT.CROP.ENABLED``, pad to ``INPUT.SIZE_DIVISIBILITY``. All: random flip, and
     random colours if ``INPUT.COLOR_AUG_SSD``. Images for denoising are not padded here: their
     model must know which pixels count.
 
@@ -38,6 +41,8 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     recolour = [RandomColour(image_format)] if cfg.INPUT.COLOR_AUG_SSD else []
     if cfg.INPUT.DATASET_MAPPER_NAME.endswith("_lsj"):
         return T.AugmentationList([*_flip(cfg), *recolour, *_large_scale_jitter(cfg)])
+    if cfg.INPUT.DATASET_MAPPER_NAME == "detr_panoptic":
+        return T.AugmentationList([*_flip(cfg), *recolour, *_detr_crop(cfg), *_resize(cfg)])
     return T.AugmentationList(
         [*_resize(cfg), *_crop(cfg), *recolour, *_flip(cfg), *_pad(cfg)],
     )
@@ -79,6 +84,14 @@ def _crop(cfg: CfgNode) -> list[T.Augmentation]:
             )
         ]
     return [T.RandomCrop(kind, crop.SIZE)]
+
+
+def _detr_crop(cfg: CfgNode) -> list[T.Augmentation]:
+    crop = _crop(cfg)
+    if not crop:
+        return []
+    resize_and_crop = [ResizeShortestEdge((400, 500, 600), sample_style="choice"), *crop]
+    return [T.RandomApply(T.AugmentationList(resize_and_crop), prob=0.5)]
 
 
 def _check_crop_size(kind: str, size: Sequence[float]) -> None:

@@ -13,7 +13,7 @@ from ddep.data.mappers.panoptic import PanopticMapper
 from ddep.data.mappers.semantic import SemanticMapper
 from ddep.errors import UserError
 
-# INPUT.DATASET_MAPPER_NAME. The last two differ from their namesakes in the augmentation alone.
+# INPUT.DATASET_MAPPER_NAME. Mappers of one class differ in the augmentation alone.
 MAPPERS = {
     "ddep_denoising": DenoisingMapper,
     "mask_former_semantic": SemanticMapper,
@@ -21,6 +21,7 @@ MAPPERS = {
     "mask_former_instance": InstanceMapper,
     "coco_panoptic_lsj": PanopticMapper,
     "coco_instance_lsj": InstanceMapper,
+    "detr_panoptic": PanopticMapper,
 }
 
 
