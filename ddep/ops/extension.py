@@ -56,7 +56,7 @@ def _decide(device_type: str) -> bool:
 
 def _why_not_compiled(device_type: str) -> str:
     """Return what is missing and how to get it, or nothing."""
-    if device_type not in ("cpu", "cuda"):
+    if device_type not in ("cpu", "cuda", "meta"):
         return "the compiled operators are for CPU and CUDA"
     if isinstance(_LIBRARY, ModuleNotFoundError) and _LIBRARY.name == "ddep._C":
         return f"the operators were not compiled; {_BUILD}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from transformers.models.mask2former.modeling_mask2former import (
@@ -11,23 +13,32 @@ from transformers.models.mask2former.modeling_mask2former import (
 from ddep.ops import MSDeformAttn
 from tests.huggingface_map import randomise
 
+pytestmark = pytest.mark.usefixtures("implementation")
+
 SHAPES = [(3, 5), (6, 9)]
 STARTS = [0, 15]
 POSITIONS = 69
 
 
-def random_inputs(queries: int = 7, channels: int = 16) -> tuple[torch.Tensor, ...]:
+def random_inputs(
+    device: str = "cpu", queries: int = 7, channels: int = 16
+) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(2, queries, channels, generator=generator)
     reference_points = torch.rand(2, queries, len(SHAPES), 2, generator=generator)
     memory = torch.randn(2, POSITIONS, channels, generator=generator)
-    return query, reference_points, memory
+    return query.to(device), reference_points.to(device), memory.to(device)
+
+
+def random_module(device: str) -> MSDeformAttn:
+    module = MSDeformAttn(d_model=16, n_levels=2, n_heads=4, n_points=3)
+    randomise(module)
+    return module.to(device)
 
 
 def apply(module, query, reference_points, memory, padding_mask=None):
-    return module(
-        query, reference_points, memory, torch.tensor(SHAPES), torch.tensor(STARTS), padding_mask
-    )
+    arguments = [query, reference_points, memory, torch.tensor(SHAPES), torch.tensor(STARTS)]
+    return module(*arguments, *([] if padding_mask is None else [padding_mask]))
 
 
 def test_initial_offsets_are_a_growing_compass():
@@ -51,21 +62,28 @@ def test_initial_attention_is_uniform():
         assert 0.8 * bound < projection.weight.abs().max() <= bound
 
 
-def test_matches_hugging_face():
-    theirs = HuggingFaceMSDeformAttn(embed_dim=16, num_heads=4, n_levels=2, n_points=3)
+def test_matches_hugging_face(device):
+    """Outputs, and gradients of all inputs and parameters."""
+    theirs = HuggingFaceMSDeformAttn(embed_dim=16, num_heads=4, n_levels=2, n_points=3).to(device)
     randomise(theirs)
-    ours = MSDeformAttn(d_model=16, n_levels=2, n_heads=4, n_points=3)
+    ours = MSDeformAttn(d_model=16, n_levels=2, n_heads=4, n_points=3).to(device)
     ours.load_state_dict(theirs.state_dict())
-    query, reference_points, memory = random_inputs()
+    inputs = [tensor.requires_grad_() for tensor in random_inputs(device)]
+    query, reference_points, memory = inputs
     expected, _ = theirs(
         query,
         encoder_hidden_states=memory,
         reference_points=reference_points,
         spatial_shapes_list=SHAPES,
     )
-    torch.testing.assert_close(
-        apply(ours, query, reference_points, memory), expected, rtol=0, atol=1e-5
-    )
+    found = apply(ours, *inputs)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    expected = torch.autograd.grad(expected.square().sum(), [*inputs, *theirs.parameters()])
+    names = {name: index for index, (name, _) in enumerate(theirs.named_parameters(), len(inputs))}
+    order = [0, 1, 2, *(names[name] for name, _ in ours.named_parameters())]
+    found = torch.autograd.grad(found.square().sum(), [*inputs, *ours.parameters()])
+    for one, index in zip(found, order, strict=True):
+        torch.testing.assert_close(one, expected[index], rtol=1e-4, atol=1e-3)
 
 
 def test_offsets_are_in_pixels_of_the_level():
@@ -82,11 +100,10 @@ def test_offsets_are_in_pixels_of_the_level():
     torch.testing.assert_close(output[:, 0], memory[:, 1 * 5 + 3], rtol=0, atol=1e-5)
 
 
-def test_padding_has_no_value():
-    module = MSDeformAttn(d_model=16, n_levels=2, n_heads=4, n_points=3)
-    randomise(module)
-    query, reference_points, memory = random_inputs()
-    padding_mask = torch.zeros(2, POSITIONS, dtype=torch.bool)
+def test_padding_has_no_value(device):
+    module = random_module(device)
+    query, reference_points, memory = random_inputs(device)
+    padding_mask = torch.zeros(2, POSITIONS, dtype=torch.bool, device=device)
     padding_mask[0, 15:40] = True
     padding_mask[1, ::2] = True
     masked = apply(module, query, reference_points, memory, padding_mask)
@@ -108,9 +125,9 @@ def test_padding_has_no_value():
 
 
 @pytest.mark.parametrize(("batch", "queries"), [(2, 0), (0, 7)])
-def test_nothing_to_attend(batch, queries):
-    module = MSDeformAttn(d_model=16, n_levels=2, n_heads=4, n_points=3)
-    query, reference_points, memory = random_inputs()
+def test_nothing_to_attend(device, batch, queries):
+    module = random_module(device)
+    query, reference_points, memory = random_inputs(device)
     output = apply(
         module, query[:batch, :queries], reference_points[:batch, :queries], memory[:batch]
     )
@@ -127,3 +144,70 @@ def test_never_reads_a_device_tensor_back():
 def test_heads_must_divide_channels():
     with pytest.raises(ValueError, match="30 is not a multiple of n_heads 4"):
         MSDeformAttn(d_model=30, n_levels=1, n_heads=4, n_points=1)
+
+
+def test_mixed_precision(device):
+    """Under autocast, the projections and the values are bfloat16."""
+    module = random_module(device)
+    inputs = random_inputs(device)
+    expected = apply(module, *inputs)
+    with torch.autocast(device, torch.bfloat16):
+        output = apply(module, *inputs)
+    assert output.dtype == torch.bfloat16
+    error = (output.float() - expected).norm() / expected.norm()
+    assert 1e-4 < error < 5e-2
+
+
+@pytest.fixture
+def tracing(implementation: str) -> None:
+    if implementation == "reference":
+        pytest.skip("the reference reads the levels' sizes, which breaks a graph")
+
+
+def gradients(
+    function: Callable[..., torch.Tensor], module: MSDeformAttn, *inputs: torch.Tensor
+) -> list[torch.Tensor]:
+    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+    output = apply(function, *inputs)
+    return [
+        output,
+        *torch.autograd.grad(output.square().sum(), [*inputs, *module.parameters()]),
+    ]
+
+
+def test_compiles_whole(tracing, device):
+    """Forward and backward, with a padding mask and without; generating code would take long."""
+    module = random_module(device)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    inputs = random_inputs(device)
+    for one, other in zip(
+        gradients(compiled, module, *inputs), gradients(module, module, *inputs), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    padding_mask = torch.rand(2, POSITIONS, device=device) < 0.3
+    torch.testing.assert_close(
+        apply(compiled, *inputs, padding_mask), apply(module, *inputs, padding_mask)
+    )
+
+
+def test_exports(tracing, device):
+    """For any batch size and number of queries, and in it the operator as one node."""
+    module = random_module(device)
+    query, reference_points, memory = random_inputs(device)
+    batch, queries = torch.export.Dim("batch"), torch.export.Dim("queries")
+    program = torch.export.export(
+        module,
+        (query, reference_points, memory, torch.tensor(SHAPES), torch.tensor(STARTS)),
+        dynamic_shapes=(
+            {0: batch, 1: queries},
+            {0: batch, 1: queries},
+            {0: batch},
+            None,
+            None,
+        ),
+    )
+    targets = [node.target for node in program.graph.nodes]
+    assert targets.count(torch.ops.ddep.ms_deform_attn_fused.default) == 1
+    query, reference_points, memory = random_inputs(device, queries=11)
+    larger = torch.cat([query, query]), torch.cat([reference_points] * 2), torch.cat([memory] * 2)
+    torch.testing.assert_close(apply(program.module(), *larger), apply(module, *larger))
