@@ -164,7 +164,7 @@ class Benchmark:
         what = ("output", "gradient of value", "gradient of offsets", "gradient of logits")
         expected = self._run("reference", inputs, case)
         largest = 0.0
-        for name in names:
+        for name in names[1:]:
             found = self._run(name, inputs, case)
             for part, ours, reference in zip(what, found, expected, strict=False):
                 error = relative_error(ours, reference)
