@@ -1,4 +1,4 @@
-"""Reading checkpoints: any format that detectron2 knows, no code of a file is ever executed."""
+"""Reading checkpoints: no code of a file is ever executed, and no size in it is trusted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
 
-from ddep.checkpoint.safe_pickle import load_pickle
+from ddep.checkpoint.pickle_files import PickledArray, load_pickle
+from ddep.checkpoint.safetensors_files import load_safetensors
+from ddep.checkpoint.torch_files import load_torch
 from ddep.errors import UserError
 
 # Where files keep their state dict: most of the world, PyTorch Lightning and its like, Detectron.
 _STATE_DICT_KEYS = ("model", "state_dict", "blobs")
+
+# What Hugging Face and timm call the files in their folders.
+_FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+_SAFETENSORS = (".safetensors", ".safetensors.index.json")
 
 
 def local_path(path: str) -> str:
@@ -40,8 +46,11 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     ``.pkl`` is the format of detectron2's model zoo (or of Detectron's, NumPy arrays either way),
-    everything else is what ``torch.save`` writes. The state dict may be the whole file, or lie
-    below ``model`` or ``state_dict``.
+    ``.safetensors`` is Hugging Face's, everything else is what ``torch.save`` writes. The state
+    dict may be the whole file, or lie below ``model`` or ``state_dict``.
+
+    Args:
+        path: see :func:`local_path`; or a folder of Hugging Face's or timm's.
 
     Returns:
         ``{"model": {name: tensor}, ...}`` with whatever else the file holds. Zoo files have
@@ -51,21 +60,34 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         UserError: not a file, truncated, of another format, or with objects other than tensors and
             plain containers.
     """
+    if os.path.isdir(path):
+        path = _in_folder(path)
     local = local_path(path)
-    if path.endswith(".safetensors"):
-        raise UserError(
-            f"{path} is a safetensors file, which is not read yet; "
-            "save its tensors with torch.save under the extension .pth"
-        )
     try:
-        if path.endswith(".pkl"):
-            with open(local, "rb") as file:
-                data = load_pickle(file)
-        else:
-            data = torch.load(local, map_location="cpu", weights_only=True)
-    except Exception as error:  # garbage makes an unpickler raise almost anything
+        data = _load(path, local)
+    except UserError:
+        raise
+    except Exception as error:  # garbage makes a reader raise almost anything
         raise UserError(f"{path} cannot be read: {_explain(error)}") from error
     return _find_weights(path, data)
+
+
+def _in_folder(folder: str) -> str:
+    paths = (os.path.join(folder, name) for name in _FOLDER_FILES)
+    found = next((path for path in paths if os.path.isfile(path)), None)
+    if found is None:
+        raise UserError(
+            f"checkpoint {folder} is a folder without {', '.join(_FOLDER_FILES[:-1])} or "
+            f"{_FOLDER_FILES[-1]}; name a file in it"
+        )
+    return found
+
+
+def _load(path: str, local: str) -> Any:
+    if path.endswith(_SAFETENSORS):
+        return load_safetensors(local)
+    with open(local, "rb") as file:
+        return load_pickle(file) if path.endswith(".pkl") else load_torch(file)
 
 
 def _explain(error: Exception) -> str:
@@ -77,7 +99,8 @@ def _explain(error: Exception) -> str:
         )
     return (
         f"it is truncated or not a checkpoint ({type(error).__name__}); expected a file that "
-        "torch.save wrote, or a .pkl of detectron2's model zoo: copy or download it again"
+        "torch.save wrote, a .pkl of detectron2's model zoo or a .safetensors: copy or download it "
+        "again"
     )
 
 
@@ -89,16 +112,20 @@ def _find_weights(path: str, data: Any) -> dict[str, Any]:
     rest = {} if nested is None else {k: v for k, v in data.items() if k != nested}
     if path.endswith(".pkl") and not any("." in str(name) for name in weights):
         # Detectron's zoo: Caffe2's names, with the optimizer's state among them.
-        weights = {k: v for k, v in weights.items() if not k.endswith("_momentum")}
+        weights = {k: v for k, v in weights.items() if not str(k).endswith("_momentum")}
         rest = {"__author__": "Caffe2", "matching_heuristics": True}
     for name, value in weights.items():
-        if isinstance(value, np.ndarray):
-            weights[name] = torch.from_numpy(value)
-        elif not isinstance(value, torch.Tensor):
+        if not isinstance(name, str) or not name.isprintable():
+            raise UserError(f"{path} holds something named {name!r:.80}; expected names of weights")
+        if isinstance(value, PickledArray):
+            weights[name] = value = torch.from_numpy(value.array)
+        if not isinstance(value, torch.Tensor):
             raise UserError(
                 f"{path} holds a {type(value).__name__} named {name!r}; expected named tensors, "
                 "bare or below 'model' or 'state_dict'"
             )
+        if value.layout != torch.strided or value.is_quantized or value.is_complex():
+            raise UserError(f"{path} holds {name}, which is no dense tensor of real numbers")
     if not weights:
         raise UserError(f"{path} holds no weights; expected a dict of named tensors")
     return {**rest, "model": weights}

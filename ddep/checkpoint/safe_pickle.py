@@ -1,62 +1,140 @@
-"""Reading ``.pkl`` checkpoints (detectron2's and Detectron's model zoos) without running code."""
+"""A pickle machine that builds plain containers, and calls nothing but what it is given."""
 
 from __future__ import annotations
 
 import collections
-import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-import numpy as np
-import torch
+# What pickles of tensors, arrays and plain containers consist of, in protocols 0 to 5. Absent are
+# INST, OBJ, NEWOBJ, EXT and the like, by which a pickle makes objects of classes.
+_OPCODES = """
+PROTO FRAME STOP MARK PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
+NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
+STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
+BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8
+EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS
+EMPTY_DICT DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID
+"""
+
+# A key is hashed, and the hash of nested tuples can take for ever.
+_KEY_TYPES = (str, bytes, int, float, bool, type(None))
 
 
-def load_pickle(file: IO[bytes]) -> Any:
-    """Unpickle plain containers, numbers, strings, NumPy arrays and torch tensors.
+class SafeUnpickler(pickle._Unpickler):
+    """Python's own unpickler, written in Python, with fewer opcodes and checks.
 
-    Raises:
-        pickle.UnpicklingError: the file asks for anything else ("GLOBAL module.name").
-        Exception: of nearly any type, if the file is not a pickle.
+    The one written in C could be neither restricted in its opcodes nor kept from allocating what a
+    damaged file asks for.
+
+    Args:
+        file: is read to the end of the pickle, no further. If it is in memory, no more is allocated
+            than it holds.
+        allowed: "module.name" -> what stands in for it. These are all that a pickle can call.
+        persistent_load: stands in for what torch.save keeps outside the pickle.
     """
-    # latin1 is how Python 3 reads the arrays that Python 2 pickled.
-    return _TensorUnpickler(file, encoding="latin1").load()
+
+    dispatch = {
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
+        for name in _OPCODES.split()
+    }
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        allowed: Mapping[str, Any],
+        persistent_load: Callable[[Any], Any] | None = None,
+    ) -> None:
+        # latin1 is how Python 3 reads the arrays that Python 2 pickled.
+        super().__init__(file, encoding="latin1")
+        self._allowed = allowed
+        if persistent_load is not None:
+            self.persistent_load = persistent_load
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        name = f"{module_name}.{global_name}"
+        if name not in self._allowed:
+            raise pickle.UnpicklingError(f"GLOBAL {name} is not allowed")
+        return self._allowed[name]
+
+    def load_bytearray8(self) -> None:
+        length = int.from_bytes(self.read(8), "little")
+        self.append(bytearray(self.read(length)))
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append(_filled({}, items))
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        _filled(self.stack[-1], [key, value])
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        _filled(self.stack[-1], items)
+
+    def load_build(self) -> None:
+        state, instance = self.stack.pop(), self.stack[-1]
+        if type(instance) is collections.OrderedDict:
+            # The version numbers of a state dict's modules.
+            if type(state) is not dict:
+                raise pickle.UnpicklingError("an attribute of an OrderedDict has no name")
+            vars(instance).update(state)
+        elif isinstance(instance, Buildable):
+            instance.build(state)
+        else:
+            raise pickle.UnpicklingError(f"a {type(instance).__name__} has no state")
+
+    dispatch |= {
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+        pickle.DICT[0]: load_dict,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.BUILD[0]: load_build,
+    }
 
 
-def _load_storage(data: bytes) -> Any:
-    """Stand-in for ``torch.storage._load_from_bytes``, which would unpickle anything."""
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+class Buildable:
+    """What a pickle may give a state to."""
+
+    def build(self, state: Any) -> None:
+        raise NotImplementedError
+
+
+def _filled(mapping: Any, items: list[Any]) -> dict[Any, Any]:
+    if not isinstance(mapping, dict) or len(items) % 2:
+        raise pickle.UnpicklingError("items outside a dict")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if type(key) not in _KEY_TYPES:
+            raise pickle.UnpicklingError(f"a {type(key).__name__} as a key of a dict")
+        mapping[key] = value
+    return mapping
+
+
+def _ordered_dict(*items: Any) -> collections.OrderedDict:
+    """Stands in for ``OrderedDict``: empty, or of a list of pairs as Python 2 has it."""
+    pairs = items[0] if items else []
+    return _filled(
+        collections.OrderedDict(), [part for key, value in pairs for part in (key, value)]
+    )
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stand-in for ``_codecs.encode``, by which protocol 2 writes bytes, for its one encoding."""
+    """Stands in for ``_codecs.encode``, by which protocol 2 writes bytes, for its one encoding."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes are encoded as {encoding}, not as latin1")
-    return text.encode(encoding)
+    return text.encode("latin1")
 
 
-# What NumPy itself writes; its module names have changed over time, the functions are the same.
-_ARRAY = np.zeros(0).__reduce__()[0]
-_SCALAR = np.float32(0).__reduce__()[0]
+def _no_bytes() -> bytes:
+    """Stands in for ``bytes``, by which protocol 2 writes none."""
+    return b""
 
-_ALLOWED: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": collections.OrderedDict,
+
+# What pickles of plain containers may call.
+CONTAINERS: dict[str, Any] = {
+    "collections.OrderedDict": _ordered_dict,
     "_codecs.encode": _encode,
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
-    "numpy.core.multiarray._reconstruct": _ARRAY,
-    "numpy._core.multiarray._reconstruct": _ARRAY,
-    "numpy.core.multiarray.scalar": _SCALAR,
-    "numpy._core.multiarray.scalar": _SCALAR,
-    "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
-    "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
-    "torch.storage._load_from_bytes": _load_storage,
+    "__builtin__.bytes": _no_bytes,
 }
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        name = f"{module_name}.{global_name}"
-        if name not in _ALLOWED:
-            raise pickle.UnpicklingError(f"GLOBAL {name} is not allowed")
-        return _ALLOWED[name]

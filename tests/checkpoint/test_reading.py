@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import pickle
 from collections import OrderedDict
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from ddep.checkpoint import local_path, read_checkpoint
+from ddep.checkpoint import local_path, read_checkpoint, read_settings
 from ddep.errors import UserError
 
 WEIGHTS = {"backbone.conv.weight": torch.arange(6.0).view(2, 3), "a": torch.tensor([1, 2])}
@@ -59,7 +61,7 @@ def test_version_numbers_of_modules_come_along(tmp_path: Path) -> None:
     assert read_checkpoint(path)["model"]._metadata[""] == {"version": 2}
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_a_model_zoo_pickle_holds_arrays_or_tensors(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "model.pkl"
     arrays = OrderedDict((name, tensor.numpy()) for name, tensor in WEIGHTS.items())
@@ -93,6 +95,67 @@ def test_what_python_2_pickled_can_be_read(tmp_path: Path) -> None:
     ).replace(b"bt\x85R", b"btR")
     path.write_bytes(b"\x80\x02}(U\x05model}U\x03a.b" + array + b"sU\n__author__U\x01xu.")
     assert_equal(read_checkpoint(str(path))["model"], {"a.b": torch.tensor([1.5, -2.0])})
+
+
+def test_arrays_keep_their_values_whatever_their_layout(tmp_path: Path) -> None:
+    path = tmp_path / "model.pkl"
+    numbers = np.arange(24).reshape(2, 3, 4)
+    arrays = {
+        "a.big_endian": numbers.astype(">f4"),
+        "a.fortran": np.asfortranarray(numbers.astype(np.float64)),
+        "a.half": numbers.astype(np.float16)[:, ::2],
+        "a.flags": numbers % 2 == 0,
+        "a.scalar": np.array(3, np.int64),
+        "a.empty": np.zeros((0, 3), np.float32),
+    }
+    for protocol in range(6):
+        path.write_bytes(pickle.dumps({"model": arrays, "epoch": np.float32(1.5)}, protocol))
+        checkpoint = read_checkpoint(str(path))
+        assert checkpoint["epoch"] == 1.5
+        for name, array in arrays.items():
+            found = checkpoint["model"][name].numpy()
+            assert found.dtype == array.dtype.newbyteorder("=")
+            np.testing.assert_array_equal(found, array)
+
+
+def test_safetensors_are_read_alone_and_in_folders(tmp_path: Path) -> None:
+    first = {"a.b": torch.arange(6.0).view(2, 3)}
+    second = {"c": torch.arange(3).to(torch.bfloat16)}
+    save_file({**first, **second}, tmp_path / "model.safetensors")
+    for path in (tmp_path / "model.safetensors", tmp_path):
+        assert_equal(read_checkpoint(str(path))["model"], {**first, **second})
+
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    save_file(first, folder / "one.safetensors")
+    save_file(second, folder / "two.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a.b": "one.safetensors", "c": "two.safetensors"}}))
+    assert_equal(read_checkpoint(str(folder))["model"], {**first, **second})
+    for weight_map, message in [
+        ({"a.b": "three.safetensors"}, r"names three\.safetensors, which is not in its folder"),
+        ({"a.b": "../model.safetensors"}, "which is not in its folder"),
+        ({"a.b": "one.safetensors", "d": "one.safetensors"}, "names d, which is in none"),
+        ([], "has no weight_map"),
+    ]:
+        index.write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(UserError, match=message):
+            read_checkpoint(str(folder))
+    index.write_text("{")
+    with pytest.raises(UserError, match=r"index\.json cannot be read \(JSONDecodeError\)"):
+        read_checkpoint(str(folder))
+
+
+def test_settings_lie_beside_the_weights(tmp_path: Path) -> None:
+    assert read_settings(str(tmp_path)) == {}
+    (tmp_path / "config.json").write_text('{"architecture": "convnext_tiny"}')
+    for path in (tmp_path, tmp_path / "model.safetensors", tmp_path / "pytorch_model.bin"):
+        assert read_settings(str(path)) == {"architecture": "convnext_tiny"}
+    assert read_settings(str(tmp_path / "model.pth")) == {}
+    for content in ("[1]", "{", "\xff", "[" * 100_000):
+        (tmp_path / "config.json").write_text(content, encoding="latin1")
+        with pytest.raises(UserError, match=r"config\.json .*expected a JSON object"):
+            read_settings(str(tmp_path))
 
 
 def test_no_code_of_a_torch_file_is_run(tmp_path: Path, evil: Path) -> None:
@@ -146,7 +209,7 @@ def test_a_truncated_file_is_named_wherever_it_ends(tmp_path: Path, new_format: 
             read_checkpoint(str(path))
 
 
-@pytest.mark.parametrize("name", ["model.pth", "model.pkl"])
+@pytest.mark.parametrize("name", ["model.pth", "model.pkl", "model.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", bytes(range(256)) * 9, b"text\n"])
 def test_another_kind_of_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
@@ -175,9 +238,8 @@ def test_missing_files_folders_and_other_formats_are_named(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"no\.pth does not exist or is not a file"):
         local_path(str(tmp_path / "no.pth"))
     with pytest.raises(UserError, match="does not exist or is not a file"):
+        local_path(str(tmp_path))
+    with pytest.raises(UserError, match=r"is a folder without model\.safetensors, .* name a file"):
         read_checkpoint(str(tmp_path))
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UserError, match="is a safetensors file, which is not read yet"):
-        read_checkpoint(str(tmp_path / "model.safetensors"))
     with pytest.raises(UserError, match=r"checkpoint http://127.0.0.1:9/m.pth cannot be fetched"):
         local_path("http://127.0.0.1:9/m.pth")
