@@ -14,16 +14,16 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from PIL import Image
-from tabulate import tabulate
 
 from ddep.data.datasets.panoptic import encode_panoptic
 from ddep.data.image_reader import read_panoptic
 from ddep.errors import UserError
 from ddep.evaluation.panoptic_quality import (
-    VOID,
     CategoryStatistics,
     average_quality,
+    check_labels,
     match_segments,
+    quality_table,
 )
 
 logger = logging.getLogger(__name__)
@@ -90,14 +90,11 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             annotation = self._annotations[image_id]
             png = os.path.join(self._metadata.panoptic_root, annotation["file_name"])
             truth = read_panoptic(png)
-            check_segments(truth, annotation["segments_info"], png)
             prediction, segments = self._decode(*output["panoptic_seg"])
-            check_segments(prediction, segments, f"prediction for image {image_id}")
-            if truth.shape != prediction.shape:
-                raise UserError(
-                    f"prediction for {png} is {_size(prediction)}; expected {_size(truth)}"
-                )
-            matches = match_segments(truth, annotation["segments_info"], prediction, segments)
+            predicted = f"prediction for image {image_id}"
+            true_segments = annotation["segments_info"]
+            check_labels(truth, true_segments, png, prediction, segments, predicted)
+            matches = match_segments(truth, true_segments, prediction, segments)
             for category, statistics in matches.items():
                 self._statistics[category].add(statistics)
             name = os.path.splitext(os.path.basename(annotation["file_name"]))[0] + ".png"
@@ -139,9 +136,9 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         if self._output_dir:
             with open(os.path.join(self._output_dir, "predictions.json"), "w") as file:
                 json.dump({"annotations": list(predictions.values())}, file)
-        results = average_quality(totals, self._categories)
-        self._log(results, totals)
-        return {"panoptic_seg": results}
+        table = quality_table(totals, self._categories)
+        logger.info("Panoptic quality on %s:\n%s", self._name, table)
+        return {"panoptic_seg": average_quality(totals, self._categories)}
 
     def _decode(
         self, ids: torch.Tensor, segments: list[dict[str, Any]] | None
@@ -172,37 +169,3 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             f"the model predicts {kind} class {int(category)}, which {self._name} does not have; "
             "MODEL.SEM_SEG_HEAD.NUM_CLASSES must be the data set's"
         )
-
-    def _log(self, results: dict[str, float], totals: dict[int, CategoryStatistics]) -> None:
-        rows = [
-            [kind, *(results[name + suffix] for name in ("PQ", "SQ", "RQ"))]
-            for kind, suffix in (("all", ""), ("things", "_th"), ("stuff", "_st"))
-        ]
-        rows += [
-            [c.get("name", c["id"]), *totals[c["id"]].quality().values()]
-            for c in self._categories
-            if totals[c["id"]].seen
-        ]
-        table = tabulate(rows, ["", "PQ", "SQ", "RQ"], "pipe", floatfmt=".3f")
-        logger.info("Panoptic quality on %s:\n%s", self._name, table)
-
-
-def check_segments(ids: np.ndarray, segments: Sequence[Mapping[str, Any]], source: str) -> None:
-    """Raise :class:`UserError` if a label map (H, W) and its list of segments disagree."""
-    drawn = set(np.unique(ids).tolist()) - {VOID}
-    listed = {segment["id"] for segment in segments}
-    if drawn - listed:
-        raise UserError(
-            f"{source} has pixels of segment {min(drawn - listed)}, which its segments_info does "
-            "not list"
-        )
-    if listed - drawn:
-        raise UserError(
-            f"{source} has no pixels of segment {min(listed - drawn)}, which its segments_info "
-            "lists"
-        )
-
-
-def _size(ids: np.ndarray) -> str:
-    height, width = ids.shape
-    return f"{width}x{height}"

@@ -6,23 +6,28 @@ The rules for void and crowd are those of panopticapi, which computes COCO's off
 - A predicted and a true segment match if they have the same category and an IoU above 0.5.
 - A crowd segment of the ground truth is never matched and never missed (a false negative).
 - An unmatched prediction is no false positive if more than half of it is void or crowd of its own
-  category.
+  category. Where an image has several crowds of a category, only the last one listed counts.
 
 Areas are counted in the label maps, not read from the annotations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
+
+from ddep.errors import UserError
 
 # The segment id of pixels without a label, in ground truth and predictions.
 VOID = 0
 # Ids are colours of a PNG: red + 256 green + 256^2 blue.
 MAX_ID = 256**3
+# What is averaged over: name, suffix of the metrics, values of a category's isthing.
+KINDS = (("all", "", (0, 1)), ("things", "_th", (1,)), ("stuff", "_st", (0,)))
 
 
 @dataclass
@@ -58,9 +63,9 @@ class CategoryStatistics:
 
 def match_segments(
     truth: np.ndarray,
-    truth_segments: Iterable[Mapping[str, Any]],
+    truth_segments: Sequence[Mapping[str, Any]],
     prediction: np.ndarray,
-    predicted_segments: Iterable[Mapping[str, Any]],
+    predicted_segments: Sequence[Mapping[str, Any]],
 ) -> dict[int, CategoryStatistics]:
     """Compare the segments of one image.
 
@@ -74,7 +79,7 @@ def match_segments(
         The statistics of every category that occurs.
     """
     true_category = {s["id"]: s["category_id"] for s in truth_segments if not s.get("iscrowd")}
-    crowd_category = {s["id"]: s["category_id"] for s in truth_segments if s.get("iscrowd")}
+    crowds = {s["category_id"]: s["id"] for s in truth_segments if s.get("iscrowd")}
     predicted_category = {s["id"]: s["category_id"] for s in predicted_segments}
     categories = {*true_category.values(), *predicted_category.values()}
     statistics = {category: CategoryStatistics() for category in categories}
@@ -87,7 +92,7 @@ def match_segments(
         category = predicted_category.get(predicted_id)
         if category is None:
             continue
-        if true_id == VOID or crowd_category.get(true_id) == category:
+        if true_id == VOID or true_id == crowds.get(category):
             ignored_area[predicted_id] += overlap
         if true_category.get(true_id) != category:
             continue
@@ -107,6 +112,54 @@ def match_segments(
     return statistics
 
 
+def check_labels(
+    truth: np.ndarray,
+    truth_segments: Sequence[Mapping[str, Any]],
+    truth_source: str,
+    prediction: np.ndarray,
+    predicted_segments: Sequence[Mapping[str, Any]],
+    predicted_source: str,
+) -> None:
+    """Check what goes into :func:`match_segments`.
+
+    Args:
+        truth, truth_segments, prediction, predicted_segments: as there.
+        truth_source, predicted_source: where they come from, for messages.
+
+    Raises:
+        UserError: sizes that differ, segments that a label map and its list do not share, or a true
+            segment with the id of void.
+    """
+    if any(segment["id"] == VOID for segment in truth_segments):
+        raise UserError(f"{truth_source} lists segment {VOID}, the id of pixels without a label")
+    _check_segments(truth, truth_segments, truth_source)
+    _check_segments(prediction, predicted_segments, predicted_source)
+    if truth.shape != prediction.shape:
+        raise UserError(
+            f"{predicted_source} is {_size(prediction)}; expected {_size(truth)}, as {truth_source}"
+        )
+
+
+def _check_segments(ids: np.ndarray, segments: Sequence[Mapping[str, Any]], source: str) -> None:
+    drawn = set(np.unique(ids).tolist())
+    listed = {segment["id"] for segment in segments}
+    if drawn - listed - {VOID}:
+        raise UserError(
+            f"{source} has pixels of segment {min(drawn - listed - {VOID})}, which its "
+            "segments_info does not list; they must belong together"
+        )
+    if listed - drawn:
+        raise UserError(
+            f"{source} has no pixels of segment {min(listed - drawn)}, which its segments_info "
+            "lists; they must belong together"
+        )
+
+
+def _size(ids: np.ndarray) -> str:
+    height, width = ids.shape
+    return f"{width}x{height}"
+
+
 def average_quality(
     statistics: Mapping[int, CategoryStatistics], categories: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
@@ -121,7 +174,7 @@ def average_quality(
         where no category is seen.
     """
     results = {}
-    for suffix, kinds in (("", (0, 1)), ("_th", (1,)), ("_st", (0,))):
+    for _, suffix, kinds in KINDS:
         qualities = [
             statistics[category["id"]].quality()
             for category in categories
@@ -131,6 +184,29 @@ def average_quality(
             values = [quality[name] for quality in qualities]
             results[name + suffix] = float(np.mean(values)) if values else float("nan")
     return results
+
+
+def quality_table(
+    statistics: Mapping[int, CategoryStatistics], categories: Sequence[Mapping[str, Any]]
+) -> str:
+    """PQ, SQ and RQ in percent of all, things, stuff and each category that is seen, as a table.
+
+    TP, FP and FN are matched, false and missed segments.
+
+    Args:
+        statistics, categories: as of :func:`average_quality`.
+    """
+    averages = average_quality(statistics, categories)
+    rows = []
+    for kind, suffix, _ in KINDS:
+        rows.append([kind, *(averages[name + suffix] for name in ("PQ", "SQ", "RQ"))])
+    for category in categories:
+        found = statistics[category["id"]]
+        if found.seen:
+            counts = (found.true_positives, found.false_positives, found.false_negatives)
+            name = category.get("name", category["id"])
+            rows.append([name, *found.quality().values(), *counts])
+    return tabulate(rows, ["", "PQ", "SQ", "RQ", "TP", "FP", "FN"], "pipe", floatfmt=".3f")
 
 
 def _areas(ids: np.ndarray) -> dict[int, int]:

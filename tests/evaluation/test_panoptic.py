@@ -163,7 +163,7 @@ def test_unknown_image(truth):
 
 def test_sizes_that_differ(truth):
     small = prediction(np.ones((2, 19), dtype=int), (1, 0, False))
-    with pytest.raises(UserError, match=r"prediction for .*two.png is 19x2; expected 20x2$"):
+    with pytest.raises(UserError, match=r"for image b is 19x2; expected 20x2, as .*two.png$"):
         PanopticQualityEvaluator(NAME).process([{"image_id": "b"}], [small])
 
 

@@ -12,6 +12,7 @@ from torchmetrics.functional.detection import panoptic_quality as torchmetrics_p
 from ddep.evaluation.panoptic_quality import (
     CategoryStatistics,
     average_quality,
+    check_labels,
     match_segments,
 )
 
@@ -109,6 +110,24 @@ def test_crowd_is_neither_matched_nor_missed():
     found = match_segments(ids, segments(10, crowd=(1,)), ids, segments(10))
     assert counts(found[10]) == (0, 0, 0, 0)
     assert match_segments(ids, segments(10, crowd=(1,)), row((0, 10)), []) == {}
+
+
+@pytest.mark.parametrize(("first", "false_positives"), [(8, 1), (2, 0)])
+def test_of_several_crowds_of_a_category_the_last_counts(first, false_positives):
+    """As panopticapi has it: 10 pixels on crowds, but only those on the second one count."""
+    truth = row((1, first), (2, 10 - first), (3, 10))
+    prediction = row((1, 10), (0, 10))
+    crowds = segments(10, 10, 20, crowd=(1, 2))
+    found = match_segments(truth, crowds, prediction, segments(10))
+    assert counts(found[10]) == (0, 0, false_positives, 0)
+
+
+def test_a_listed_prediction_may_have_the_id_of_void():
+    truth, ids = row((1, 10), (0, 2)), row((0, 12))
+    predicted = [{"id": 0, "category_id": 10}]
+    check_labels(truth, segments(10), "truth", ids, predicted, "prediction")
+    found = match_segments(truth, segments(10), ids, predicted)
+    assert counts(found[10]) == (1, 1, 0, 0)
 
 
 def test_two_segments_of_a_category():

@@ -1,0 +1,34 @@
+"""Read JSON files, or say why it cannot be done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ddep.errors import UserError
+
+
+def read_json(path: str | Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Read a JSON file whose content is a dict of lists.
+
+    Args:
+        path: the file.
+        keys: names that must be there, each with a list.
+
+    Raises:
+        UserError: missing, not JSON, or without one of the lists.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; check its name") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not a JSON file: {error}; get or make it again") from error
+    for key in keys:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise UserError(
+                f"{path} has no list {key!r}; expected a JSON file in COCO's format, with "
+                f"{' and '.join(keys)}"
+            )
+    return content

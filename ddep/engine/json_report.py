@@ -1,0 +1,41 @@
+"""JSON files that tools write."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from ddep.checkpoint.writing import atomic_write
+from ddep.errors import UserError
+
+
+def check_writable(option: str, path: str) -> None:
+    """Raise :class:`UserError` if the file ``path``, the value of ``option``, cannot be written.
+
+    Its folder is made if need be.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise UserError(f"{option} {path} is a folder; name a file in it")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{option} {path} cannot be written: its folder cannot be made ({error.strerror}); "
+            "choose another folder"
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{option} {path} cannot be written: its folder is read-only; choose another folder"
+        )
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write ``content`` as an indented JSON file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
