@@ -1,0 +1,177 @@
+"""Mask losses and costs over all pixels against formulas and Hugging Face's MaskFormer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.models.maskformer import modeling_maskformer as hugging_face
+
+from ddep.modeling.criterion import SetCriterion
+from ddep.modeling.mask_costs import DenseMaskCosts, pairwise_sigmoid_focal_loss
+from ddep.modeling.mask_losses import DenseMaskLosses, sigmoid_focal_loss
+from ddep.modeling.matcher import HungarianMatcher
+from tests.modeling.test_criterion import (
+    CLASSES,
+    DeviceTensor,
+    leaves,
+    random_outputs,
+    random_targets,
+    to_device,
+)
+
+COSTS = {"cost_class": 1.0, "cost_mask": 20.0, "cost_dice": 2.0}
+
+
+def make_criterion(num_aux_outputs: int = 2) -> SetCriterion:
+    return SetCriterion(
+        CLASSES,
+        matcher=HungarianMatcher(mask_costs=DenseMaskCosts(), **COSTS),
+        mask_losses=DenseMaskLosses(),
+        class_weight=1.0,
+        mask_weight=20.0,
+        dice_weight=2.0,
+        no_object_weight=0.1,
+        num_aux_outputs=num_aux_outputs,
+    )
+
+
+def focal(logits: np.ndarray, masks: np.ndarray) -> float:
+    """RetinaNet's equation 5, from the probabilities."""
+    p = 1 / (1 + np.exp(-logits))
+    p_t = np.where(masks, p, 1 - p)
+    alpha_t = np.where(masks, 0.25, 0.75)
+    return (-alpha_t * (1 - p_t) ** 2 * np.log(p_t)).mean()
+
+
+def dice(logits: np.ndarray, masks: np.ndarray) -> float:
+    p = 1 / (1 + np.exp(-logits))
+    return 1 - (2 * (p * masks).sum() + 1) / (p.sum() + masks.sum() + 1)
+
+
+def test_focal_loss_against_the_formula_and_hugging_face() -> None:
+    logits = 4 * torch.randn(5, 300)
+    masks = torch.rand(5, 300) > torch.rand(5, 1)
+    losses = sigmoid_focal_loss(logits, masks)
+    expected = [focal(*pair) for pair in zip(logits.double().numpy(), masks.numpy(), strict=True)]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    reference = hugging_face.sigmoid_focal_loss(logits, masks.float(), 3)
+    torch.testing.assert_close(losses.sum() / 3, reference)
+
+    targets = torch.rand(4, 300) > 0.4
+    costs = pairwise_sigmoid_focal_loss(logits, targets.float())
+    for q, t in np.ndindex(5, 4):
+        pair = logits[q].double().numpy(), targets[t].numpy()
+        assert costs[q, t].item() == pytest.approx(focal(*pair), rel=1e-5)
+    reference = hugging_face.pair_wise_sigmoid_focal_loss(logits, targets.float())
+    torch.testing.assert_close(costs, reference)
+
+
+def test_focal_loss_of_certain_predictions_is_finite() -> None:
+    logits = torch.tensor([[90.0, -90.0]], requires_grad=True)
+    right = sigmoid_focal_loss(logits, torch.tensor([[True, False]]))
+    wrong = sigmoid_focal_loss(logits, torch.tensor([[False, True]]))
+    torch.testing.assert_close(right, torch.zeros(1))
+    torch.testing.assert_close(wrong, torch.tensor([(0.75 + 0.25) * 90 / 2]))
+    (right + wrong).sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+def nearest(masks: np.ndarray, height: int, width: int) -> np.ndarray:
+    rows = np.arange(height) * masks.shape[1] // height
+    columns = np.arange(width) * masks.shape[2] // width
+    return masks[:, rows[:, None], columns]
+
+
+@pytest.mark.parametrize("size", [(24, 36), (25, 33)])
+def test_costs_against_the_formula(size: tuple[int, int]) -> None:
+    outputs = random_outputs(1, 2, 4, seed=0)
+    layers = [*outputs["aux_outputs"], outputs]
+    targets = random_targets([2, 3], seed=1)
+    for target in targets:
+        target["masks"] = F.pad(target["masks"], (0, size[1] - 36, 0, size[0] - 24))
+    costs = DenseMaskCosts()(layers, targets)
+    for image, (mask_costs, dice_costs) in enumerate(costs):
+        masks = nearest(targets[image]["masks"].numpy(), 6, 9)
+        for layer, q, t in np.ndindex(*mask_costs.shape):
+            logits = layers[layer]["pred_masks"][image, q].detach().double().numpy()
+            assert mask_costs[layer, q, t].item() == pytest.approx(focal(logits, masks[t]), 1e-5)
+            assert dice_costs[layer, q, t].item() == pytest.approx(dice(logits, masks[t]), 1e-5)
+
+
+@pytest.mark.parametrize("counts", [[4, 0, 6], [1, 10, 2]])
+def test_losses_and_gradients_against_hugging_face(counts: list[int]) -> None:
+    outputs, targets = random_outputs(2, 3, 8, seed=1), random_targets(counts, seed=2)
+    criterion = make_criterion()
+    matcher = hugging_face.MaskFormerHungarianMatcher(**COSTS)
+    reference = hugging_face.MaskFormerLoss(CLASSES, matcher, {}, eos_coef=0.1)
+    expected = reference(
+        outputs["pred_masks"],
+        outputs["pred_logits"],
+        [target["masks"].float() for target in targets],
+        [target["labels"] for target in targets],
+        [
+            {"masks_queries_logits": o["pred_masks"], "class_queries_logits": o["pred_logits"]}
+            for o in outputs["aux_outputs"]
+        ],
+    )
+    expected = {name.replace("cross_entropy", "ce"): loss for name, loss in expected.items()}
+
+    losses = criterion(outputs, targets)
+
+    assert losses.keys() == expected.keys() == criterion.weight_dict.keys()
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name], atol=1e-5, rtol=0)
+    gradients = torch.autograd.grad(sum(losses.values()), leaves(outputs))
+    references = torch.autograd.grad(sum(expected.values()), leaves(outputs))
+    for gradient, gradient_expected in zip(gradients, references, strict=True):
+        torch.testing.assert_close(gradient, gradient_expected, atol=1e-6, rtol=1e-4)
+
+
+def test_pairs_follow_the_order_of_rows() -> None:
+    """Each prediction is compared with its own target, in every layer."""
+    masks = torch.zeros(3, 8, 8, dtype=torch.bool)
+    masks[0, :4], masks[1, :, 4:], masks[2] = True, True, True
+    rows = torch.tensor([[2, 0], [1, 2]])
+    logits = [40.0 * masks[row].float() - 20 for row in rows]
+    for losses in DenseMaskLosses()(logits, masks, rows):
+        torch.testing.assert_close(losses, torch.zeros(2, 2))
+    for losses in DenseMaskLosses()(logits, masks, rows.flip(0)):
+        assert (losses > 0.1).all()
+
+
+def test_batch_without_targets() -> None:
+    outputs = random_outputs(2, 2, 4, seed=7)
+    losses = make_criterion()(outputs, random_targets([0, 0], seed=8))
+    for suffix in ("_0", "_1", ""):
+        assert losses[f"loss_mask{suffix}"].item() == losses[f"loss_dice{suffix}"].item() == 0
+    sum(losses.values()).backward()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves(outputs))
+
+
+def test_losses_are_float32_under_autocast() -> None:
+    outputs, targets = random_outputs(0, 2, 4, seed=9), random_targets([2, 1], seed=10)
+    halves: dict[str, Tensor | list] = {
+        name: outputs[name].detach().bfloat16() for name in ("pred_logits", "pred_masks")
+    }
+    criterion = make_criterion(num_aux_outputs=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = criterion(halves, targets)
+    wide = criterion({name: value.float() for name, value in halves.items()}, targets)
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        assert torch.equal(loss, wide[name])
+
+
+def test_costs_reach_the_host_in_one_copy() -> None:
+    outputs, targets = random_outputs(3, 3, 6, seed=11), random_targets([2, 0, 4], seed=12)
+    criterion = make_criterion(num_aux_outputs=3)
+    expected = criterion(outputs, targets)
+    criterion.empty_weight = to_device(criterion.empty_weight)
+    DeviceTensor.copies = 0
+    losses = criterion(to_device(outputs), to_device(targets))
+    assert DeviceTensor.copies == 1
+    for name, loss in losses.items():
+        assert torch.equal(loss.as_subclass(torch.Tensor), expected[name])
