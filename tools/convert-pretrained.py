@@ -3,6 +3,8 @@
     python tools/convert-pretrained.py swin_base_patch4_window12_384_22k.pth swin_base.pth
     python tools/convert-pretrained.py dinov2_vitb14_pretrain.pth dinov2_base.pth
     python tools/convert-pretrained.py output/ddep_swin/model_final.pth decoder.pth
+    python tools/convert-pretrained.py mask2former-swin-tiny-coco-panoptic/ mask2former.pth
+    python tools/convert-pretrained.py output/finetuned/model_final.pth my_model/ --to hf
 
 Reads .pth, .pkl and .safetensors files: Swin (original and timm), ResNet (torchvision and timm),
 ConvNeXt and ViT (timm), DINOv2, detectron2's model zoo, Mask2Former and MaskFormer, and this
@@ -15,7 +17,7 @@ from __future__ import annotations
 import argparse
 
 from ddep.checkpoint.conversion import FORMATS
-from ddep.engine import convert_file, errors_as_lines
+from ddep.engine import convert_file, errors_as_lines, export_to_hugging_face
 
 
 def main() -> None:
@@ -23,8 +25,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", metavar="SRC", help="checkpoint to read")
-    parser.add_argument("destination", metavar="DST", help="checkpoint to write, a .pth")
+    parser.add_argument("destination", metavar="DST", help="checkpoint to write, a .pth; or folder")
     parser.add_argument("--from", dest="format", default="auto", choices=["auto", *FORMATS])
+    parser.add_argument("--to", default="ddep", choices=["ddep", "hf"], help="format to write")
     parser.add_argument(
         "--config-file",
         metavar="CFG",
@@ -34,6 +37,14 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="name every weight")
     args = parser.parse_args()
     with errors_as_lines():
+        if args.to == "hf":
+            export_to_hugging_face(
+                args.source,
+                args.destination,
+                config_file=args.config_file,
+                overwrite=args.overwrite,
+            )
+            return
         convert_file(
             args.source,
             args.destination,

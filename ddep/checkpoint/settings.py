@@ -20,15 +20,18 @@ def read_settings(path: str) -> dict[str, Any]:
         path: the checkpoint's folder, or a ``.safetensors`` or ``.bin`` file.
 
     Returns:
-        Its content, empty if there is none.
+        Its content, empty if there is none; below ``image_processor`` that of the
+        ``preprocessor_config.json`` beside it, if there is one.
 
     Raises:
-        UserError: it is no JSON object.
+        UserError: one of them is no JSON object.
     """
     if not os.path.isdir(path) and not path.endswith(_EXTENSIONS):
         return {}
     folder = path if os.path.isdir(path) else os.path.dirname(path)
-    return read_json(os.path.join(folder, "config.json"))
+    settings = read_json(os.path.join(folder, "config.json"))
+    processor = read_json(os.path.join(folder, "preprocessor_config.json"))
+    return {**settings, "image_processor": processor} if processor else settings
 
 
 def read_json(path: str) -> dict[str, Any]:

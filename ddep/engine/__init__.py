@@ -1,6 +1,7 @@
 """Training and evaluation."""
 
 from ddep.engine.conversion import convert_file
+from ddep.engine.export import export_to_hugging_face
 from ddep.engine.main import errors_as_lines, main, run
 from ddep.engine.optimizer import build_optimizer
 from ddep.engine.setup import adapt_to_device, setup
@@ -12,6 +13,7 @@ __all__ = [
     "build_optimizer",
     "convert_file",
     "errors_as_lines",
+    "export_to_hugging_face",
     "main",
     "run",
     "setup",

@@ -13,6 +13,8 @@ from ddep.checkpoint.conversion import (
     convnext,
     detectron2_zoo,
     dinov2,
+    huggingface_mask2former,
+    huggingface_maskformer,
     mask2former,
     pretraining,
     resnet,
@@ -31,8 +33,13 @@ FORMATS: dict[str, ModuleType] = {
     "dinov2": dinov2,
     "detectron2": detectron2_zoo,
     "mask2former": mask2former,
+    "hf-mask2former": huggingface_mask2former,
+    "hf-maskformer": huggingface_maskformer,
     "ddep": pretraining,
 }
+
+# Those whose weights keep their names: any config that has trained them fits.
+OWN_NAMES = ("mask2former", "ddep")
 
 Shape = tuple[int, ...]
 

@@ -79,7 +79,6 @@ def backbone_config(entries: Entries, settings: Settings) -> dict[str, Any]:
         config = {**detectron2_zoo.config_of(inner, {}), **ours(RESNET_SETTINGS, told)}
         if "MODEL.RESNETS.DEPTH" not in config:
             raise UserError("the backbone is a ResNet of no depth that we know (18, 34, 50, ...)")
-        config["MODEL.RESNETS.STEM_OUT_CHANNELS"] = len(inner["stem.conv1.weight"])
     return {**config, **_input_config(section(settings, "image_processor"))}
 
 
@@ -88,8 +87,10 @@ def _input_config(processor: Settings) -> dict[str, Any]:
     require(processor, {"do_normalize": True, "do_rescale": True}, "we take pixels with")
     mean, std = processor.get("image_mean", MEAN), processor.get("image_std", STD)
     for key, values in (("image_mean", mean), ("image_std", std)):
-        if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(
-            isinstance(value, (int, float)) for value in values
+        if (
+            not isinstance(values, (list, tuple))
+            or len(values) != 3
+            or not all(isinstance(value, (int, float)) for value in values)
         ):
             raise UserError(f"preprocessor_config.json has {key} {values!r}; expected 3 numbers")
     config = input_config({}, mean, std)

@@ -42,8 +42,8 @@ def entries(weights: Weights, settings: Settings) -> Entries:
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
     """The config keys that describe the model.
 
-    Sizes come from the shapes of the weights. What they do not tell, such as the number of attention
-    heads, comes from ``settings``, or is as Hugging Face's class has it by default.
+    Sizes come from the shapes of the weights. What they do not tell, such as the number of
+    attention heads, comes from ``settings``, or is as Hugging Face's class has it by default.
 
     Raises:
         UserError: a variant that we do not have.

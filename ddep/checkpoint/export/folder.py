@@ -1,0 +1,82 @@
+"""Folders that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Collection, Iterator
+
+from ddep.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str, files: Collection[str], *, overwrite: bool = False) -> Iterator[str]:
+    """Write a folder of files, so that it appears all at once or not at all.
+
+    The block writes into a temporary folder beside ``path``, which is synced to the disk and
+    renamed to ``path`` at the end. If anything fails, the temporary folder goes away and what was
+    at ``path`` before is as it was.
+
+    Args:
+        path: the folder to write; the one it lies in is made.
+        files: names of all files that the block may write.
+        overwrite: whether a folder at ``path`` is replaced, if it holds nothing but such files.
+
+    Yields:
+        The temporary folder.
+
+    Raises:
+        UserError: ``path`` exists and must not be replaced, cannot be written, or the disk is full.
+    """
+    parent, name = os.path.split(os.path.abspath(path))
+    _check_replaceable(path, files, overwrite)
+    temporary = os.path.join(parent, f".{name}.{os.getpid()}.tmp")
+    replaced = os.path.join(parent, f".{name}.{os.getpid()}.old")
+    try:
+        os.makedirs(parent, exist_ok=True)
+        os.mkdir(temporary)
+        yield temporary
+        for file in os.listdir(temporary):
+            _sync(os.path.join(temporary, file))
+        _sync(temporary)
+        if os.path.isdir(path):
+            os.rename(path, replaced)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if os.path.isdir(replaced):
+                os.rename(replaced, path)
+            raise
+        _sync(parent)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror or error}; free space or choose another "
+            "folder (what was there before is unchanged)"
+        ) from error
+    finally:
+        for leftover in (temporary, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _check_replaceable(path: str, files: Collection[str], overwrite: bool) -> None:
+    if not os.path.lexists(path):
+        return
+    if not os.path.isdir(path) or os.path.islink(path):
+        raise UserError(f"DST {path} is a file; name a folder to write")
+    if not overwrite:
+        raise UserError(f"DST {path} exists; choose another name or add --overwrite")
+    others = [name for name in os.listdir(path) if name not in files]
+    if others:
+        raise UserError(
+            f"DST {path} holds {others[0]}, which no conversion has written; choose another name"
+        )
+
+
+def _sync(path: str) -> None:
+    """Make a file, or the names in a folder, last through a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

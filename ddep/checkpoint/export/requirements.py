@@ -1,0 +1,32 @@
+"""What a config must say for another library to have the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from ddep.errors import UserError
+
+
+def value(cfg: CfgNode, key: str) -> Any:
+    """The value of ``key`` ("MODEL.SWIN.DEPTHS"), tuples as lists."""
+    found = reduce(lambda node, name: node[name], key.split("."), cfg)
+    return list(found) if isinstance(found, tuple) else found
+
+
+def require(cfg: CfgNode, expected: Mapping[str, Sequence[Any]]) -> None:
+    """Check that each key has one of the values that are listed for it.
+
+    Raises:
+        UserError: one has not.
+    """
+    for key, choices in expected.items():
+        found = value(cfg, key)
+        if found not in choices:
+            raise UserError(
+                f"{key} is {found!r}; Hugging Face's classes can express "
+                f"{' or '.join(map(repr, choices))} alone"
+            )

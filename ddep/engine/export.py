@@ -1,0 +1,82 @@
+"""Write a trained model as a folder that Hugging Face's ``from_pretrained`` loads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+
+from ddep.checkpoint import Checkpointer
+from ddep.checkpoint.export import FILES, atomic_folder, to_hugging_face
+from ddep.config import load_config
+from ddep.errors import UserError
+
+
+def export_to_hugging_face(
+    source: str, destination: str, *, config_file: str | None = None, overwrite: bool = False
+) -> None:
+    """Write ``source`` as a folder with config, weights and image processor; print what is dropped.
+
+    Args:
+        source: a checkpoint of a trained Mask2Former or MaskFormer.
+        destination: the folder to write; the one it lies in is made.
+        config_file: the config it was trained with; None is ``config.yaml`` beside ``source``,
+            where training writes it.
+        overwrite: whether an existing folder of such files is replaced.
+
+    Raises:
+        UserError: Hugging Face's classes cannot express the model, ``source`` lacks weights of it,
+            or ``destination`` must not or cannot be written; in any case it is as it was.
+    """
+    config_file = config_file or _config_beside(source)
+    cfg = load_config(config_file)
+    if cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
+        raise UserError(
+            f"{config_file} is of pretraining, which makes no segmentation model; fine-tune its "
+            "checkpoint, and convert the one that comes out with its own config"
+        )
+    with atomic_folder(destination, FILES, overwrite=overwrite) as folder:
+        cfg.MODEL.DEVICE = "cpu"
+        model = build_model(cfg)
+        checkpointer = Checkpointer(model)
+        checkpointer.load(source)
+        absent = checkpointer.absent_parameters()
+        if absent:
+            raise UserError(
+                f"{source} lacks {len(absent)} weights of the model, such as {absent[0]}; give a "
+                "checkpoint of segmentation training and its config"
+            )
+        names = _class_names(cfg)
+        exported = to_hugging_face(model.state_dict(), cfg, names)
+        exported.write(folder)
+    dropped = checkpointer.report.unused
+    if dropped:
+        print(f"dropped {len(dropped)} weights that the model does not have: {dropped[0]}, ...")
+    if names is None:
+        print("the classes have no names, as no data set of the config is known: LABEL_0, ...")
+    [architecture] = exported.config["architectures"]
+    print(f"wrote {destination}: {len(exported.weights)} weights of {architecture}")
+
+
+def _config_beside(source: str) -> str:
+    path = os.path.join(os.path.dirname(source), "config.yaml")
+    if not os.path.isfile(path):
+        raise UserError(
+            f"--to hf needs the config that {source} was trained with: there is no {path}; name it "
+            "with --config-file"
+        )
+    return path
+
+
+def _class_names(cfg: CfgNode) -> Sequence[str] | None:
+    """Names of all classes, from the first data set that has so many."""
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        metadata = MetadataCatalog.get(name)
+        for key in ("stuff_classes", "thing_classes"):
+            names = metadata.get(key) or ()
+            if len(names) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+                return list(names)
+    return None
