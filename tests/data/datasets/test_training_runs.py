@@ -80,7 +80,10 @@ def config(case: Case, tmp_path: Path) -> str:
         MODEL__META_ARCHITECTURE="MaskFormer",
         MODEL__SEM_SEG_HEAD__NUM_CLASSES=case.classes,
         MODEL__SEM_SEG_HEAD__IGNORE_VALUE=case.ignore_label,
-        MODEL__MASK_FORMER__TEST={f"{task}_ON": task in case.evaluated for task in TASKS},
+        # Mask2Former's configs for instances on ADE20K switch everything on.
+        MODEL__MASK_FORMER__TEST={
+            f"{task}_ON": task in case.evaluated or case.mapper == "instance" for task in TASKS
+        },
         DATASETS__TRAIN=[f"{case.name}_train"],
         DATASETS__TEST=[f"{case.name}_val"],
         INPUT__DATASET_MAPPER_NAME=f"mask_former_{case.mapper}",
