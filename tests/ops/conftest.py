@@ -1,7 +1,8 @@
-"""Which implementation runs, and where."""
+"""Which implementation runs, and where; and the extension, built anew with sanitizers."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from ddep.errors import UserError
 from ddep.ops import extension
+from tests.ops.native_build import COMPILER, SANITIZE, Build, build_extension, has_sanitizers
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
@@ -47,3 +49,19 @@ def compiled(device: str) -> Iterator[str]:
 def compiled_on_cpu() -> Iterator[str]:
     """The same, for tests that are about the CPU."""
     yield from force("compiled", "cpu")
+
+
+@pytest.fixture(scope="session")
+def sanitizers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The compiler's options for them; skip where it has none."""
+    if not shutil.which(COMPILER):
+        pytest.skip(f"needs the C++ compiler {COMPILER}")
+    if not has_sanitizers(tmp_path_factory.mktemp("sanitizers")):
+        pytest.skip(f"{COMPILER} has no address and undefined-behaviour sanitizers here")
+    return SANITIZE
+
+
+@pytest.fixture(scope="session")
+def built_extension(sanitizers: list[str], tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """The extension module for the CPU, with sanitizers and with more warnings than usual."""
+    return build_extension(tmp_path_factory.mktemp("build"), ["-Wall", "-Wextra"], sanitizers)

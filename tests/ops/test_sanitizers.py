@@ -1,0 +1,83 @@
+"""The CPU kernels and the operators under the address and undefined-behaviour sanitizers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.ops.native_build import COMPILER, ROOT, Build
+
+CPU = ROOT / "ddep" / "ops" / "csrc" / "cpu"
+
+
+def test_kernels(sanitizers: list[str], tmp_path: Path):
+    """All instruction sets, both types, all kinds of sizes; see the driver."""
+    command = [COMPILER, "-std=c++17", "-O1", "-g1", *sanitizers, f"-I{CPU}"]
+    command += [str(ROOT / "tests" / "ops" / "sanitizers" / "driver.cpp")]
+    command += [str(CPU / "kernels_default.cpp"), str(CPU / "kernels_avx2.cpp")]
+    result = subprocess.run(
+        [*command, "-o", "driver"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    result = subprocess.run([str(tmp_path / "driver")], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = dict(line.split(": ") for line in result.stdout.splitlines())
+    assert {"default float", "default double"} <= found.keys()
+    assert set(found.values()) == {"1020"}
+    if " avx2 " in Path("/proc/cpuinfo").read_text() and platform.machine() == "x86_64":
+        assert {"AVX2 float", "AVX2 double"} <= found.keys()
+
+
+# Puts the library where the package's own would be looked for, and runs tests with it.
+RUN_TESTS = """
+import importlib.util
+import sys
+
+import pytest
+import torch
+
+spec = importlib.util.spec_from_file_location("ddep._C", sys.argv[1])
+sys.modules["ddep._C"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["ddep._C"])
+from ddep.ops import extension
+
+assert extension._LIBRARY.__file__ == sys.argv[1]
+sys.exit(pytest.main(sys.argv[2:]))
+"""
+
+
+def test_operators(built_extension: Build):
+    """The tests of correctness and of input checks, with the extension as a whole."""
+    if sys.platform != "linux":
+        pytest.skip("loads the sanitizers' libraries as Linux does")
+    libraries = [
+        subprocess.run(
+            [COMPILER, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    if not all(os.path.isabs(library) for library in libraries):
+        pytest.skip(f"{COMPILER} has the sanitizers not as shared libraries")
+    tests = ["test_ms_deform_attn.py", "test_special_values.py", "test_checks.py"]
+    command = [sys.executable, "-c", RUN_TESTS, str(built_extension.library)]
+    command += ["-q", "-p", "no:cacheprovider", "-k", "not reference-"]
+    result = subprocess.run(
+        [*command, *(f"tests/ops/{test}" for test in tests)],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "LD_PRELOAD": " ".join(libraries),
+            "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
+    assert " passed" in result.stdout
