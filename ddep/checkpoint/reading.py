@@ -124,8 +124,8 @@ def _find_weights(path: str, data: Any) -> dict[str, Any]:
                 f"{path} holds a {type(value).__name__} named {name!r}; expected named tensors, "
                 "bare or below 'model' or 'state_dict'"
             )
-        if value.layout != torch.strided or value.is_quantized or value.is_complex():
-            raise UserError(f"{path} holds {name}, which is no dense tensor of real numbers")
+        if value.is_complex():
+            raise UserError(f"{path} holds {name}, whose numbers are complex; expected real ones")
     if not weights:
         raise UserError(f"{path} holds no weights; expected a dict of named tensors")
     return {**rest, "model": weights}

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_backbone, build_model
 
 from ddep.checkpoint import read_checkpoint, read_settings
-from ddep.checkpoint.conversion import Conversion, convert
+from ddep.checkpoint.conversion import OWN_NAMES, Conversion, convert
 from ddep.checkpoint.groups import TRANSFERABLE, group_of
 from ddep.checkpoint.report import group_table
 from ddep.checkpoint.writing import atomic_write
 from ddep.config import add_ddep_config, load_config
-from ddep.errors import UserError
+from ddep.errors import UserError, one_line
 
 # How many names of a list are printed unless all are asked for.
 _SHOWN = 10
@@ -37,7 +36,7 @@ def convert_file(
     describes, or else from the one that the weights themselves describe.
 
     Args:
-        source: a checkpoint that :func:`ddep.checkpoint.read_checkpoint` reads.
+        source: a file or folder that :func:`ddep.checkpoint.read_checkpoint` reads.
         destination: the file to write; its folder is made.
         format_name: a key of :data:`ddep.checkpoint.conversion.FORMATS`, or "auto".
         config_file: a config of this project.
@@ -55,10 +54,16 @@ def convert_file(
     cfg = load_config(config_file) if config_file else None
     weights = read_checkpoint(source)["model"]
     conversion = convert(weights, format_name, read_settings(source))
-    if cfg is None and conversion.config:
-        cfg = _config(conversion.config)
     if cfg is not None:
         conversion.fit(_expected(cfg, conversion))
+    elif conversion.config:
+        conversion.fit(_described(conversion))
+    elif conversion.format_name not in OWN_NAMES:
+        raise UserError(
+            f"{source} does not tell which {conversion.format_name} model it is of; name it with "
+            "--config-file, in a config of this project (MODEL.BACKBONE.NAME TimmBackbone and "
+            "MODEL.DDEP.TIMM.NAME, say)"
+        )
     _make_folder(destination)
     _report(conversion, verbose)
     with atomic_write(destination) as file:
@@ -93,11 +98,21 @@ def _make_folder(destination: str) -> None:
         )
 
 
-def _config(keys: dict[str, Any]) -> CfgNode:
+def _described(conversion: Conversion) -> dict[str, torch.Tensor]:
+    """The state dict of the model that the weights themselves describe."""
     cfg = get_cfg()
     add_ddep_config(cfg)
-    cfg.merge_from_list([item for pair in keys.items() for item in pair])
-    return cfg
+    cfg.merge_from_list([item for pair in conversion.config.items() for item in pair])
+    try:
+        return _expected(cfg, conversion)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file may describe anything
+        keys = ", ".join(f"{key} {value}" for key, value in conversion.config.items())
+        raise UserError(
+            f"the weights describe a model that cannot be built ({keys}): {one_line(error)}; the "
+            "file is damaged, or only resembles its format"
+        ) from error
 
 
 def _expected(cfg: CfgNode, conversion: Conversion) -> dict[str, torch.Tensor]:

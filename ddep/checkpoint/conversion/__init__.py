@@ -6,11 +6,11 @@ A format is a module with
 * ``recognises(weights) -> bool``;
 * ``entries(weights, settings) -> Entries``: the weights of the model, and what they are made of;
 * ``config_of(weights, settings) -> dict``: the config keys and values that describe the model;
-  empty if the checkpoint does not tell.
+  empty if the checkpoint does not tell, or keeps its names (OWN_NAMES).
 
 ``weights`` is the source's state dict, ``settings`` the content of the ``config.json`` beside it.
 """
 
-from ddep.checkpoint.conversion.core import FORMATS, Conversion, convert
+from ddep.checkpoint.conversion.core import FORMATS, OWN_NAMES, Conversion, convert
 
-__all__ = ["FORMATS", "Conversion", "convert"]
+__all__ = ["FORMATS", "OWN_NAMES", "Conversion", "convert"]

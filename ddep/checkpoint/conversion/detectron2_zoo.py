@@ -18,6 +18,7 @@ from ddep.checkpoint.conversion.entries import (
 )
 from ddep.checkpoint.conversion.imagenet import input_config
 from ddep.checkpoint.conversion.resnet import DEPTHS, resnet_config
+from ddep.errors import UserError
 
 LOOKED_FOR = "res2.0.conv1.weight, alone or below backbone., or Caffe2's res2_0_branch2a_w"
 
@@ -74,19 +75,23 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
         return {}
     conv2 = find(found, "res2.0.conv2.weight", 4).shape
     last = find(found, "res2.0.conv3.weight" if bottleneck else "res2.0.conv2.weight", 4)
-    is_torchvision = _CAFFE2 not in weights and _prefix(weights) == ""
     has_groups = conv2[0] != conv2[1]
-    return {
+    is_torchvision = _CAFFE2 not in weights and _prefix(weights) == ""
+    config = {
         "MODEL.BACKBONE.NAME": "build_resnet_backbone",
-        **resnet_config(depth, conv2, len(last), stride_in_1x1=not (is_torchvision or has_groups)),
-        **(input_config({}) if is_torchvision else _CAFFE2_INPUT),
-        # The zoo's ResNeXt, alone of Caffe2's, divides by it.
-        **(
-            {"MODEL.PIXEL_STD": [57.375, 57.12, 58.395]}
-            if has_groups and not is_torchvision
-            else {}
+        **resnet_config(
+            depth,
+            len(find(found, "stem.conv1.weight", 4)),
+            conv2,
+            len(last),
+            stride_in_1x1=not (is_torchvision or has_groups),
         ),
+        **(input_config({}) if is_torchvision else _CAFFE2_INPUT),
     }
+    if has_groups and not is_torchvision:
+        # The zoo's ResNeXt, alone of Caffe2's, divides by it.
+        config["MODEL.PIXEL_STD"] = [57.375, 57.12, 58.395]
+    return config
 
 
 def _prefix(weights: Weights) -> str | None:
@@ -94,7 +99,10 @@ def _prefix(weights: Weights) -> str | None:
 
 
 def _caffe2_entries(weights: Weights) -> Entries:
-    converted, originals = convert_c2_detectron_names(dict(weights))
+    try:
+        converted, originals = convert_c2_detectron_names(dict(weights))
+    except AssertionError as error:
+        raise UserError("two of Caffe2's weights have one place; the file is damaged") from error
     found = {
         f"backbone.{name}": Entry((originals[name],), tensor)
         for name, tensor in converted.items()

@@ -6,6 +6,7 @@ from typing import Any
 
 from ddep.checkpoint.conversion import timm_models, vit
 from ddep.checkpoint.conversion.entries import Entries, Entry, Settings, Weights, find, renamed
+from ddep.errors import UserError
 
 LOOKED_FOR = "mask_token, pos_embed and blocks.0.ls1.gamma"
 
@@ -30,8 +31,13 @@ def entries(weights: Weights, settings: Settings) -> Entries:
     found = renamed(weights, _target)
     if "register_tokens" in weights:
         token, positions = find(weights, "cls_token", 3), find(weights, "pos_embed", 3)
+        if token.shape != positions[:, :1].shape:
+            raise UserError(
+                f"cls_token has shape {tuple(token.shape)} and pos_embed {tuple(positions.shape)}; "
+                "expected the same number of channels"
+            )
         found["backbone.model.cls_token"] = Entry(
-            ("cls_token", "pos_embed"), token + positions[:, :1].expand_as(token)
+            ("cls_token", "pos_embed"), token + positions[:, :1]
         )
         found["backbone.model.pos_embed"] = Entry(("pos_embed",), positions[:, 1:])
     return found

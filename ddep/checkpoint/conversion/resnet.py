@@ -27,12 +27,14 @@ DEPTHS = {
     ((3, 8, 36, 3), True): 152,
 }
 
-# The names of a plain ResNet's weights. Others have a deep stem, squeeze-and-excitation, ...
+# The names of a plain ResNet's weights, and of parts that others have: a deep stem,
+# squeeze-and-excitation, ... What is in no such part is a head.
+_NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _PLAIN = re.compile(
-    r"(layer\d\.\d+\.)?(conv\d\.weight|bn\d\.(weight|bias|running_(mean|var)|num_batches_tracked))"
-    r"|layer\d\.0\.downsample\.(0\.weight|1\.(weight|bias|running_(mean|var)|num_batches_tracked))"
-    r"|fc\.(weight|bias)"
+    rf"(layer\d\.\d+\.)?(conv\d\.weight|bn\d\.{_NORM})"
+    rf"|layer\d\.0\.downsample\.(0\.weight|1\.{_NORM})"
 )
+_PART = re.compile(r"(conv1|bn1|maxpool|layer\d)\.")
 # timm's models that are plain in more than their names: some differ in layers without weights.
 _PLAIN_MODELS = re.compile(r"(tv_|gluon_)?(wide_)?resne[x]?t\d+(_\d+x\d+d?|_2|_v1b)?")
 
@@ -46,12 +48,12 @@ def entries(weights: Weights, settings: Settings) -> Entries:
     """A plain ResNet's weights under detectron2's names, another's under timm's."""
     if _is_plain(weights, settings):
         return renamed(weights, _detectron2_target)
-    return timm_models.entries(weights, ("fc.",))
+    return timm_models.entries({n: t for n, t in weights.items() if _PART.match(n)})
 
 
 def _detectron2_target(name: str) -> str | None:
     # A frozen batch norm counts no batches.
-    if name.startswith("fc.") or name.endswith("num_batches_tracked"):
+    if not _PART.match(name) or name.endswith("num_batches_tracked"):
         return None
     name = re.sub(r"^(conv|bn)1\.", r"stem.\g<0>", name)
     name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
@@ -74,8 +76,9 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
         "MODEL.BACKBONE.NAME": "build_resnet_backbone",
         **resnet_config(
             depth,
+            len(find(weights, "conv1.weight", 4)),
             find(weights, "layer1.0.conv2.weight", 4).shape,
-            _width(weights),
+            len(find(weights, f"layer1.0.{'conv3' if _blocks(weights)[1] else 'conv2'}.weight", 4)),
             stride_in_1x1=False,
         ),
         **input_config(settings),
@@ -83,12 +86,18 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
 
 
 def resnet_config(
-    depth: int, conv2: tuple[int, ...], res2_channels: int, *, stride_in_1x1: bool
+    depth: int,
+    stem_channels: int,
+    conv2: tuple[int, ...],
+    res2_channels: int,
+    *,
+    stride_in_1x1: bool,
 ) -> dict[str, Any]:
     """The keys of MODEL.RESNETS.
 
     Args:
         depth: 18, 34, 50, ...
+        stem_channels: output channels of the stem.
         conv2: shape of the second convolution of the first block of res2.
         res2_channels: output channels of res2.
         stride_in_1x1: whether blocks stride in the first convolution, as in the original.
@@ -96,6 +105,7 @@ def resnet_config(
     groups = max(1, conv2[0] // conv2[1])
     return {
         "MODEL.RESNETS.DEPTH": depth,
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": stem_channels,
         "MODEL.RESNETS.NUM_GROUPS": groups,
         "MODEL.RESNETS.WIDTH_PER_GROUP": conv2[0] // groups,
         "MODEL.RESNETS.RES2_OUT_CHANNELS": res2_channels,
@@ -109,7 +119,7 @@ def _is_plain(weights: Weights, settings: Settings) -> bool:
     return (
         _blocks(weights) in DEPTHS
         and "bn1.running_mean" in weights
-        and all(_PLAIN.fullmatch(name) for name in weights)
+        and all(_PLAIN.fullmatch(name) for name in weights if _PART.match(name))
         and (not isinstance(architecture, str) or bool(_PLAIN_MODELS.fullmatch(architecture)))
     )
 
@@ -117,8 +127,3 @@ def _is_plain(weights: Weights, settings: Settings) -> bool:
 def _blocks(weights: Weights) -> tuple[tuple[int, ...], bool]:
     blocks = tuple(children(weights, f"layer{stage}.") for stage in range(1, 5))
     return blocks, "layer1.0.conv3.weight" in weights
-
-
-def _width(weights: Weights) -> int:
-    last = "conv3" if "layer1.0.conv3.weight" in weights else "conv2"
-    return len(find(weights, f"layer1.0.{last}.weight", 4))

@@ -10,7 +10,7 @@ from ddep.checkpoint.conversion.entries import Entries, Settings, Weights, renam
 from ddep.checkpoint.conversion.imagenet import MEAN, STD, input_config
 
 
-def entries(weights: Weights, heads: tuple[str, ...]) -> Entries:
+def entries(weights: Weights, heads: tuple[str, ...] = ()) -> Entries:
     """All weights under their own names, below ``backbone.model.``.
 
     Args:

@@ -1,0 +1,139 @@
+"""The smallest checkpoints of every format, with random weights."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_backbone
+from safetensors.torch import save_file
+
+from ddep.modeling.backbone import D2SwinTransformer
+
+State = dict[str, torch.Tensor]
+DECODER = "sem_seg_head.pixel_decoder"
+
+
+def swin() -> State:
+    """With the buffers of original files."""
+    model = D2SwinTransformer(
+        embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=3, ape=True
+    )
+    state = {name: t for name, t in model.state_dict().items() if not re.match(r"norm\d", name)}
+    positions = state["absolute_pos_embed"]
+    state["absolute_pos_embed"] = positions.flatten(2).transpose(1, 2).contiguous()
+    return {**state, "norm.weight": torch.ones(64), "head.weight": torch.ones(2, 64)}
+
+
+def resnet(names: str) -> State:
+    """A ResNet-50 with few channels, under detectron2's or torchvision's names."""
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 4
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res5"]
+    state = build_backbone(cfg).state_dict()
+    if names == "torchvision":
+        for pattern, name in {
+            r"^stem\.conv1\.norm": "bn1",
+            r"^stem\.": "",
+            r"conv(\d)\.norm": r"bn\1",
+            r"shortcut\.norm": "downsample.1",
+            r"shortcut\.weight": "downsample.0.weight",
+        }.items():
+            state = {re.sub(pattern, name, key): tensor for key, tensor in state.items()}
+        state = {
+            re.sub(r"^res(\d)", lambda m: f"layer{int(m[1]) - 1}", key): tensor
+            for key, tensor in state.items()
+        }
+    return state
+
+
+def caffe2_resnet() -> State:
+    """The same under Caffe2's names, whose norms have no statistics."""
+    state = {}
+    for name, tensor in resnet("detectron2").items():
+        if "running" in name:
+            continue
+        name = name.replace("stem.conv1.norm", "res_conv1_bn").replace("stem.", "")
+        name = re.sub(r"\.conv([123])", lambda m: ".branch2" + "abc"[int(m[1]) - 1], name)
+        name = name.replace("shortcut", "branch1").replace(".norm", "_bn")
+        suffix = ("_s", "_b") if "bn" in name else ("_w", "_b")
+        name = name.replace(".weight", suffix[0]).replace(".bias", suffix[1])
+        state[name.replace(".", "_")] = tensor
+    return state
+
+
+def timm_model(name: str) -> State:
+    return timm.create_model(name).state_dict()
+
+
+def dinov2() -> State:
+    """As its authors name the weights, with registers."""
+    model = timm.create_model(
+        "vit_small_patch14_reg4_dinov2", embed_dim=16, depth=2, num_heads=2, img_size=56
+    )
+    state = model.state_dict()
+    state["register_tokens"] = state.pop("reg_token")
+    state["pos_embed"] = torch.cat([torch.ones(1, 1, 16), state["pos_embed"]], dim=1)
+    return {**state, "mask_token": torch.zeros(1, 16)}
+
+
+def segmentation() -> State:
+    """The names of a Mask2Former."""
+    state = {f"backbone.{name}": tensor for name, tensor in swin().items()}
+    for name in (
+        f"{DECODER}.input_proj.0.0.weight",
+        f"{DECODER}.transformer.level_embed",
+        f"{DECODER}.layer_1.weight",
+        f"{DECODER}.mask_features.weight",
+        "sem_seg_head.predictor.static_query.weight",
+        "sem_seg_head.predictor.class_embed.weight",
+    ):
+        state[name] = torch.randn(4, 4)
+    return state
+
+
+def pretraining() -> State:
+    """The names of this project's pretraining."""
+    state = {n: t for n, t in segmentation().items() if "predictor" not in n}
+    return {**state, "denoising_head.conv.weight": torch.randn(4, 4)}
+
+
+# Format, file name -> state dict.
+SMALL: dict[tuple[str, str], Callable[[], State]] = {
+    ("swin", "swin.pth"): swin,
+    ("resnet", "legacy.pth"): lambda: resnet("torchvision"),
+    ("resnet", "timm_resnet/model.safetensors"): lambda: timm_model("test_resnet"),
+    ("convnext", "timm_convnext/model.safetensors"): lambda: timm_model("test_convnext"),
+    ("vit", "timm_vit/pytorch_model.bin"): lambda: timm_model("test_vit"),
+    ("dinov2", "dinov2.pth"): dinov2,
+    ("detectron2", "R-50.pkl"): lambda: resnet("detectron2"),
+    ("detectron2", "caffe2.pkl"): caffe2_resnet,
+    ("mask2former", "mask2former.pkl"): segmentation,
+    ("ddep", "model_final.pth"): pretraining,
+}
+
+
+def write(path: Path, state: State) -> None:
+    """Write a checkpoint as files of that name are written, with timm's config.json if apt."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent.name.startswith("timm_"):
+        name = path.parent.name.replace("timm", "test")
+        (path.parent / "config.json").write_text(json.dumps({"architecture": name}))
+    if path.suffix == ".safetensors":
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    elif path.suffix == ".pkl":
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+        caffe2 = path.stem == "caffe2"
+        data = arrays if caffe2 else {"model": arrays, "__author__": "them"}
+        path.write_bytes(pickle.dumps(data, protocol=2 if caffe2 else 4))
+    else:
+        is_legacy = path.stem == "legacy"
+        torch.save({"model": state}, path, _use_new_zipfile_serialization=not is_legacy)
