@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.datasets.imitation_trees import write_ade20k_full
+
 SCRIPTS = Path(__file__).parents[2] / "datasets"
 
 
@@ -85,12 +87,20 @@ def test_prepare_ade20k(run, tmp_path: Path) -> None:
     assert listed["annotations"][0]["category_id"] == 7
 
 
+def test_prepare_ade20k_full(run, tmp_path: Path) -> None:
+    write_ade20k_full(tmp_path)
+    printed = run("prepare-ade20k-full.py", "--processes", 1)
+    assert f"written to {tmp_path / 'ADE20K_2021_17_01'}:" in printed
+    assert "train: 2 images" in printed
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
         ("prepare-camvid.py", ["nowhere"], "error: nowhere/train is not a folder"),
         ("prepare-penn-fudan.py", ["nowhere"], "error: nowhere/PNGImages is not a folder"),
         ("prepare-ade20k.py", ["nowhere"], "error: nowhere/images/training is not a folder"),
+        ("prepare-ade20k-full.py", ["nowhere"], "error: nowhere/images: no images of train in it"),
         ("prepare-coco.py", ["nowhere"], "error: nowhere/annotations/panoptic_train2017.json"),
         ("generate-shapes.py", ["--size", "8"], "error: --size is 8; expected at least 32"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddep.data.datasets.ade20k import register_ade20k
+from ddep.data.datasets.ade20k_full import register_ade20k_full
 from ddep.data.datasets.camvid import register_camvid
 from ddep.data.datasets.catalog import dataset_root
 from ddep.data.datasets.coco import register_coco
@@ -26,6 +27,7 @@ def register_all(root: Path) -> None:
     register_shapes(root)
     register_coco(root)
     register_ade20k(root)
+    register_ade20k_full(root)
     register_mapillary_vistas(root)
 
 

@@ -15,6 +15,7 @@ from ddep.data.datasets.ade20k import CATEGORIES, FOLDERS, THINGS, ade20k_split,
 from ddep.data.datasets.instances import describe_mask
 from ddep.data.datasets.panoptic import IGNORE_LABEL, encode_panoptic, segments_info
 from ddep.data.datasets.preparation import (
+    check_processes,
     check_range,
     check_same_size,
     image_pairs,
@@ -66,8 +67,7 @@ def prepare_ade20k(folder: Path, processes: int) -> dict[str, dict[str, int]]:
     Raises:
         UserError: a file missing or unreadable, a label out of range, sizes that differ.
     """
-    if processes < 1:
-        raise UserError(f"--processes is {processes}; expected at least 1")
+    check_processes(processes)
     jobs = {split: _list_jobs(folder, split) for split in FOLDERS}
     return {split: _prepare_split(folder, split, jobs[split], processes) for split in FOLDERS}
 

@@ -19,7 +19,7 @@ from ddep.data.datasets.panoptic import (
     load_annotations,
     register_panoptic,
 )
-from ddep.data.datasets.preparation import write_png
+from ddep.data.datasets.preparation import check_processes, write_png
 from ddep.data.image_reader import read_panoptic
 from ddep.errors import UserError
 
@@ -62,8 +62,7 @@ def prepare_coco(folder: Path, processes: int) -> dict[str, dict[str, int]]:
     Raises:
         UserError: no panoptic JSON file; a PNG file that is missing or does not fit the JSON.
     """
-    if processes < 1:
-        raise UserError(f"--processes is {processes}; expected at least 1")
+    check_processes(processes)
     splits = {name: coco_split(folder, name) for name in SPLITS}
     present = {name: split for name, split in splits.items() if split.panoptic_json.exists()}
     if not present:

@@ -30,6 +30,7 @@ _PREPARATION = {
     "ade20k_sem_seg_*": "unpack ADEChallengeData2016, then run python datasets/prepare-ade20k.py",
     "ade20k_panoptic_*": _ADE20K_INSTANCES,
     "ade20k_instance_*": _ADE20K_INSTANCES,
+    "ade20k_full_*": "unpack ADE20K_2021_17_01, then run python datasets/prepare-ade20k-full.py",
     "mapillary_vistas_*": "unpack Mapillary Vistas v1.2 (of v2.0, move what is in v1.2/ up)",
     "cityscapes_fine_sem_seg_*": "unpack Cityscapes' leftImg8bit and gtFine",
     "cityscapes_fine_panoptic_*": "unpack Cityscapes, then run cityscapesScripts' "

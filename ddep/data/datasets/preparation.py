@@ -41,6 +41,18 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
         Image.fromarray(pixels).save(temporary, format="PNG")
 
 
+def write_jpeg(path: Path, pixels: np.ndarray) -> None:
+    """Write (H, W, 3) uint8, RGB, as a JPEG file of high quality."""
+    with replacing(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="JPEG", quality=95)
+
+
+def write_tiff(path: Path, labels: np.ndarray) -> None:
+    """Write (H, W) uint16 as a compressed TIFF file."""
+    with replacing(path) as temporary:
+        Image.fromarray(labels).save(temporary, format="TIFF", compression="tiff_deflate")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as a JSON file."""
     with replacing(path) as temporary:
@@ -164,6 +176,12 @@ class PanopticWriter:
                 "categories": self.categories,
             },
         )
+
+
+def check_processes(processes: int) -> None:
+    """UserError unless there is at least one process to work with."""
+    if processes < 1:
+        raise UserError(f"--processes is {processes}; expected at least 1")
 
 
 def print_counts(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> None:

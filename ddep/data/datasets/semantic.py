@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from detectron2.data.datasets import load_sem_seg
+from typing import Any
 
 from ddep.data.datasets.catalog import register
 from ddep.data.datasets.panoptic import IGNORE_LABEL
+from ddep.errors import UserError
 
 
 def register_semantic(
@@ -35,9 +35,7 @@ def register_semantic(
     metadata = {} if colors is None else {"stuff_colors": [list(color) for color in colors]}
     register(
         name,
-        lambda: load_sem_seg(
-            str(sem_seg_root), str(image_root), gt_ext=label_extension, image_ext="jpg"
-        ),
+        lambda: load_semantic(image_root, sem_seg_root, label_extension),
         image_root=str(image_root),
         sem_seg_root=str(sem_seg_root),
         stuff_classes=list(classes),
@@ -45,3 +43,40 @@ def register_semantic(
         ignore_label=ignore_label,
         **metadata,
     )
+
+
+def load_semantic(
+    image_root: Path, sem_seg_root: Path, label_extension: str = "png"
+) -> list[dict[str, Any]]:
+    """Pair the images NAME.jpg of one folder with the labels of another.
+
+    Returns:
+        One dict per image, sorted by name: file_name and sem_seg_file_name.
+
+    Raises:
+        UserError: no labels, an image without a label or a label without an image.
+    """
+    images = _by_name(image_root, "jpg")
+    labels = _by_name(sem_seg_root, label_extension)
+    if not labels:
+        raise UserError(
+            f"{sem_seg_root}: no .{label_extension} files in it; expected the labels of the images "
+            f"in {image_root}, see datasets/README.md"
+        )
+    for name in sorted(images.keys() ^ labels.keys()):
+        path, folder = (
+            (images[name], sem_seg_root) if name in images else (labels[name], image_root)
+        )
+        raise UserError(
+            f"{path} has no file of that name in {folder}; each image needs its label: prepare the "
+            f"data set again, see datasets/README.md"
+        )
+    return [
+        {"file_name": str(images[name]), "sem_seg_file_name": str(labels[name])}
+        for name in sorted(images)
+    ]
+
+
+def _by_name(folder: Path, extension: str) -> dict[str, Path]:
+    paths = folder.glob(f"*.{extension}")
+    return {path.stem: path for path in paths if not path.name.startswith(".")}

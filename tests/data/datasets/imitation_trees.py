@@ -44,6 +44,24 @@ def write_ade20k(root: Path) -> Path:
     return folder
 
 
+def write_ade20k_full(root: Path) -> Path:
+    """ADE20K_2021_17_01 with two images in each split, one of them to train on a video's frame.
+
+    Labels, from left to right, ten columns each: wall, sky, the last of the 847 classes and one
+    that is none of them. Blue, the number of the instance, varies.
+    """
+    folder = root / "ADE20K_2021_17_01"
+    numbers = (2978, 2420, 3148, 1)
+    colours = np.array([[n // 256 * 10, n % 256, n % 7] for n in numbers], dtype=np.uint8)
+    labels = np.repeat(colours, 10, axis=0)[None].repeat(SIDE, axis=0)
+    for name in ("train_00000000", "frame_00000000", "val_00000000", "val_00000001"):
+        scene = "validation/home" if name.startswith("val") else "training/urban/street"
+        path = folder / "images" / "ADE" / scene / f"ADE_{name}.jpg"
+        save(path, random_image())
+        save(path.with_name(f"{path.stem}_seg.png"), labels)
+    return folder
+
+
 def write_mapillary_vistas(root: Path) -> Path:
     """Mapillary Vistas v1.2: an image in training, two in validation.
 

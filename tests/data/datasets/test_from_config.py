@@ -24,6 +24,8 @@ BUILT_IN = [
     "coco_2017_val_panoptic_with_sem_seg",
     *(f"cityscapes_fine_{task}_{s}" for task in ("sem_seg", "panoptic") for s in ("train", "val")),
     *(f"ade20k_{t}_{s}" for t in ("sem_seg", "panoptic", "instance") for s in ("train", "val")),
+    "ade20k_full_sem_seg_train",
+    "ade20k_full_sem_seg_val",
     *(f"mapillary_vistas_{t}_{s}" for t in ("sem_seg", "panoptic") for s in ("train", "val")),
 ]
 
@@ -78,6 +80,11 @@ def test_unknown_names(root: Path) -> None:
         ("ade20k_sem_seg_train", "ADEChallengeData2016/images", "datasets/prepare-ade20k.py"),
         ("ade20k_panoptic_val", "ADEChallengeData2016/images", "annotations_instance.tar"),
         ("ade20k_instance_train", "ADEChallengeData2016/images", "datasets/prepare-ade20k.py"),
+        (
+            "ade20k_full_sem_seg_val",
+            "ADE20K_2021_17_01/images_detectron2/validation",
+            "datasets/prepare-ade20k-full.py",
+        ),
         ("mapillary_vistas_sem_seg_train", "mapillary_vistas/training/images", "v1.2"),
         ("mapillary_vistas_panoptic_val", "mapillary_vistas/validation/images", "v1.2"),
         ("cityscapes_fine_sem_seg_val", "cityscapes/leftImg8bit", "leftImg8bit"),

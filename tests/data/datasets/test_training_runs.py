@@ -14,11 +14,16 @@ from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 
 from ddep.config import load_config
+from ddep.data.datasets.ade20k_full import prepare_ade20k_full
 from ddep.data.datasets.ade20k_preparation import prepare_ade20k
 from ddep.data.image_reader import read_labels, read_panoptic
 from ddep.engine import main
 from ddep.evaluation import build_evaluator
-from tests.data.datasets.imitation_trees import write_ade20k, write_mapillary_vistas
+from tests.data.datasets.imitation_trees import (
+    write_ade20k,
+    write_ade20k_full,
+    write_mapillary_vistas,
+)
 from tests.engine.tiny_runs import arguments, metrics, one_thread, write_config
 
 __all__ = ["one_thread"]
@@ -34,6 +39,10 @@ RESULTS = {
 
 def make_ade20k(root: Path) -> None:
     prepare_ade20k(write_ade20k(root), processes=1)
+
+
+def make_ade20k_full(root: Path) -> None:
+    prepare_ade20k_full(write_ade20k_full(root), processes=1)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ CASES = [
     Case("ade20k_sem_seg", make_ade20k, "semantic", ("SEMANTIC",), 150),
     Case("ade20k_instance", make_ade20k, "instance", ("INSTANCE",), 100),
     Case("ade20k_panoptic", make_ade20k, "panoptic", TASKS, 150),
+    Case("ade20k_full_sem_seg", make_ade20k_full, "semantic", ("SEMANTIC",), 847, 65535),
     Case("mapillary_vistas_sem_seg", write_mapillary_vistas, "semantic", ("SEMANTIC",), 65, 65),
     Case(
         "mapillary_vistas_panoptic",

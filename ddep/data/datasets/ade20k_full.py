@@ -1,0 +1,123 @@
+"""The full ADE20K of 2021, with its 847 most frequent classes, in MaskFormer's form.
+
+Images are scaled so that the shorter side has 512 pixels, if it has more. Labels are 16-bit TIFF
+files: places in the list of classes, 65535 for everything else.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from ddep.data.datasets.preparation import (
+    check_processes,
+    check_same_size,
+    copy_file,
+    write_jpeg,
+    write_tiff,
+)
+from ddep.data.datasets.semantic import register_semantic
+from ddep.data.datasets.tables import read_table
+from ddep.data.image_reader import read_image, read_panoptic
+from ddep.errors import UserError
+
+FOLDERS = {"train": "training", "val": "validation"}
+IGNORE_LABEL = 65535
+SHORTER_SIDE = 512
+# The owners' number of a class, and its name; a label is the place in this list.
+CLASSES = [(int(row["id"]), row["name"]) for row in read_table("ade20k_full")]
+# Red and green of the owners' label images make up the class's number: red // 10 * 256 + green.
+_LABEL_OF_CLASS = np.full(26 * 256, IGNORE_LABEL, dtype=np.uint16)
+_LABEL_OF_CLASS[[class_id for class_id, _ in CLASSES]] = np.arange(len(CLASSES))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One image: its files, and where they go."""
+
+    image: Path
+    labels: Path
+    prepared_image: Path
+    prepared_labels: Path
+
+
+def register_ade20k_full(root: Path) -> None:
+    """Register ``ade20k_full_sem_seg_{train,val}`` below ``root``."""
+    folder = root / "ADE20K_2021_17_01"
+    for split, name in FOLDERS.items():
+        register_semantic(
+            f"ade20k_full_sem_seg_{split}",
+            folder / "images_detectron2" / name,
+            folder / "annotations_detectron2" / name,
+            [name for _, name in CLASSES],
+            ignore_label=IGNORE_LABEL,
+            label_extension="tif",
+        )
+
+
+def prepare_ade20k_full(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+    """Write ``images_detectron2`` and ``annotations_detectron2``.
+
+    Args:
+        folder: ADE20K_2021_17_01, as its owners lay it out.
+        processes: how many to work with.
+
+    Returns:
+        Per split, the number of images.
+
+    Raises:
+        UserError: a file missing or unreadable, sizes that differ.
+    """
+    check_processes(processes)
+    jobs = {split: _list_jobs(folder, split) for split in FOLDERS}
+    for split, jobs_of_split in jobs.items():
+        with multiprocessing.Pool(processes) as pool:
+            done = pool.imap_unordered(_prepare_image, jobs_of_split, chunksize=16)
+            for _ in tqdm(
+                done, total=len(jobs_of_split), desc=f"ade20k full {split}", disable=None
+            ):
+                pass
+    return {split: {"images": len(jobs[split])} for split in FOLDERS}
+
+
+def _list_jobs(folder: Path, split: str) -> list[_Job]:
+    """The images of a split: ADE_val_* for validation, all others (ADE_frame_* too) to train."""
+    found = sorted((folder / "images").rglob("ADE_*.jpg"))
+    images = [path for path in found if path.name.startswith("ADE_val_") == (split == "val")]
+    if not images:
+        raise UserError(
+            f"{folder / 'images'}: no images of {split} in it; expected ADE20K_2021_17_01 with "
+            f"images/ADE/{{training,validation}}/.../ADE_*.jpg and ADE_*_seg.png"
+        )
+    jobs = []
+    for image in images:
+        labels = image.with_name(f"{image.stem}_seg.png")
+        if not labels.exists():
+            raise UserError(f"{image}: its label {labels.name} is missing beside it")
+        prepared = folder / "annotations_detectron2" / FOLDERS[split] / f"{image.stem}.tif"
+        copy = folder / "images_detectron2" / FOLDERS[split] / image.name
+        jobs.append(_Job(image, labels, prepared_image=copy, prepared_labels=prepared))
+    return jobs
+
+
+def _prepare_image(job: _Job) -> None:
+    image = read_image(str(job.image))
+    # Red + 256 green + 65536 blue.
+    coded = read_panoptic(str(job.labels))
+    check_same_size(job.image, image, job.labels, coded)
+    class_ids = (coded & 255) // 10 * 256 + (coded >> 8 & 255)
+    labels = _LABEL_OF_CLASS[class_ids]
+    height, width = labels.shape
+    factor = SHORTER_SIDE / min(height, width)
+    if factor < 1:
+        size = round(width * factor), round(height * factor)
+        write_tiff(job.prepared_labels, cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST))
+        write_jpeg(job.prepared_image, cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
+    else:
+        write_tiff(job.prepared_labels, labels)
+        copy_file(job.image, job.prepared_image)
