@@ -61,6 +61,11 @@ AUGMENTATIONS = {
         *("INPUT.CROP.TYPE", "relative_range", "INPUT.CROP.SIZE", (0.5, 0.5)),
         *("INPUT.SIZE_DIVISIBILITY", 160),
     ],
+    "crop between two resizings": [
+        *("INPUT.DATASET_MAPPER_NAME", "detr_panoptic", "INPUT.MIN_SIZE_TRAIN", (60, 93)),
+        *("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute_range"),
+        *("INPUT.CROP.SIZE", (384, 600)),
+    ],
     "large-scale jitter": [
         *("INPUT.DATASET_MAPPER_NAME", "coco_panoptic_lsj", "INPUT.IMAGE_SIZE", 160),
         *("INPUT.MIN_SCALE", 0.3, "INPUT.MAX_SCALE", 3.0),
@@ -129,6 +134,41 @@ def test_large_scale_jitter_fills_its_square(config):
         part.append((augmented.sem_seg == 0).sum() / 96**2)
     # Scales 0.1 to 2 of a 4:3 image: at least 0.1 * 0.1 * 3/4, less rounding, and up to all of it.
     assert min(part) >= 0.006 and min(part) < 0.1 and max(part) == 1
+
+
+def test_detr_crops_half_of_the_images_between_two_resizings(config):
+    overrides = ("INPUT.DATASET_MAPPER_NAME", "detr_panoptic", "INPUT.MIN_SIZE_TRAIN", (120,))
+    crop = ("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "absolute_range")
+    augmentations = build_augmentations(
+        config(*overrides, *crop, "INPUT.CROP.SIZE", (384, 600)), is_train=True
+    )
+    np.random.seed(0)
+    cropped, middle = 0, set()
+    for _ in range(200):
+        augmented = LabelledImage(ramps(60, 80), places(60, 80), FILL)
+        transforms = augmentations(augmented)
+        steps = [
+            t for t in flatten(transforms) if isinstance(t, (T.ResizeTransform, T.CropTransform))
+        ]
+        kinds = [type(step).__name__ for step in steps]
+        if len(steps) == 1:
+            assert augmented.image.shape == (120, 160, 3)
+            continue
+        cropped += 1
+        assert kinds == ["ResizeTransform", "CropTransform", "ResizeTransform"]
+        middle.add(steps[0].new_h)
+        assert 384 <= steps[1].w <= 600 and 384 <= steps[1].h <= steps[0].new_h
+        assert min(augmented.image.shape[:2]) == 120
+    assert 70 < cropped < 130
+    assert middle == {400, 500, 600}
+    off = build_augmentations(config(*overrides), is_train=True)
+    assert [type(a).__name__ for a in off.augs] == ["RandomFlip", "ResizeShortestEdge"]
+
+
+def flatten(transform: T.Transform) -> list[T.Transform]:
+    if isinstance(transform, T.TransformList):
+        return [step for inner in transform.transforms for step in flatten(inner)]
+    return [transform]
 
 
 def test_padding_goes_right_and_down_and_never_crops():

@@ -13,6 +13,7 @@ from tests.huggingface_map import head_state, randomise, small_config
 from tests.modeling.mask_former_config import (
     COCO_R50,
     FEATURES,
+    MASKFORMER_SMALL,
     SMALL,
     feature_shapes,
     mask_former_config,
@@ -123,12 +124,21 @@ def version_1(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
+MASKFORMER = {
+    **MASKFORMER_SMALL,
+    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "TransformerEncoderPixelDecoder",
+    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": 2,
+    "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "transformer_encoder",
+}
+
+
+@pytest.mark.parametrize("settings", [SMALL, MASKFORMER], ids=["Mask2Former", "MaskFormer"])
 @pytest.mark.parametrize("old", [True, False])
-def test_loads_checkpoints_without_a_version(old):
+def test_loads_checkpoints_without_a_version(settings, old):
     """Plain dicts, as other tools write them, of old and of new names, below a prefix."""
-    head = build()
+    head = build(settings)
     randomise(head)
-    model = torch.nn.ModuleDict({"sem_seg_head": build()})
+    model = torch.nn.ModuleDict({"sem_seg_head": build(settings)})
     state = version_1(head.state_dict()) if old else dict(head.state_dict())
     model.load_state_dict({f"sem_seg_head.{key}": value for key, value in state.items()})
     for key, value in model["sem_seg_head"].state_dict().items():

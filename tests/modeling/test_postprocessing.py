@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.models.mask2former.image_processing_mask2former import (
     Mask2FormerImageProcessor,
 )
+from transformers.models.maskformer.image_processing_maskformer import MaskFormerImageProcessor
 
 from ddep.modeling.postprocessing import (
     instance_inference,
@@ -87,12 +88,58 @@ def test_panoptic_things_against_hugging_face() -> None:
     assert all(segment["isthing"] is True for segment in info)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_maskformers_panoptic_against_hugging_face(seed: int) -> None:
+    """Hugging Face weighs masks by their scores before it measures them: all scores are 1 here."""
+    generator = torch.Generator().manual_seed(seed)
+    mask_cls = torch.full((12, 5), -200.0)
+    mask_cls[torch.arange(12), torch.randint(5, (12,), generator=generator)] = 200.0
+    mask_pred = smooth_masks(12, seed=seed + 100) - 2  # many pixels are in no mask
+    segmentation, info = panoptic_inference(
+        mask_cls,
+        mask_pred,
+        thing_ids=range(4),
+        object_mask_threshold=0.8,
+        overlap_threshold=0.2,
+        mask_threshold=0.0,
+    )
+    [reference] = MaskFormerImageProcessor().post_process_panoptic_segmentation(
+        hugging_face_outputs(mask_cls, mask_pred),
+        threshold=0.8,
+        overlap_mask_area_threshold=0.2,
+        label_ids_to_fuse=set(),
+        target_sizes=[(SIDE, SIDE)],
+    )
+    assert len(info) > 2
+    assert torch.equal(segmentation, reference["segmentation"])
+    expected = [(segment["id"], segment["label_id"]) for segment in reference["segments_info"]]
+    assert [(segment["id"], segment["category_id"]) for segment in info] == expected
+
+
+def test_an_empty_mask_is_no_segment_even_without_a_mask_threshold() -> None:
+    mask_cls = class_logits([0, 1], [0.9, 0.4], 2)
+    masks = torch.full((2, 4, 4), -3.0)
+    masks[1] = 0.1  # less than 0.9 of the other's, which owns no pixel of its own mask
+    masks[0, 0] = -0.1
+    segmentation, info = panoptic_inference(
+        mask_cls,
+        masks,
+        thing_ids=[0, 1],
+        object_mask_threshold=0.0,
+        overlap_threshold=0.0,
+        mask_threshold=0.0,
+    )
+    assert [segment["category_id"] for segment in info] == [1]
+    assert segmentation.tolist() == [[0] * 4] + [[1] * 4] * 3
+
+
 def panoptic_by_loops(
     mask_cls: Tensor,
     mask_pred: Tensor,
     thing_ids: Collection[int],
     object_mask_threshold: float,
     overlap_threshold: float,
+    mask_threshold: float,
 ) -> tuple[np.ndarray, list[dict[str, object]]]:
     """The definition, one pixel and one query at a time, in float64."""
     classes = mask_cls.double().softmax(-1).numpy()
@@ -111,21 +158,28 @@ def panoptic_by_loops(
     result = np.zeros((height, width), dtype=np.int32)
     info: list[dict[str, object]] = []
     for q in queries:
-        area = ((owner == q) & (masks[q] >= 0.5)).sum()
-        if area == 0 or (owner == q).sum() / (masks[q] >= 0.5).sum() < overlap_threshold:
+        area = ((owner == q) & (masks[q] >= mask_threshold)).sum()
+        if (
+            area == 0
+            or not (masks[q] >= 0.5).any()
+            or (owner == q).sum() / (masks[q] >= 0.5).sum() < overlap_threshold
+        ):
             continue
         label = int(classes[q].argmax())
         same = [s["id"] for s in info if s["category_id"] == label and not s["isthing"]]
         segment_id = same[0] if same else len(info) + 1
         if not same:
             info.append({"id": segment_id, "isthing": label in thing_ids, "category_id": label})
-        result[(owner == q) & (masks[q] >= 0.5)] = segment_id
+        result[(owner == q) & (masks[q] >= mask_threshold)] = segment_id
     return result, info
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("score", "overlap"), [(0.0, 0.0), (0.3, 0.8)])
-def test_panoptic_against_loops(seed: int, score: float, overlap: float) -> None:
+@pytest.mark.parametrize("mask_threshold", [0.5, 0.0])
+def test_panoptic_against_loops(
+    seed: int, score: float, overlap: float, mask_threshold: float
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     mask_cls = 2 * torch.randn(12, 5, generator=generator)
     mask_pred = smooth_masks(12, seed=seed + 100, height=17, width=23) - 1
@@ -133,6 +187,7 @@ def test_panoptic_against_loops(seed: int, score: float, overlap: float) -> None
         "thing_ids": {0, 2},
         "object_mask_threshold": score,
         "overlap_threshold": overlap,
+        "mask_threshold": mask_threshold,
     }
     segmentation, info = panoptic_inference(mask_cls, mask_pred, **arguments)
     expected, expected_info = panoptic_by_loops(mask_cls, mask_pred, **arguments)

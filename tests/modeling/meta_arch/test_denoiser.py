@@ -90,6 +90,15 @@ def small_config() -> CfgNode:
     return cfg
 
 
+def swin_config() -> CfgNode:
+    cfg = small_config()
+    cfg.MODEL.BACKBONE.NAME = "D2SwinTransformer"
+    cfg.MODEL.SWIN.EMBED_DIM = 8
+    cfg.MODEL.SWIN.DEPTHS = [1, 1, 1, 1]
+    cfg.MODEL.SWIN.NUM_HEADS = [1, 1, 1, 1]
+    return cfg
+
+
 FORMULAS = {
     "l2": lambda d: d**2,
     "l1": np.abs,
@@ -230,11 +239,7 @@ def test_model_is_frozen_as_soon_as_it_is_built():
 
 
 def test_frozen_swin_has_no_stochastic_depth():
-    cfg = small_config()
-    cfg.MODEL.BACKBONE.NAME = "D2SwinTransformer"
-    cfg.MODEL.SWIN.EMBED_DIM = 8
-    cfg.MODEL.SWIN.DEPTHS = [1, 1, 1, 1]
-    cfg.MODEL.SWIN.NUM_HEADS = [1, 1, 1, 1]
+    cfg = swin_config()
     cfg.MODEL.SWIN.DROP_PATH_RATE = 0.9
     torch.manual_seed(0)
     model = build_model(cfg)
@@ -324,4 +329,45 @@ def test_impossible_values_name_their_key(key, value):
     cfg = small_config()
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=f"{key} is {value!r}; "):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize("multi_scale", [False, True])
+@pytest.mark.parametrize(
+    "name", ["BasePixelDecoder", "TransformerEncoderPixelDecoder", "MSDeformAttnPixelDecoder"]
+)
+def test_every_pixel_decoder_learns_to_denoise(name, multi_scale):
+    cfg = swin_config()
+    cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = name
+    cfg.MODEL.DDEP.MULTI_SCALE = multi_scale
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    batch = [noisy_input(0, 32, 64, 0.5), noisy_input(1, 20, 37, 0.5)]
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(learning, lr=3e-3)
+    totals = []
+    for _ in range(5):
+        losses = model(batch)
+        assert len(losses) == (4 if multi_scale else 1)
+        total = sum(losses.values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < 0.95 * totals[0]
+    assert [
+        name for name, p in model.named_parameters() if p.requires_grad and p.grad is None
+    ] == []
+    estimates = model.eval()(batch)
+    assert [x["noise"].shape for x in estimates] == [(3, 32, 64), (3, 20, 37)]
+
+
+def test_multi_scale_denoising_needs_its_scales():
+    cfg = swin_config()
+    cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = "BasePixelDecoder"
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "res3", "res5"]
+    build_model(cfg)
+    cfg.MODEL.DDEP.MULTI_SCALE = True
+    message = "MULTI_SCALE is True, but .* have strides 4, 8, 32; expected 8, 16, 32 to be the larg"
+    with pytest.raises(UserError, match=message):
         build_model(cfg)

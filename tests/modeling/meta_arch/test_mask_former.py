@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from ddep.config import add_ddep_config
 from ddep.errors import UserError
 from ddep.modeling.criterion import SetCriterion
-from ddep.modeling.mask_costs import PointMaskCosts
-from ddep.modeling.mask_losses import PointMaskLosses
+from ddep.modeling.mask_costs import DenseMaskCosts, PointMaskCosts
+from ddep.modeling.mask_losses import DenseMaskLosses, PointMaskLosses
 from ddep.modeling.matcher import HungarianMatcher
 from ddep.modeling.meta_arch import MaskFormer
 from ddep.modeling.postprocessing import instance_inference, panoptic_inference, semantic_inference
@@ -400,4 +400,44 @@ def test_no_result_asked_for() -> None:
     cfg = tiny_config()
     cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON = False
     with pytest.raises(UserError, match="SEMANTIC_ON, PANOPTIC_ON and INSTANCE_ON are all False"):
+        build_model(cfg)
+
+
+MASKFORMER, MASK2FORMER = ("auto", "res5"), ("auto", "multi_scale_pixel_decoder")
+
+
+@pytest.mark.parametrize(
+    ("decoder", "mask_loss", "dense"),
+    [
+        (MASKFORMER, "auto", True),
+        (MASK2FORMER, "auto", False),
+        (("StandardTransformerDecoder", "pixel_embedding"), "auto", True),
+        (MASKFORMER, "points", False),
+        (MASK2FORMER, "dense", True),
+    ],
+)
+def test_losses_and_results_are_those_of_the_paper(
+    decoder: tuple[str, str], mask_loss: str, dense: bool
+) -> None:
+    cfg = tiny_config(**PANOPTIC)
+    mask_former = cfg.MODEL.MASK_FORMER
+    mask_former.TRANSFORMER_DECODER_NAME, mask_former.TRANSFORMER_IN_FEATURE = decoder
+    cfg.MODEL.DDEP.MASK_LOSS = mask_loss
+    model = build_model(cfg)
+    criterion = model.criterion
+    kinds = (DenseMaskCosts, DenseMaskLosses) if dense else (PointMaskCosts, PointMaskLosses)
+    assert isinstance(criterion.matcher.mask_costs, kinds[0])
+    assert isinstance(criterion.mask_losses, kinds[1])
+    assert model.mask_threshold == (0.5 if decoder == MASK2FORMER else 0.0)
+    losses = model([squares()])
+    assert losses.keys() == criterion.weight_dict.keys()
+    assert len(losses) == 9
+    sum(losses.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_unknown_mask_loss() -> None:
+    cfg = tiny_config()
+    cfg.MODEL.DDEP.MASK_LOSS = "focal"
+    with pytest.raises(UserError, match="MASK_LOSS is 'focal'; expected auto, points or dense"):
         build_model(cfg)

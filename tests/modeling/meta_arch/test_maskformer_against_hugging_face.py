@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import MaskFormerForInstanceSegmentation
 
 from ddep.modeling.meta_arch import MaskFormer
-from tests.huggingface_maskformer_map import maskformer, model_state, predict
+from tests.huggingface_map import converted
+from tests.huggingface_maskformer_map import maskformer, predict
 from tests.modeling.mask_former_config import (
     MASKFORMER_ADE20K_R50,
     MASKFORMER_SMALL,
@@ -26,7 +27,7 @@ def ours_with(theirs: MaskFormerForInstanceSegmentation, settings: dict[str, Any
     cfg = mask_former_config({"MODEL.DEVICE": "cpu", **settings})
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
     model = build_model(cfg).eval()
-    model.load_state_dict(model_state(theirs.state_dict()))
+    model.load_state_dict(converted(theirs).weights)
     return model
 
 
