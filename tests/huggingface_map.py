@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
-from transformers import Mask2FormerConfig, SwinConfig
+from transformers import Mask2FormerConfig, PreTrainedModel, SwinConfig
+
+from ddep.checkpoint.conversion import Conversion, convert
+from ddep.checkpoint.conversion.huggingface_names import MASK2FORMER
+from ddep.checkpoint.conversion.name_table import NameTable
 
 State = dict[str, torch.Tensor]
 
-# Patterns and what they become; the transformer decoder's layers come separately.
-PIXEL_DECODER_NAMES = {
-    r"^input_projections": "input_proj",
-    r"^level_embed": "transformer.level_embed",
-    r"^encoder": "transformer.encoder",
-    r"self_attn_layer_norm": "norm1",
-    r"final_layer_norm": "norm2",
-    r"\.fc(\d)": r".linear\1",
-    r"^mask_projection": "mask_features",
-    r"^(adapter|layer)_(\d)\.0": r"\1_\2",
-    r"^(adapter|layer)_(\d)\.1": r"\1_\2.norm",
-}
-PREDICTOR_NAMES = {
-    r"^input_projections": "input_proj",
-    r"^queries_embedder": "query_embed",
-    r"^queries_features": "query_feat",
-    r"^decoder\.layernorm": "decoder_norm",
-    r"^decoder\.mask_predictor\.mask_embedder\.(\d)\.0": r"mask_embed.layers.\1",
-}
-DECODER_LAYER_NAMES = {
-    "self_attn.out_proj": ("self_attention", "self_attn.out_proj"),
-    "self_attn_layer_norm": ("self_attention", "norm"),
-    "cross_attn": ("cross_attention", "multihead_attn"),
-    "cross_attn_layer_norm": ("cross_attention", "norm"),
-    "fc1": ("ffn", "linear1"),
-    "fc2": ("ffn", "linear2"),
-    "final_layer_norm": ("ffn", "norm"),
-}
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 def small_config(**changes) -> Mask2FormerConfig:
@@ -48,7 +28,7 @@ def small_config(**changes) -> Mask2FormerConfig:
         depths=[1, 1, 1, 1],
         num_heads=[1, 2, 4, 8],
         drop_path_rate=0.0,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
+        out_features=STAGES,
     )
     settings = {
         "backbone_config": backbone,
@@ -77,41 +57,83 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
             parameter.copy_(values / inputs**0.5 if parameter.dim() > 1 else 0.5 + values / 2)
 
 
+def randomise_model(model: PreTrainedModel) -> None:
+    """Random values in all that is learned or counted, and used, of a whole model.
+
+    They are smaller than those of :func:`randomise`, so that deep models do not blow up. The norm
+    behind a Swin's last stage, which a backbone has and does not use, stays as it is.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def fill(values: torch.Tensor, low: float, high: float) -> None:
+        values.copy_(low + (high - low) * torch.rand(values.shape, generator=generator))
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".encoder." in name and ".layernorm." in name:
+                continue
+            if parameter.dim() > 1:
+                bound = (3 / parameter[0].numel()) ** 0.5
+                fill(parameter, -bound, bound)
+            elif name.endswith("weight"):
+                fill(parameter, 0.3, 0.8)
+            else:
+                fill(parameter, -0.5, 0.5)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                fill(module.running_mean, -0.3, 0.3)
+                fill(module.running_var, 0.8, 1.6)
+
+
+def saved(model: PreTrainedModel) -> tuple[State, dict[str, Any]]:
+    """The weights and the config.json that ``save_pretrained`` writes.
+
+    In memory, transformers 5 has other names for some weights.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        weights = load_file(Path(folder) / "model.safetensors")
+        return weights, json.loads((Path(folder) / "config.json").read_text())
+
+
+def converted(model: PreTrainedModel) -> Conversion:
+    """What the conversion makes of a model of Hugging Face's that has been saved."""
+    weights, settings = saved(model)
+    return convert(weights, settings=settings)
+
+
+def part_state(theirs: State, prefix: str, names: NameTable, ours: str) -> State:
+    """The weights of a part of Hugging Face's model under the names of the same part of ours.
+
+    Args:
+        theirs: the part's state dict.
+        prefix: where the part lies in their model, with a dot.
+        names: of the whole models.
+        ours: where the part lies in our model, with a dot.
+    """
+    entries = names.entries({prefix + key: value for key, value in theirs.items()})
+    return below({name: entry.tensor for name, entry in entries.items()}, ours)
+
+
 def pixel_decoder_state(theirs: State) -> State:
     """``Mask2FormerPixelDecoder`` -> ``MSDeformAttnPixelDecoder``."""
-    return {rename(key, PIXEL_DECODER_NAMES): value for key, value in theirs.items()}
+    return part_state(
+        theirs, "model.pixel_level_module.decoder.", MASK2FORMER, "sem_seg_head.pixel_decoder."
+    )
 
 
 def predictor_state(theirs: State, class_predictor: State) -> State:
     """``Mask2FormerTransformerModule``, class layer -> ``MultiScaleMaskedTransformerDecoder``."""
-    ours = {f"class_embed.{key}": value for key, value in class_predictor.items()}
-    for key, value in theirs.items():
-        if not key.startswith("decoder.layers."):
-            ours[rename(key, PREDICTOR_NAMES)] = value
-            continue
-        _, _, layer, name = key.split(".", 3)
-        if name.startswith(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")):
-            kind = name.rpartition(".")[2]
-            stem = f"decoder.layers.{layer}.self_attn"
-            target = f"transformer_self_attention_layers.{layer}.self_attn.in_proj_{kind}"
-            ours[target] = torch.cat([theirs[f"{stem}.{part}_proj.{kind}"] for part in "qkv"])
-            continue
-        for old, (part, new) in DECODER_LAYER_NAMES.items():
-            if name.startswith(f"{old}."):
-                ours[f"transformer_{part}_layers.{layer}.{new}{name.removeprefix(old)}"] = value
-    return ours
+    predictor = "sem_seg_head.predictor."
+    return {
+        **part_state(theirs, "model.transformer_module.", MASK2FORMER, predictor),
+        **part_state(class_predictor, "class_predictor.", MASK2FORMER, predictor),
+    }
 
 
 def head_state(theirs: State) -> State:
     """``Mask2FormerForUniversalSegmentation`` -> ``sem_seg_head``, the backbone left out."""
-    pixel_decoder = pixel_decoder_state(below(theirs, "model.pixel_level_module.decoder."))
-    predictor = predictor_state(
-        below(theirs, "model.transformer_module."), below(theirs, "class_predictor.")
-    )
-    return {
-        **{f"pixel_decoder.{key}": value for key, value in pixel_decoder.items()},
-        **{f"predictor.{key}": value for key, value in predictor.items()},
-    }
+    return part_state(theirs, "", MASK2FORMER, "sem_seg_head.")
 
 
 def below(state: State, prefix: str) -> State:
@@ -119,10 +141,3 @@ def below(state: State, prefix: str) -> State:
     return {
         key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
     }
-
-
-def rename(key: str, names: dict[str, str | Callable[[re.Match[str]], str]]) -> str:
-    """Replace each pattern by what it becomes, one after the other."""
-    for pattern, replacement in names.items():
-        key = re.sub(pattern, replacement, key)
-    return key

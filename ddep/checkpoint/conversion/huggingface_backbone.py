@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ddep.checkpoint.conversion import detectron2_zoo, swin
-from ddep.checkpoint.conversion.entries import Entries, Entry, Settings, Weights, joined
+from ddep.checkpoint.conversion.entries import Entries, Settings, Weights
 from ddep.checkpoint.conversion.huggingface_keys import (
     RESNET_SETTINGS,
     STAGES,
@@ -17,43 +17,27 @@ from ddep.checkpoint.conversion.huggingface_keys import (
     section,
 )
 from ddep.checkpoint.conversion.imagenet import MEAN, STD, input_config
-from ddep.checkpoint.conversion.name_table import NameTable
 from ddep.errors import UserError
 
 _SWIN = "backbone.patch_embed.proj.weight"
 _RESNET = "backbone.stem.conv1.weight"
 
 
-def find_entries(weights: Weights, names: NameTable) -> Entries:
-    """The weights under our names, their parts joined.
-
-    Counters of batch norm have no place, as a frozen one does not count; nor has the norm behind
-    the last stage of a whole Swin, which a backbone does not use.
-
-    Raises:
-        UserError: a part of a weight is missing, or the backbone is another.
-    """
-    entries: Entries = {}
-    for name in weights:
-        target = None if name.endswith("num_batches_tracked") else names.ours(name)
-        if target is None or target in entries:
-            continue
-        sources = names.theirs(target)
-        entries[target] = joined(weights, sources) if sources[1:] else Entry(sources, weights[name])
+def check_backbone(weights: Weights, entries: Entries) -> None:
+    """Raise :class:`UserError` if there is neither a Swin nor a ResNet in ``entries``."""
     if _SWIN not in entries and _RESNET not in entries:
         found = [name for name in weights if ".encoder." in name][:2]
         raise UserError(
             f"the backbone is not Hugging Face's Swin or ResNet: found {', '.join(found)}, ...; "
             "no other can be converted"
         )
-    return entries
 
 
 def backbone_config(entries: Entries, settings: Settings) -> dict[str, Any]:
     """The config keys of the backbone and its input.
 
     Args:
-        entries: as :func:`find_entries` returns them.
+        entries: the weights under our names; see :func:`check_backbone`.
         settings: with what ``config.json`` has below ``backbone_config``, and what
             ``preprocessor_config.json`` has below ``image_processor``.
 
@@ -79,7 +63,11 @@ def backbone_config(entries: Entries, settings: Settings) -> dict[str, Any]:
         config = {**detectron2_zoo.config_of(inner, {}), **ours(RESNET_SETTINGS, told)}
         if "MODEL.RESNETS.DEPTH" not in config:
             raise UserError("the backbone is a ResNet of no depth that we know (18, 34, 50, ...)")
-    return {**config, **_input_config(section(settings, "image_processor"))}
+    return {
+        **config,
+        "MODEL.BACKBONE.FREEZE_AT": 0,  # they train the first stages, too
+        **_input_config(section(settings, "image_processor")),
+    }
 
 
 def _input_config(processor: Settings) -> dict[str, Any]:

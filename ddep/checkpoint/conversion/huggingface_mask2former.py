@@ -7,7 +7,7 @@ from typing import Any
 from ddep.checkpoint.conversion.entries import Entries, Settings, Weights, children
 from ddep.checkpoint.conversion.huggingface_backbone import (
     backbone_config,
-    find_entries,
+    check_backbone,
     rows,
     shape,
 )
@@ -37,8 +37,14 @@ def recognises(weights: Weights) -> bool:
 
 
 def entries(weights: Weights, settings: Settings) -> Entries:
-    """All weights under Mask2Former's names."""
-    return find_entries(weights, MASK2FORMER)
+    """All weights under Mask2Former's names.
+
+    Raises:
+        UserError: a part of a weight is missing, or the backbone is another than Swin and ResNet.
+    """
+    found = MASK2FORMER.entries(weights)
+    check_backbone(weights, found)
+    return found
 
 
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:

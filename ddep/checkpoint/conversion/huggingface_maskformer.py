@@ -7,7 +7,7 @@ from typing import Any
 from ddep.checkpoint.conversion.entries import Entries, Settings, Weights, children
 from ddep.checkpoint.conversion.huggingface_backbone import (
     backbone_config,
-    find_entries,
+    check_backbone,
     rows,
     shape,
 )
@@ -35,8 +35,14 @@ def recognises(weights: Weights) -> bool:
 
 
 def entries(weights: Weights, settings: Settings) -> Entries:
-    """All weights under MaskFormer's names."""
-    return find_entries(weights, MASKFORMER)
+    """All weights under MaskFormer's names.
+
+    Raises:
+        UserError: a part of a weight is missing, or the backbone is another than Swin and ResNet.
+    """
+    found = MASKFORMER.entries(weights)
+    check_backbone(weights, found)
+    return found
 
 
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:

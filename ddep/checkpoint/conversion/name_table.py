@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from ddep.checkpoint.conversion.entries import Entries, Entry, Weights, joined
+
 # A name of ours, and theirs: one, or several whose weights lie one below the other in ours (query,
 # key, value). "#" stands for a number and "*" for a word, as often and in the same order on both
 # sides.
@@ -37,6 +39,23 @@ class NameTable:
     def theirs(self, ours: str) -> tuple[str, ...]:
         """Their names of the parts of the weight that we call ``ours``; empty if they have none."""
         return _translate(ours, self._from_ours)
+
+    def entries(self, weights: Weights) -> Entries:
+        """Their weights under our names, joined where ours is one of several.
+
+        Counters of batch norms have no place, as frozen ones do not count.
+
+        Raises:
+            UserError: one of several is missing.
+        """
+        entries: Entries = {}
+        for name, tensor in weights.items():
+            target = None if name.endswith(".num_batches_tracked") else self.ours(name)
+            if target is None or target in entries:
+                continue
+            sources = self.theirs(target)
+            entries[target] = joined(weights, sources) if sources[1:] else Entry(sources, tensor)
+        return entries
 
 
 def _pattern(template: str) -> re.Pattern[str]:
