@@ -89,8 +89,9 @@ def make_inputs(
 ) -> Inputs:
     """Random inputs; about every other sample lies outside, on a border or at a pixel centre.
 
-    The latter only where sizes are powers of two: elsewhere such a place is rounded to either side
-    of the pixel, and the gradients of the two sides differ.
+    Where sizes are no powers of two, a place at a pixel centre is rounded to either side, and the
+    gradients of the sides differ. So there are such places only where the formula, in float64, is
+    exact.
     """
     generator = torch.Generator().manual_seed(seed)
     sampling_dtype = sampling_dtype or dtype
@@ -101,17 +102,20 @@ def make_inputs(
     value = torch.randn(images, int(areas.sum()), heads, channels, generator=generator)
     samples = (images, queries, heads, len(levels), points)
     sizes = shapes.flip(-1)[:, None]
-    exact = (shapes & (shapes - 1) == 0).all(-1)
-    # in pixels; rounded to centres and edges, -1 and W among them
-    pixels = (
-        torch.rand(*samples, 2, generator=generator, dtype=torch.float64) * 1.5 - 0.25
-    ) * sizes
-    on_grid = (torch.rand(samples, generator=generator) < 0.3) & exact[:, None]
-    pixels = torch.where(on_grid[..., None], (2 * pixels).round() / 2, pixels)
+    powers_of_two = (shapes & (shapes - 1) == 0).all(-1)
+    pixels = torch.rand(*samples, 2, generator=generator, dtype=torch.float64) * 1.5 - 0.25
+    pixels = pixels * sizes
+    half_pixels = (2 * pixels).round() / 2  # half a pixel outside among them
+    centres = torch.minimum(half_pixels.clamp(min=0.5), sizes - 0.5)
+    half_pixels = half_pixels.where(powers_of_two[:, None, None], centres)
+    on_grid = torch.rand(samples, generator=generator) < 0.3
+    if fused or dtype == torch.float64:
+        on_grid &= powers_of_two[:, None]
+    pixels = torch.where(on_grid[..., None], half_pixels, pixels)
     weights = torch.randn(samples, generator=generator)
     if fused:
         reference = torch.rand(images, queries, len(levels), 2, generator=generator) * 1.2 - 0.1
-        on_grid = (torch.rand(images, queries, 1, generator=generator) < 0.5) & exact
+        on_grid = (torch.rand(images, queries, 1, generator=generator) < 0.5) & powers_of_two
         sizes = sizes[:, 0]
         centres = (2 * reference * sizes).round() / (2 * sizes)
         reference = torch.where(on_grid[..., None], centres, reference).to(real)
@@ -329,7 +333,8 @@ def test_levels_on_the_device(kernels, fused) -> None:
         (1, (4, 8), 1000),
         (1, (4, 9), 47),
         (1, (-1, -32), 35),
-        (1, (2**40, 2**40), 35),
+        (1, (2**62 + 4, 4), 35),
+        (1, (4, 2**62 + 4), 35),
         (1, (4, 8), -1),
         (1, (4, 8), 2**63 - 1),
     ],

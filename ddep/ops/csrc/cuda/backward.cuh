@@ -33,13 +33,13 @@ struct BackwardOutputs {
 // Lanes and channels as in forward_kernel. The lane that has located a sample also turns the products of
 // its four pixels with grad_output, summed over the channels, into the gradients of place and weight.
 template <typename T, typename U, typename real, int kVector, int kLanes, bool kExact>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 6)
     backward_kernel(const __grid_constant__ Problem<U, real> p, const T* __restrict__ value,
                     const T* __restrict__ grad_output,
                     const __grid_constant__ BackwardOutputs<U, real> out) {
   constexpr int kAdded = kVector % kAtomicChannels == 0 ? kAtomicChannels : 1;
   constexpr int kAdditions = kVector / kAdded;
-  __shared__ Corners<int> tokens[kThreads];
+  __shared__ Corners<uint32_t> offsets[kThreads];
   __shared__ Corners<real> weights[kThreads];  // and, once these are used, the products
   const int lane = threadIdx.x % kLanes, group = threadIdx.x - lane;
   const int channels = kExact ? kLanes * kVector : p.channels, stride = p.heads * channels;
@@ -69,23 +69,21 @@ __global__ void __launch_bounds__(kThreads)
   real weighted = 0;  // this lane's part of the sum of attention times its gradient
   Given<U, real> given = read_sample(p, unit, first, lane);
   for (int begin = 0; begin < p.samples; begin += kLanes) {
-    const Sample<real> sample = locate(p, given, softmax);
-    __syncwarp();
-    tokens[threadIdx.x] = sample.tokens;
+    const Sample<real> sample = locate(p, given, softmax, stride / kVector);
+    offsets[threadIdx.x] = sample.offsets;
     weights[threadIdx.x] = sample.weights;
     __syncwarp();
     given = read_sample(p, unit, first, begin + kLanes + lane);
     const int count = p.samples - begin < kLanes ? p.samples - begin : kLanes;
     for (int i = group; i < group + count; ++i) {
-      const Corners<int> token = tokens[i];
+      const Corners<uint32_t> pixel_offsets = offsets[i];
       const Corners<real> weight = weights[i];
       real products[4] = {};
       for (int block = 0; block < channels; block += kLanes * kVector) {
         if (!kExact) load_gradient(block);
         const int channel = block + lane * kVector;
         const bool active = kExact || channel < channels;
-        const Pixels<T, kVector> pixels(image + (active ? channel : 0), token,
-                                        stride * static_cast<int>(sizeof(T)));
+        const Pixels<T, kVector> pixels(image + (active ? channel : 0), pixel_offsets);
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
           real pixel[kVector];
@@ -97,8 +95,8 @@ __global__ void __launch_bounds__(kThreads)
         }
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-          if (token.of[k] < 0) continue;
-          real* to = grad_image + static_cast<int64_t>(token.of[k]) * stride;
+          if (pixel_offsets.of[k] == kOutside) continue;
+          real* to = grad_image + static_cast<int64_t>(pixel_offsets.of[k]) * kVector;
 #pragma unroll
           for (int a = 0; a < kAdditions; ++a) {
             if (!kExact && channel_added(block, a) >= channels) continue;
@@ -135,6 +133,7 @@ __global__ void __launch_bounds__(kThreads)
   weighted = sum_lanes<kLanes>(weighted);
   if (!unit.valid) return;
   // Each lane reads what it wrote itself.
+#pragma unroll 1
   for (int64_t i = first + lane; i < first + p.samples; i += kLanes) {
     const real attention = softmax(static_cast<real>(p.weights[i]));
     out.weights[i] = static_cast<U>(attention * (out.attention[i] - weighted));

@@ -8,10 +8,10 @@ namespace ddep {
 // `kLanes` lanes do one head of one query, each `kVector` channels at a time; kExact: these are all
 // channels. The lanes locate one sample each, then go through these samples together.
 template <typename T, typename U, typename real, int kVector, int kLanes, bool kExact>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 8)
     forward_kernel(const __grid_constant__ Problem<U, real> p, const T* __restrict__ value,
                    T* __restrict__ output) {
-  __shared__ Corners<int> tokens[kThreads];
+  __shared__ Corners<uint32_t> offsets[kThreads];
   __shared__ Corners<real> weights[kThreads];
   const int lane = threadIdx.x % kLanes, group = threadIdx.x - lane;
   const int channels = kExact ? kLanes * kVector : p.channels, stride = p.heads * channels;
@@ -23,19 +23,19 @@ __global__ void __launch_bounds__(kThreads)
   for (int block = 0; block < channels; block += kLanes * kVector) {
     const int channel = block + lane * kVector;
     const bool active = kExact || channel < channels;
-    const T* source = image + (active ? channel : 0);
+    const T* first_pixel = image + (active ? channel : 0);
     real sums[kVector] = {};
     Given<U, real> given = read_sample(p, unit, first, lane);
     for (int begin = 0; begin < p.samples; begin += kLanes) {
-      const Sample<real> sample = locate(p, given, softmax);
+      const Sample<real> sample = locate(p, given, softmax, stride / kVector);
       __syncwarp();
-      tokens[threadIdx.x] = sample.tokens;
+      offsets[threadIdx.x] = sample.offsets;
       weights[threadIdx.x] = sample.weights;
       __syncwarp();
       given = read_sample(p, unit, first, begin + kLanes + lane);
       const int count = p.samples - begin < kLanes ? p.samples - begin : kLanes;
       for (int i = group; i < group + count; ++i) {
-        const Pixels<T, kVector> pixels(source, tokens[i], stride * static_cast<int>(sizeof(T)));
+        const Pixels<T, kVector> pixels(first_pixel, offsets[i]);
         const Corners<real> weight = weights[i];
 #pragma unroll
         for (int k = 0; k < 4; ++k) {

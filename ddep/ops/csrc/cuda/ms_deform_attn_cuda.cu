@@ -82,7 +82,10 @@ Problem<U, real> problem_of(const Arguments& a) {
   p.tokens = narrow("the number of value's tokens", a.value.size(1));
   p.heads = narrow("the number of heads", a.value.size(2));
   p.channels = narrow("the number of channels", a.value.size(3));
-  narrow("the number of bytes of a token", a.value.size(2) * a.value.size(3) * sizeof(real));
+  narrow("the number of heads times channels", a.value.size(2) * a.value.size(3));
+  const int64_t image = a.value.size(1) * a.value.size(2) * a.value.size(3);
+  TORCH_CHECK(image < kOutside, "ms_deform_attn: value has ", image,
+              " numbers an image; the CUDA kernels take fewer than ", kOutside);
   p.queries = narrow("the number of queries", a.places.size(1));
   p.points = narrow("the number of points", a.places.size(4));
   p.samples = narrow("the number of levels times points", a.places.size(3) * a.places.size(4));

@@ -60,11 +60,13 @@ __device__ __forceinline__ Softmax<real> find_softmax(const Problem<U, real>& p,
   if (p.reference == nullptr) return {false, 0, 0};
   const U* logits = p.weights + first;
   real largest = -INFINITY, sum = 0;
+#pragma unroll 1  // there are few
   for (int i = lane; i < p.samples; i += kLanes) {
     const real logit = static_cast<real>(logits[i]);
     largest = logit > largest ? logit : largest;
   }
   largest = max_lanes<kLanes>(largest);
+#pragma unroll 1
   for (int i = lane; i < p.samples; i += kLanes) {
     sum += std::exp(static_cast<real>(logits[i]) - largest);
   }
@@ -124,19 +126,22 @@ __device__ __forceinline__ Given<U, real> read_sample(const Problem<U, real>& p,
   return {reinterpret_cast<const Pair<U>*>(p.places)[at], reference, p.weights[at], level};
 }
 
+constexpr uint32_t kOutside = 0xffffffffu;
+
 template <typename real>
 struct Sample {
-  Corners<int> tokens;    // -1: outside
-  Corners<real> weights;  // attention times bilinear weight; 0 outside
+  Corners<uint32_t> offsets;  // of pixels from the image's first, in vectors, or kOutside
+  Corners<real> weights;      // attention times bilinear weight; 0 outside
   real x, y;              // fractions, from the left and top pixels
   real attention;
   real x_unit, y_unit;  // of the places, in pixels
 };
 
+// stride: from pixel to pixel, in vectors
 template <typename U, typename real>
 __device__ __forceinline__ Sample<real> locate(const Problem<U, real>& p,
                                                const Given<U, real>& given,
-                                               const Softmax<real>& softmax) {
+                                               const Softmax<real>& softmax, uint32_t stride) {
   const bool fused = p.reference != nullptr;
   const Level level = p.level_at(given.level < 0 ? 0 : given.level);
   const real place_x = static_cast<real>(given.place.of[0]);
@@ -160,7 +165,8 @@ __device__ __forceinline__ Sample<real> locate(const Problem<U, real>& p,
         near && column >= 0 && column < level.width && row >= 0 && row < level.height;
     const real weight = sample.attention * (bottom ? y.fraction : 1 - y.fraction) *
                         (right ? x.fraction : 1 - x.fraction);
-    sample.tokens.of[k] = inside ? first + bottom * level.width + right : -1;
+    const uint32_t token = first + bottom * level.width + right;
+    sample.offsets.of[k] = inside ? token * stride : kOutside;
     sample.weights.of[k] = inside ? weight : real(0);
   }
   return sample;
@@ -174,27 +180,27 @@ __device__ __forceinline__ void load_channels(const T* from, real (&to)[n]) {
   for (int c = 0; c < n; ++c) to[c] = static_cast<real>(channels.of[c]);
 }
 
-// The channels of four pixels as they lie in memory, zeros where the token is -1. All four are on
-// their way before the first is needed: they are loaded even outside (the first token), and dropped then,
-// since a branch around each would make them wait for each other.
+// The channels of four pixels as they lie in memory; zeros outside. All four are on their way before the
+// first is needed: they are loaded even outside (the first pixel), and dropped then, since a branch
+// around each would make them wait for each other.
 template <typename T, int n>
 struct Pixels {
   using Word = std::conditional_t<sizeof(T) * n % 4 == 0, uint32_t, uint16_t>;
   static constexpr int kWords = sizeof(T) * n / sizeof(Word);
   Vector<Word, kWords> words[4];
 
-  // stride: bytes from token to token
-  __device__ __forceinline__ Pixels(const T* source, const Corners<int>& tokens, int stride) {
-    const char* bytes = reinterpret_cast<const char*>(source);
+  __device__ __forceinline__ Pixels(const T* first, const Corners<uint32_t>& offsets) {
+    const auto* vectors = reinterpret_cast<const Vector<Word, kWords>*>(first);
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      const int64_t token = tokens.of[k] < 0 ? 0 : tokens.of[k];
-      words[k] = *reinterpret_cast<const Vector<Word, kWords>*>(bytes + token * stride);
+      words[k] = vectors[offsets.of[k] == kOutside ? 0 : offsets.of[k]];
     }
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
 #pragma unroll
-      for (int i = 0; i < kWords; ++i) words[k].of[i] = tokens.of[k] < 0 ? Word(0) : words[k].of[i];
+      for (int i = 0; i < kWords; ++i) {
+        words[k].of[i] = offsets.of[k] == kOutside ? Word(0) : words[k].of[i];
+      }
     }
   }
 
