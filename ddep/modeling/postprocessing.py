@@ -56,7 +56,8 @@ def panoptic_inference(
 
     Returns:
         (H, W) int32 with segment ids from 1, 0 where there is none; and per segment ``id``,
-        ``isthing`` and ``category_id``, the class in [0, K).
+        ``isthing``, ``category_id``, the class in [0, K), and ``score``, its probability, of the
+        first query where there are several.
     """
     scores, classes = mask_cls.softmax(-1).max(-1)
     keep = (classes != mask_cls.shape[-1] - 1) & (scores > object_mask_threshold)
@@ -68,8 +69,10 @@ def panoptic_inference(
     owner = (scores[:, None, None] * masks).argmax(0)
     inside = masks.gather(0, owner[None])[0] >= mask_threshold
     segment = torch.where(inside, owner, num_queries)  # num_queries stands for no segment
-    areas = torch.stack(
+    # Copied to the host at once; float64 is exact for areas and scores alike.
+    facts = torch.stack(
         [
+            scores.double(),
             classes,
             (masks >= 0.5).flatten(1).sum(1),
             torch.bincount(owner.flatten(), minlength=num_queries),
@@ -79,16 +82,19 @@ def panoptic_inference(
     segment_ids = [0] * (num_queries + 1)
     segments_info: list[dict[str, Any]] = []
     stuff_segments: dict[int, int] = {}
-    for query, (category, mask_area, owned_area, area) in enumerate(areas.T.tolist()):
+    for query, (score, category, mask_area, owned_area, area) in enumerate(facts.T.tolist()):
         if area == 0 or mask_area == 0 or owned_area / mask_area < overlap_threshold:
             continue
+        category = int(category)
         is_thing = category in thing_ids
         if not is_thing and category in stuff_segments:
             segment_ids[query] = stuff_segments[category]
             continue
         segment_id = len(segments_info) + 1
         segment_ids[query] = segment_id
-        segments_info.append({"id": segment_id, "isthing": is_thing, "category_id": category})
+        segments_info.append(
+            {"id": segment_id, "isthing": is_thing, "category_id": category, "score": score}
+        )
         if not is_thing:
             stuff_segments[category] = segment_id
     lookup = torch.tensor(segment_ids, dtype=torch.int32, device=masks.device)

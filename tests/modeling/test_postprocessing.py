@@ -169,7 +169,14 @@ def panoptic_by_loops(
         same = [s["id"] for s in info if s["category_id"] == label and not s["isthing"]]
         segment_id = same[0] if same else len(info) + 1
         if not same:
-            info.append({"id": segment_id, "isthing": label in thing_ids, "category_id": label})
+            info.append(
+                {
+                    "id": segment_id,
+                    "isthing": label in thing_ids,
+                    "category_id": label,
+                    "score": pytest.approx(classes[q].max(), rel=1e-5),
+                }
+            )
         result[(owner == q) & (masks[q] >= mask_threshold)] = segment_id
     return result, info
 
@@ -210,8 +217,8 @@ def test_panoptic_by_hand() -> None:
     )
     assert segmentation.tolist() == [[1, 1, 2, 1, 0]] * 2
     assert info == [
-        {"id": 1, "isthing": False, "category_id": 0},
-        {"id": 2, "isthing": True, "category_id": 1},
+        {"id": 1, "isthing": False, "category_id": 0, "score": pytest.approx(0.9)},
+        {"id": 2, "isthing": True, "category_id": 1, "score": pytest.approx(0.7)},
     ]
 
 

@@ -333,7 +333,7 @@ def test_training_lowers_the_loss_and_finds_the_squares() -> None:
     found = result["sem_seg"].argmax(0)
     expected = item["instances"].gt_masks.byte().argmax(0)
     assert (found == expected).float().mean() > 0.8
-    assert {"id", "isthing", "category_id"} == set(result["panoptic_seg"][1][0])
+    assert {"id", "isthing", "category_id", "score"} == set(result["panoptic_seg"][1][0])
 
 
 def test_parameter_names_and_buffers() -> None:
