@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any
 
+import torch
+
 from ddep.checkpoint.conversion.entries import (
     Entries,
     Entry,
@@ -44,9 +46,10 @@ def entries(weights: Weights, settings: Settings) -> Entries:
     # Neither can have it at the far end: the original's last stage, timm's first.
     is_timm = bool(downsamples) and "0" not in downsamples
     found = renamed(weights, _timm_target if is_timm else _target)
-    position = found.get("backbone.absolute_pos_embed")
-    if position is not None and position.tensor.ndim == 3:
-        found["backbone.absolute_pos_embed"] = _as_map(position)
+    if "absolute_pos_embed" in weights:
+        found["backbone.absolute_pos_embed"] = Entry(
+            ("absolute_pos_embed",), _as_map(weights["absolute_pos_embed"])
+        )
     return found
 
 
@@ -62,15 +65,17 @@ def _timm_target(name: str) -> str | None:
     )
 
 
-def _as_map(position: Entry) -> Entry:
-    """(1, rows * columns, C), as the classifiers have it -> (1, C, rows, columns)."""
-    side = math.isqrt(position.tensor.shape[1])
-    if side**2 != position.tensor.shape[1]:
+def _as_map(positions: torch.Tensor) -> torch.Tensor:
+    """(1, rows * columns, C), as the classifiers have it, or a map -> (1, C, rows, columns)."""
+    side = math.isqrt(positions.shape[1]) if positions.ndim == 3 else 0
+    if positions.ndim == 3 and side**2 == positions.shape[1]:
+        return positions.transpose(1, 2).unflatten(2, (side, side))
+    if positions.ndim != 4 or positions.shape[2] != positions.shape[3]:
         raise UserError(
-            f"{position.sources[0]} has shape {tuple(position.tensor.shape)}; expected a square "
-            "number of positions"
+            f"absolute_pos_embed has shape {tuple(positions.shape)}; expected a square number of "
+            "positions"
         )
-    return Entry(position.sources, position.tensor.transpose(1, 2).unflatten(2, (side, side)))
+    return positions
 
 
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
@@ -107,10 +112,9 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
         **input_config(settings),
     }
     if "absolute_pos_embed" in weights:
-        positions = find(weights, "absolute_pos_embed")
-        cells = positions[0, 0].numel() if positions.ndim == 4 else positions.shape[-2]
+        positions = entries(weights, settings)["backbone.absolute_pos_embed"].tensor
         config |= {
             "MODEL.SWIN.APE": True,
-            "MODEL.SWIN.PRETRAIN_IMG_SIZE": math.isqrt(cells) * patch_size,
+            "MODEL.SWIN.PRETRAIN_IMG_SIZE": positions.shape[-1] * patch_size,
         }
     return config
