@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from ddep.data.mappers import build_mapper
 from ddep.data.unreadable import ReadableSamples, TrainLoader
-from ddep.errors import UserError
+from ddep.errors import UserError, one_line
 
 Record = dict[str, Any]
 
@@ -90,10 +90,11 @@ def _load_records(key: str, names: Sequence[str], filter_empty: bool) -> list[Re
             raise UserError(f"{key} has {name!r}, which is not a registered data set")
         try:
             records += get_detection_dataset_dicts(name, filter_empty=filter_empty)
-        except (AssertionError, OSError, ValueError) as error:
+        except (AssertionError, KeyError, OSError, TypeError, ValueError) as error:
             raise UserError(
-                f"{key}: data set {name} cannot be loaded: {error}; data are looked for under "
-                "$DETECTRON2_DATASETS, or ./datasets if that is not set"
+                f"{key}: data set {name} cannot be loaded: {one_line(error)}; data are looked for "
+                "under $DETECTRON2_DATASETS, or ./datasets if that is not set; "
+                f"tools/check-dataset.py {name} says more of damaged ones"
             ) from error
     return records
 

@@ -95,6 +95,16 @@ def draw_instances(image: np.ndarray, instances: Instances, metadata: Metadata) 
     return _visualizer(image, metadata).draw_instance_predictions(shown).get_image()
 
 
+def draw_annotations(
+    image: np.ndarray, annotations: list[dict[str, Any]], metadata: Metadata
+) -> np.ndarray:
+    """Draw true instances, crowds marked, over ``image`` (H, W, 3) uint8.
+
+    ``annotations`` are detectron2's, of an image of this size, with masks (H, W) bool.
+    """
+    return _visualizer(image, metadata).draw_dataset_dict({"annotations": annotations}).get_image()
+
+
 def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
     scale = math.ceil(MIN_SIDE / min(image.shape[:2]))
     return Visualizer(image, metadata, scale=scale, instance_mode=ColorMode.SEGMENTATION)

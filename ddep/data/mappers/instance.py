@@ -23,7 +23,7 @@ class InstanceMapper(SegmentationMapper):
                 "choose another INPUT.DATASET_MAPPER_NAME or data set"
             )
         for annotation in record["annotations"]:
-            _check_mask_size(record["file_name"], annotation.get("segmentation"), size)
+            check_mask_size(record["file_name"], annotation.get("segmentation"), size)
         return {}
 
     def make_masks(
@@ -49,7 +49,8 @@ class InstanceMapper(SegmentationMapper):
         return classes, masks
 
 
-def _check_mask_size(path: str, segmentation: Any, size: tuple[int, int]) -> None:
+def check_mask_size(path: str, segmentation: Any, size: tuple[int, int]) -> None:
+    """Raise :class:`UserError` unless run lengths or a bitmap are of their image's size."""
     found = segmentation.get("size") if isinstance(segmentation, dict) else size
     if isinstance(segmentation, np.ndarray):
         found = segmentation.shape

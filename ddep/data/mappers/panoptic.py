@@ -34,6 +34,12 @@ class PanopticMapper(SegmentationMapper):
         check_label_size(path, segments, size)
         ids, classes = _segments(record)
         check_classes(path, classes, self.num_classes)
+        values, times = np.unique(ids, return_counts=True)
+        if (times > 1).any():
+            raise UserError(
+                f"the annotation of {path} lists the segment ids {shorten(values[times > 1])} "
+                "twice; every segment needs an id of its own: correct the annotation file"
+            )
         unknown = np.setdiff1d(segments, [0, *ids])
         if len(unknown):
             raise UserError(

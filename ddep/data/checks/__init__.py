@@ -1,0 +1,16 @@
+"""Find what is wrong with a data set before days of training."""
+
+from ddep.data.checks.annotation_files import check_annotation_files, check_folders
+from ddep.data.checks.problems import Problem
+from ddep.data.checks.records import ImageReport, LabelSpace, check_record
+from ddep.data.checks.report import DatasetReport
+
+__all__ = [
+    "DatasetReport",
+    "ImageReport",
+    "LabelSpace",
+    "Problem",
+    "check_annotation_files",
+    "check_folders",
+    "check_record",
+]

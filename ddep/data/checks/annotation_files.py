@@ -1,0 +1,147 @@
+"""What is wrong with a data set's annotation files and folders, seen without opening an image.
+
+Loaders refuse a whole file for one such mistake, or leave out in silence what they cannot use.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data.catalog import Metadata
+
+from ddep.data.checks.problems import Problem
+from ddep.data.datasets.image_folder import find_images
+from ddep.data.json_file import read_json
+from ddep.errors import UserError
+
+
+def check_annotation_files(metadata: Metadata) -> list[Problem]:
+    """Check the JSON file that a data set is read from, if it has one.
+
+    That is ``panoptic_json`` or, where there is none, ``json_file``.
+
+    Args:
+        metadata: the data set's.
+    """
+    path, check = metadata.get("panoptic_json"), _check_panoptic
+    if not path:
+        path, check = metadata.get("json_file"), _check_instances
+    if not path:
+        return []
+    try:
+        content = read_json(path, ("images", "annotations", "categories"))
+    except UserError as error:
+        return [Problem("annotations", path, str(error))]
+    known = _known_categories(metadata) or {_key(c, "id") for c in content["categories"]}
+    found = [*_check_images(content["images"]), *check(content, known)]
+    return [Problem(kind, path, f"{path}: {message}") for kind, message in found]
+
+
+def check_folders(metadata: Metadata, records: Sequence[dict[str, Any]]) -> list[Problem]:
+    """Find images without label, and labels without image, in a data set that is two folders.
+
+    Args:
+        metadata: the data set's.
+        records: of the data set. What they name is paired.
+    """
+    images, labels = metadata.get("image_root"), metadata.get("sem_seg_root")
+    if metadata.get("panoptic_json") or not images or not labels:
+        return []
+    problems = []
+    for folder, key, what, lacks in (
+        (images, "file_name", "image", "label"),
+        (labels, "sem_seg_file_name", "label", "image"),
+    ):
+        used = {os.path.normpath(record[key]) for record in records}
+        for path in find_images(Path(folder)):
+            inner_labels = what == "image" and Path(labels) in Path(path).parents
+            if os.path.normpath(path) not in used and not inner_labels:
+                message = f"{what} {path} is not used; there is no {lacks} for it"
+                problems.append(Problem("unpaired", path, message))
+    return problems
+
+
+# Kind and message.
+_Found = tuple[str, str]
+
+
+def _check_images(images: Iterable[Any]) -> Iterator[_Found]:
+    for image in images:
+        lacking = [k for k in ("id", "file_name", "height", "width") if _key(image, k) is None]
+        if lacking:
+            yield "annotations", f"image {str(image)[:60]} lacks {', '.join(lacking)}"
+    for key in ("id", "file_name"):
+        for value, times in Counter(_key(image, key) for image in images).items():
+            if times > 1 and value is not None:
+                yield "duplicate", f"{times} images have the {key} {value!r}"
+
+
+def _check_panoptic(content: dict[str, Any], known: Collection[int | str]) -> Iterator[_Found]:
+    names = _names(content)
+    annotated = Counter(_key(annotation, "image_id") for annotation in content["annotations"])
+    for image_id, times in annotated.items():
+        if times > 1:
+            yield "duplicate", f"image {image_id!r} has {times} annotations"
+    for image_id in names.keys() - annotated.keys():
+        yield "unpaired", f"image {image_id!r} ({names[image_id]}) has no annotation"
+    for annotation in content["annotations"]:
+        image_id = _key(annotation, "image_id")
+        if image_id not in names:
+            yield "annotations", f"image {image_id!r} has an annotation, but is not listed"
+        image = f"image {image_id!r} ({names.get(image_id)})"
+        segments = annotation.get("segments_info") if isinstance(annotation, dict) else None
+        if not isinstance(segments, list) or _key(annotation, "file_name") is None:
+            yield "annotations", f"the annotation of {image} lacks file_name or segments_info"
+            continue
+        for segment in segments:
+            number = _key(segment, "id")
+            if not isinstance(number, int) or number <= 0:
+                yield "annotations", f"{image} has a segment of id {number!r}; expected 1, 2, ..."
+            yield from _check_category(f"{image}: segment {number}", segment, known)
+
+
+def _check_instances(content: dict[str, Any], known: Collection[int | str]) -> Iterator[_Found]:
+    names = _names(content)
+    numbers = Counter(_key(annotation, "id") for annotation in content["annotations"])
+    for number, times in numbers.items():
+        if times > 1:
+            yield "duplicate", f"{times} annotations have the id {number!r}"
+    for annotation in content["annotations"]:
+        image_id = _key(annotation, "image_id")
+        if image_id not in names:
+            yield "annotations", f"image {image_id!r} has an annotation, but is not listed"
+        what = f"image {image_id!r} ({names.get(image_id)}): annotation {_key(annotation, 'id')}"
+        yield from _check_category(what, annotation, known)
+        shapes = annotation.get("segmentation") if isinstance(annotation, dict) else None
+        if isinstance(shapes, list) and not any(_is_polygon(shape) for shape in shapes):
+            yield "empty_mask", f"{what} has no polygon of three points or more"
+
+
+def _check_category(what: str, entry: Any, known: Collection[int | str]) -> Iterator[_Found]:
+    category = _key(entry, "category_id")
+    if category not in known:
+        yield "class", f"{what} has category_id {category!r}, which the data set does not have"
+
+
+def _is_polygon(shape: Any) -> bool:
+    return isinstance(shape, list) and len(shape) >= 6 and len(shape) % 2 == 0
+
+
+def _known_categories(metadata: Metadata) -> set[int]:
+    maps = ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
+    return {category for name in maps for category in metadata.get(name, {})}
+
+
+def _names(content: dict[str, Any]) -> dict[int | str | None, int | str | None]:
+    """File name of each image id."""
+    return {_key(image, "id"): _key(image, "file_name") for image in content["images"]}
+
+
+def _key(entry: Any, name: str) -> int | str | None:
+    """A number or name in an entry; None where there is none."""
+    value = entry.get(name) if isinstance(entry, dict) else None
+    return value if isinstance(value, (int, str)) else None

@@ -1,0 +1,100 @@
+"""Check a data set and write down what was found."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from tqdm import tqdm
+
+from ddep.config import add_ddep_config
+from ddep.data import register_from_config
+from ddep.data.checks import (
+    DatasetReport,
+    ImageReport,
+    LabelSpace,
+    Problem,
+    check_annotation_files,
+    check_folders,
+    check_record,
+)
+from ddep.data.datasets.preparation import write_png
+from ddep.engine.json_report import check_writable, write_json
+from ddep.errors import UserError, one_line
+from ddep.inference.contact_sheet import MAX_PICTURES, draw_contact_sheet
+from ddep.parallel import Crash, parallel_map
+
+REPORT = "report.json"
+CONTACT_SHEET = "contact_sheet.png"
+
+
+def check_dataset(name: str, output: str, workers: int) -> DatasetReport:
+    """Check a data set; write ``report.json`` and ``contact_sheet.png``.
+
+    The contact sheet shows images in which nothing is wrong, evenly spaced over the data set.
+
+    Args:
+        name: of a registered data set, or ``images:<folder>``.
+        output: the folder to write to.
+        workers: number of processes.
+
+    Raises:
+        UserError: there is no such data set, or nothing can be written.
+    """
+    for file in (REPORT, CONTACT_SHEET):
+        check_writable("--output", os.path.join(output, file))
+    _find(name)
+    metadata = MetadataCatalog.get(name)
+    problems = check_annotation_files(metadata)
+    records, load_problems = _load(name)
+    problems += load_problems or check_folders(metadata, records)
+    report = DatasetReport(name, metadata.get("stuff_classes", metadata.get("thing_classes", ())))
+    report.add_problems(problems)
+    is_fine = np.zeros(len(records), dtype=bool)
+    results = parallel_map(partial(check_record, LabelSpace.of(metadata)), records, workers)
+    for position, found in enumerate(
+        tqdm(results, total=len(records), desc=name, unit="image", disable=None)
+    ):
+        image = _crashed(records[position]) if isinstance(found, Crash) else found
+        is_fine[position] = not image.problems
+        report.add(image)
+    fine = np.flatnonzero(is_fine)
+    shown = fine[np.linspace(0, len(fine) - 1, min(len(fine), MAX_PICTURES)).astype(int)]
+    sheet = Path(output, CONTACT_SHEET)
+    sheet.unlink(missing_ok=True)
+    if len(shown):
+        write_png(sheet, draw_contact_sheet([records[position] for position in shown], metadata))
+    write_json(os.path.join(output, REPORT), report.to_json())
+    return report
+
+
+def _find(name: str) -> None:
+    """Register ``images:<folder>``; UserError unless the data set's files or folders are there."""
+    cfg = get_cfg()
+    add_ddep_config(cfg)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (name,)
+    try:
+        register_from_config(cfg, ("TEST",))
+    except UserError as error:
+        raise UserError(str(error).removeprefix("DATASETS.TEST: ")) from error
+
+
+def _load(name: str) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The records of a data set; if it cannot be loaded, none and a problem that says why."""
+    try:
+        return DatasetCatalog.get(name), []
+    except Exception as error:  # loaders of all kinds raise all kinds of things
+        cause = one_line(error) if isinstance(error, UserError) else one_line(error) or repr(error)
+        message = f"{name} cannot be loaded, so no image was checked: {cause}"
+        return [], [Problem("annotations", name, message)]
+
+
+def _crashed(record: dict[str, Any]) -> ImageReport:
+    path = record["file_name"]
+    message = f"the process that checked {path} and its labels died; look at them, and at memory"
+    return ImageReport([Problem("crash", path, message)])

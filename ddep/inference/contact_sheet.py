@@ -1,0 +1,92 @@
+"""Many labelled images in one picture, to look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import Metadata
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
+from PIL import Image, ImageDraw, ImageFont
+
+from ddep.data.augmentation import transform_labels
+from ddep.data.image_reader import read_image, read_labels, read_panoptic
+from ddep.data.mappers.instance import segmentation_to_mask
+from ddep.inference.visualisation import draw_annotations, draw_panoptic, draw_semantic
+
+MAX_PICTURES = 24
+_COLUMNS = 4
+# Longer side of a picture, height of the line below it, and space between two, in pixels.
+_SIDE, _LINE, _SPACE = 480, 20, 8
+
+
+def draw_contact_sheet(records: Sequence[dict[str, Any]], metadata: Metadata) -> np.ndarray:
+    """Draw the labels of images over them, with their names below.
+
+    Args:
+        records: images in detectron2's standard data set format, whose labels are good.
+        metadata: names and colours of the classes.
+
+    Returns:
+        (H, W, 3) uint8, RGB, four pictures a row.
+    """
+    pictures = [Image.fromarray(draw_record(record, metadata)) for record in records]
+    for picture in pictures:
+        picture.thumbnail((_SIDE, _SIDE))
+    rows = [pictures[i : i + _COLUMNS] for i in range(0, len(pictures), _COLUMNS)]
+    heights = [max(picture.height for picture in row) + _LINE for row in rows]
+    sheet = Image.new("RGB", ((_SIDE + _SPACE) * len(rows[0]), sum(heights)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    names = iter(os.path.basename(record["file_name"]) for record in records)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, picture in enumerate(row):
+            left = column * (_SIDE + _SPACE)
+            sheet.paste(picture, (left, top))
+            draw.text((left, top + picture.height + 2), next(names), "black", font)
+        top += height
+    return np.asarray(sheet)
+
+
+def draw_record(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
+    """Draw an image with its panoptic labels or, without these, its instances or semantic labels.
+
+    The longer side is reduced to 480 pixels before drawing, so that names can be read.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    image = read_image(record["file_name"], "RGB")
+    height, width = image.shape[:2]
+    scale = min(1.0, _SIDE / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    resize = T.ResizeTransform(height, width, *size)
+    image = resize.apply_image(image)
+    if "pan_seg_file_name" in record:
+        ids = transform_labels(resize, read_panoptic(record["pan_seg_file_name"]), fill=0)
+        visible = set(np.unique(ids).tolist())
+        segments = [segment for segment in record["segments_info"] if segment["id"] in visible]
+        return draw_panoptic(image, torch.from_numpy(ids), segments, metadata)
+    if "annotations" in record:
+        moved = [_move(annotation, resize, size) for annotation in record["annotations"]]
+        return draw_annotations(image, moved, metadata)
+    if "sem_seg_file_name" in record:
+        labels = transform_labels(resize, read_labels(record["sem_seg_file_name"]), fill=0)
+        return draw_semantic(image, torch.from_numpy(labels), metadata)
+    return image
+
+
+def _move(annotation: dict[str, Any], resize: T.Transform, size: tuple[int, int]) -> dict[str, Any]:
+    inside = np.ones(size, dtype=bool)
+    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    mask = segmentation_to_mask(annotation["segmentation"], T.TransformList([resize]), inside)
+    return {
+        **annotation,
+        "bbox": resize.apply_box(np.array([box]))[0].tolist(),
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "segmentation": mask,
+    }

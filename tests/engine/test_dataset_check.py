@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddep.data.checks import records
+from tests.data.checks.trees import PANOPTIC, Tree, cut
+from tests.engine.tiny_runs import write_images
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int | str:
+    """Run the tool in this process and return its exit status, or the error that it prints."""
+    monkeypatch.setattr(sys, "argv", ["check-dataset.py", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "tools" / "check-dataset.py"), run_name="__main__")
+    return end.value.code
+
+
+def test_a_data_set_that_is_fine(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = Tree(tmp_path / "data")
+    assert run(monkeypatch, PANOPTIC, "--workers", 2) == 0
+    tree.unregister()
+    output = tmp_path / "output" / "check" / PANOPTIC
+    report = json.loads((output / "report.json").read_text())
+    assert report["problem_counts"] == report["problems"] == {}
+    assert report["images"] == 4 and report["crowds"] == 1
+    assert [entry["pixels"] for entry in report["classes"]] == [720, 720, 0]
+    assert [entry["objects"] for entry in report["classes"]] == [4, 3, 0]
+    assert report["pixel_mean_rgb"] == [10, 20, 31.5]
+    assert report["pixel_std_rgb"] == pytest.approx([0, 0, np.std([30, 31, 32, 33])], abs=1e-6)
+    assert Image.open(output / "contact_sheet.png").width == 4 * 488
+    text = capsys.readouterr().out
+    assert "no problems" in text and f"report and contact sheet: output/check/{PANOPTIC}" in text
+
+
+def test_a_folder_of_images_with_two_that_are_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    images = write_images(tmp_path / "images", 5)
+    cut(images / "1.png")
+    (images / "3.jpg").write_text("no image")
+    output = tmp_path / "out"
+    assert run(monkeypatch, f"images:{images}", "--output", output, "--workers", 1) == 1
+    report = json.loads((output / "report.json").read_text())
+    assert report["problem_counts"] == {"unreadable": 2}
+    files = [problem["file"] for problem in report["problems"]["unreadable"]]
+    assert files == [str(images / "1.png"), str(images / "3.jpg")]
+    assert report["images"] == 6 and report["classes"] == []
+    assert report["images_without_labels"] is None
+    assert "unreadable (2)" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(
+    multiprocessing.get_start_method() != "fork", reason="workers would not see the patch"
+)
+def test_a_file_that_ends_its_process_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: str) -> np.ndarray:
+        if path.endswith("/2.png"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.zeros((3, 4, 3), dtype=np.uint8)
+
+    images = write_images(tmp_path / "images", 4)
+    monkeypatch.setattr(records, "read_image", read)
+    assert run(monkeypatch, f"images:{images}", "--output", tmp_path, "--workers", 2) == 1
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["problem_counts"] == {"crash": 1} and report["images"] == 4
+    (problem,) = report["problems"]["crash"]
+    assert problem["file"] == str(images / "2.png") and problem["file"] in problem["message"]
+    assert report["widths"] == [4, 4]
+
+
+def test_nothing_that_is_fine_leaves_no_contact_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write_images(tmp_path / "images", 1)
+    output = tmp_path / "out"
+    assert run(monkeypatch, f"images:{images}", "--output", output) == 0
+    assert (output / "contact_sheet.png").exists()
+    cut(images / "0.png")
+    assert run(monkeypatch, f"images:{images}", "--output", output) == 1
+    assert sorted(path.name for path in output.iterdir()) == ["report.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["camvid_panoptic_trian"], "unknown data set .*did you mean camvid_panoptic_train"),
+        (["camvid_panoptic_train"], "data set camvid_panoptic_train: .* does not exist; make it"),
+        (["images:nowhere"], "data set images:nowhere: there is no such folder"),
+        (["images:tests", "--workers", 0], "--workers is 0; expected at least 1"),
+        (["images:tests", "--output", "setup.py"], "--output setup.py/.* cannot be written"),
+    ],
+)
+def test_mistakes_are_named(
+    words: list, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    if "--output" not in words:
+        words = [*words, "--output", tmp_path]
+    assert re.match(f"error: {message}", run(monkeypatch, *words))
