@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.datasets.imitation_trees import write_ade20k_full
+from tests.data.datasets.imitation_trees import write_ade20k_full, write_cityscapes
 
 SCRIPTS = Path(__file__).parents[2] / "datasets"
 
@@ -94,6 +94,12 @@ def test_prepare_ade20k_full(run, tmp_path: Path) -> None:
     assert "train: 2 images" in printed
 
 
+def test_prepare_cityscapes(run, tmp_path: Path) -> None:
+    write_cityscapes(tmp_path)
+    printed = run("prepare-cityscapes.py", "--processes", 1)
+    assert "val: 2 label images, 2 instances" in printed
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
@@ -101,6 +107,7 @@ def test_prepare_ade20k_full(run, tmp_path: Path) -> None:
         ("prepare-penn-fudan.py", ["nowhere"], "error: nowhere/PNGImages is not a folder"),
         ("prepare-ade20k.py", ["nowhere"], "error: nowhere/images/training is not a folder"),
         ("prepare-ade20k-full.py", ["nowhere"], "error: nowhere/images: no images of train in it"),
+        ("prepare-cityscapes.py", ["nowhere"], "error: nowhere/gtFine: no {train,val}/*/*_gtFine"),
         ("prepare-coco.py", ["nowhere"], "error: nowhere/annotations/panoptic_train2017.json"),
         ("generate-shapes.py", ["--size", "8"], "error: --size is 8; expected at least 32"),
     ],

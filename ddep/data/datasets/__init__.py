@@ -8,6 +8,7 @@ from ddep.data.datasets.ade20k import register_ade20k
 from ddep.data.datasets.ade20k_full import register_ade20k_full
 from ddep.data.datasets.camvid import register_camvid
 from ddep.data.datasets.catalog import dataset_root
+from ddep.data.datasets.cityscapes import register_cityscapes
 from ddep.data.datasets.coco import register_coco
 from ddep.data.datasets.from_config import register_from_config
 from ddep.data.datasets.mapillary_vistas import register_mapillary_vistas
@@ -28,6 +29,7 @@ def register_all(root: Path) -> None:
     register_coco(root)
     register_ade20k(root)
     register_ade20k_full(root)
+    register_cityscapes(root)
     register_mapillary_vistas(root)
 
 

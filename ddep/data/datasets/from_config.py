@@ -32,9 +32,8 @@ _PREPARATION = {
     "ade20k_instance_*": _ADE20K_INSTANCES,
     "ade20k_full_*": "unpack ADE20K_2021_17_01, then run python datasets/prepare-ade20k-full.py",
     "mapillary_vistas_*": "unpack Mapillary Vistas v1.2 (of v2.0, move what is in v1.2/ up)",
-    "cityscapes_fine_sem_seg_*": "unpack Cityscapes' leftImg8bit and gtFine",
-    "cityscapes_fine_panoptic_*": "unpack Cityscapes, then run cityscapesScripts' "
-    "createPanopticImgs.py",
+    "cityscapes_fine_*": "unpack Cityscapes' leftImg8bit and gtFine, then run python "
+    "datasets/prepare-cityscapes.py",
 }
 
 
@@ -97,8 +96,8 @@ def _check(name: str, instances: bool) -> None:
         labels = Path(MetadataCatalog.get(name).gt_dir)
         if next(labels.glob("*/*_labelTrainIds.png"), None) is None:
             raise UserError(
-                f"data set {name}: no */*_labelTrainIds.png in {labels}; make them with "
-                f"cityscapesScripts' createTrainIdLabelImgs.py, see datasets/README.md"
+                f"data set {name}: no */*_labelTrainIds.png in {labels}; make them with python "
+                f"datasets/prepare-cityscapes.py, see datasets/README.md"
             )
 
 

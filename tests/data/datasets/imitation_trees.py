@@ -62,6 +62,27 @@ def write_ade20k_full(root: Path) -> Path:
     return folder
 
 
+def write_cityscapes(root: Path) -> Path:
+    """Cityscapes: an image in train, two in val.
+
+    Label images, from left to right, ten columns each: road, car number 1, a group of cars, and a
+    caravan, which is not evaluated.
+    """
+    folder = root / "cityscapes"
+    ids = np.repeat(np.array([7, 26001, 26, 29000], dtype=np.uint16), 10)[None].repeat(SIDE, axis=0)
+    for split, _, number in SPLITS:
+        for name in (f"bonn_{index:06d}_000019" for index in range(number)):
+            save(
+                folder / "leftImg8bit" / split / "bonn" / f"{name}_leftImg8bit.png", random_image()
+            )
+            labels = folder / "gtFine" / split / "bonn"
+            save(labels / f"{name}_gtFine_instanceIds.png", ids)
+            save(labels / f"{name}_gtFine_labelIds.png", np.zeros((SIDE, SIDE), dtype=np.uint8))
+            size = {"imgHeight": SIDE, "imgWidth": SIDE, "objects": []}
+            (labels / f"{name}_gtFine_polygons.json").write_text(json.dumps(size))
+    return folder
+
+
 def write_mapillary_vistas(root: Path) -> Path:
     """Mapillary Vistas v1.2: an image in training, two in validation.
 

@@ -22,7 +22,11 @@ BUILT_IN = [
     *(f"coco_2017_{s}{kind}" for s in ("train", "val") for kind in ("", "_panoptic")),
     "coco_2017_train_panoptic_with_sem_seg",
     "coco_2017_val_panoptic_with_sem_seg",
-    *(f"cityscapes_fine_{task}_{s}" for task in ("sem_seg", "panoptic") for s in ("train", "val")),
+    *(
+        f"cityscapes_fine_{task}_{s}"
+        for task in ("sem_seg", "panoptic", "instance_seg")
+        for s in ("train", "val")
+    ),
     *(f"ade20k_{t}_{s}" for t in ("sem_seg", "panoptic", "instance") for s in ("train", "val")),
     "ade20k_full_sem_seg_train",
     "ade20k_full_sem_seg_val",
@@ -87,7 +91,17 @@ def test_unknown_names(root: Path) -> None:
         ),
         ("mapillary_vistas_sem_seg_train", "mapillary_vistas/training/images", "v1.2"),
         ("mapillary_vistas_panoptic_val", "mapillary_vistas/validation/images", "v1.2"),
-        ("cityscapes_fine_sem_seg_val", "cityscapes/leftImg8bit", "leftImg8bit"),
+        ("cityscapes_fine_sem_seg_val", "cityscapes/leftImg8bit", "datasets/prepare-cityscapes.py"),
+        (
+            "cityscapes_fine_panoptic_val",
+            "cityscapes/leftImg8bit",
+            "datasets/prepare-cityscapes.py",
+        ),
+        (
+            "cityscapes_fine_instance_seg_val",
+            "cityscapes/leftImg8bit/val",
+            "leftImg8bit and gtFine",
+        ),
     ],
 )
 def test_missing_files_name_the_path_and_the_remedy(
@@ -101,7 +115,9 @@ def test_missing_files_name_the_path_and_the_remedy(
         assert path in found
         assert script in found
         assert "does not exist" in found
-        assert str(root) in found or name.startswith(("coco_2017_train_p", "city"))
+        assert str(root) in found or name.startswith(
+            ("coco_2017_train_p", "cityscapes_fine_sem", "cityscapes_fine_pan")
+        )
 
 
 def test_an_interrupted_preparation_is_noticed(root: Path) -> None:
@@ -140,7 +156,7 @@ def test_cityscapes_needs_its_train_ids(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setitem(metadata.__dict__, attribute, str(value))
     found = message(config([name]))
     assert "no */*_labelTrainIds.png" in found
-    assert "createTrainIdLabelImgs.py" in found
+    assert "datasets/prepare-cityscapes.py" in found
     (labels / "bonn" / "bonn_0_gtFine_labelTrainIds.png").touch()
     register_from_config(config([name]))
 

@@ -9,19 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 
 from ddep.config import load_config
 from ddep.data.datasets.ade20k_full import prepare_ade20k_full
 from ddep.data.datasets.ade20k_preparation import prepare_ade20k
+from ddep.data.datasets.cityscapes import prepare_cityscapes
 from ddep.data.image_reader import read_labels, read_panoptic
 from ddep.engine import main
 from ddep.evaluation import build_evaluator
 from tests.data.datasets.imitation_trees import (
     write_ade20k,
     write_ade20k_full,
+    write_cityscapes,
     write_mapillary_vistas,
 )
 from tests.engine.tiny_runs import arguments, metrics, one_thread, write_config
@@ -45,6 +47,10 @@ def make_ade20k_full(root: Path) -> None:
     prepare_ade20k_full(write_ade20k_full(root), processes=1)
 
 
+def make_cityscapes(root: Path) -> None:
+    prepare_cityscapes(write_cityscapes(root), processes=1)
+
+
 @dataclass(frozen=True)
 class Case:
     """A data set: its name without the split, the function that makes it, and what it is for."""
@@ -62,6 +68,7 @@ CASES = [
     Case("ade20k_instance", make_ade20k, "instance", ("INSTANCE",), 100),
     Case("ade20k_panoptic", make_ade20k, "panoptic", TASKS, 150),
     Case("ade20k_full_sem_seg", make_ade20k_full, "semantic", ("SEMANTIC",), 847, 65535),
+    Case("cityscapes_fine_instance_seg", make_cityscapes, "instance", ("INSTANCE",), 8),
     Case("mapillary_vistas_sem_seg", write_mapillary_vistas, "semantic", ("SEMANTIC",), 65, 65),
     Case(
         "mapillary_vistas_panoptic",
@@ -141,14 +148,17 @@ def test_the_truth_scores_100(case: Case, config: str) -> None:
 
 
 def true_instances(case: Case) -> Instances:
-    """The objects of every image of the ADE20K imitation, in the classes of the set."""
-    things = MetadataCatalog.get(f"{case.name}_val").thing_dataset_id_to_contiguous_id
-    annotations = DatasetCatalog.get("ade20k_instance_val")[0]["annotations"]
+    """The objects that every image of an imitation shows, in the classes of the set."""
+    panoptic = case.name == "ade20k_panoptic"
+    name = "ade20k_instance_val" if panoptic else f"{case.name}_val"
+    annotations = [a for a in DatasetCatalog.get(name)[0]["annotations"] if not a["iscrowd"]]
     masks = np.stack([coco_mask.decode(a["segmentation"]) for a in annotations]).astype(bool)
+    # Of the panoptic set, a bed's class is another.
+    classes = [7 if panoptic else a["category_id"] for a in annotations]
     return Instances(
         masks.shape[1:],
         pred_masks=torch.from_numpy(masks),
         pred_boxes=Boxes(torch.zeros(len(masks), 4)),
-        pred_classes=torch.full((len(masks),), things[7]),
+        pred_classes=torch.tensor(classes),
         scores=torch.ones(len(masks)),
     )

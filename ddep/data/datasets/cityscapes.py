@@ -1,0 +1,182 @@
+"""Cityscapes: what detectron2 reads, made without the owners' scripts, and its instance sets.
+
+detectron2 registers ``cityscapes_fine_{sem_seg,panoptic}_*`` and reads files that the owners'
+scripts write. It makes the labels of ``cityscapes_fine_instance_seg_*`` anew in each run, with the
+owners' package, so these are registered here again, to read a JSON file of COCO's format.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
+from tqdm import tqdm
+
+from ddep.data.datasets.instances import describe_mask, register_instances
+from ddep.data.datasets.panoptic import IGNORE_LABEL, Category, encode_panoptic, segments_info
+from ddep.data.datasets.preparation import check_processes, check_range, write_json, write_png
+from ddep.data.image_reader import read_labels
+from ddep.errors import UserError
+
+SPLITS = ("train", "val")
+# The 19 classes that are evaluated; ids are the owners'.
+CATEGORIES: list[Category] = [
+    {
+        "id": category["id"],
+        "name": category["name"],
+        "isthing": category["isthing"],
+        "color": list(category["color"]),
+    }
+    for category in CITYSCAPES_CATEGORIES
+]
+THINGS = [category for category in CATEGORIES if category["isthing"]]
+_HIGHEST_CLASS = 33
+_LABEL_OF_CLASS = np.full(_HIGHEST_CLASS + 1, IGNORE_LABEL, dtype=np.uint8)
+for _label, _category in enumerate(CATEGORIES):
+    _LABEL_OF_CLASS[_category["id"]] = _label
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One image: its label image, and the folder of the panoptic ones."""
+
+    instance_ids: Path
+    panoptic_root: Path
+
+    @property
+    def image_id(self) -> str:
+        return self.instance_ids.name.removesuffix("_gtFine_instanceIds.png")
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """What the JSON files say of one image; ``objects`` are COCO's annotations without their id."""
+
+    panoptic_image: dict[str, Any]
+    instance_image: dict[str, Any]
+    annotation: dict[str, Any]
+    objects: list[dict[str, Any]]
+
+
+def instances_json(folder: Path, split: str) -> Path:
+    """The instance annotations of a split below ``folder``, cityscapes."""
+    return folder / "gtFine" / f"cityscapes_instances_{split}.json"
+
+
+def register_cityscapes(root: Path) -> None:
+    """Register ``cityscapes_fine_instance_seg_{train,val}`` below ``root``."""
+    folder = root / "cityscapes"
+    for split in SPLITS:
+        register_instances(
+            f"cityscapes_fine_instance_seg_{split}",
+            folder / "leftImg8bit" / split,
+            instances_json(folder, split),
+            THINGS,
+        )
+
+
+def prepare_cityscapes(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+    """Write semantic, panoptic and instance labels for the splits that are there.
+
+    They are ``*_labelTrainIds.png``, ``cityscapes_panoptic_*`` and ``cityscapes_instances_*.json``.
+    The first two are the same as the owners' scripts write.
+
+    Args:
+        folder: cityscapes, with ``gtFine`` and ``leftImg8bit``.
+        processes: how many to work with.
+
+    Returns:
+        Per split, what was written: label images and instances.
+
+    Raises:
+        UserError: no label images, an unreadable one, a label out of range.
+    """
+    check_processes(processes)
+    jobs = {split: _list_jobs(folder, split) for split in SPLITS}
+    present = [split for split in SPLITS if jobs[split]]
+    if not present:
+        raise UserError(
+            f"{folder / 'gtFine'}: no {{train,val}}/*/*_gtFine_instanceIds.png in it; expected "
+            f"Cityscapes' gtFine, unpacked as datasets/README.md shows"
+        )
+    return {split: _prepare_split(folder, split, jobs[split], processes) for split in present}
+
+
+def _list_jobs(folder: Path, split: str) -> list[_Job]:
+    paths = sorted((folder / "gtFine" / split).glob("*/*_gtFine_instanceIds.png"))
+    return [_Job(path, folder / "gtFine" / f"cityscapes_panoptic_{split}") for path in paths]
+
+
+def _prepare_split(folder: Path, split: str, jobs: list[_Job], processes: int) -> dict[str, int]:
+    panoptic_json = folder / "gtFine" / f"cityscapes_panoptic_{split}.json"
+    instance_json = instances_json(folder, split)
+    panoptic_json.unlink(missing_ok=True)
+    instance_json.unlink(missing_ok=True)
+    with multiprocessing.Pool(processes) as pool:
+        done = pool.imap(_prepare_image, jobs, chunksize=4)
+        labels = list(tqdm(done, total=len(jobs), desc=f"cityscapes {split}", disable=None))
+    objects = [entry for label in labels for entry in label.objects]
+    write_json(
+        instance_json,
+        {
+            "images": [label.instance_image for label in labels],
+            "annotations": [{"id": i, **entry} for i, entry in enumerate(objects, start=1)],
+            "categories": THINGS,
+        },
+    )
+    write_json(
+        panoptic_json,
+        {
+            "images": [label.panoptic_image for label in labels],
+            "annotations": [label.annotation for label in labels],
+            "categories": CATEGORIES,
+        },
+    )
+    instances = sum(not entry["iscrowd"] for entry in objects)
+    return {"label images": len(jobs), "instances": instances}
+
+
+def _prepare_image(job: _Job) -> _Labels:
+    # class * 1000 + number for an instance; the class alone for stuff, and for groups of instances
+    # that could not be told apart.
+    ids = read_labels(str(job.instance_ids))
+    classes = np.where(ids >= 1000, ids // 1000, ids)
+    check_range(job.instance_ids, classes, _HIGHEST_CLASS, f"classes 0..{_HIGHEST_CLASS}")
+    labels = _LABEL_OF_CLASS[classes]
+    stem = job.instance_ids.name.removesuffix("_instanceIds.png")
+    write_png(job.instance_ids.with_name(f"{stem}_labelTrainIds.png"), labels)
+
+    panoptic = np.where(labels == IGNORE_LABEL, 0, ids)
+    segment_ids = np.unique(panoptic[panoptic > 0]).tolist()
+    category_ids = {i: i // 1000 if i >= 1000 else i for i in segment_ids}
+    things = {category["id"] for category in THINGS}
+    segments = [
+        {**segment, "iscrowd": int(segment["id"] < 1000 and segment["category_id"] in things)}
+        for segment in segments_info(panoptic, category_ids)
+    ]
+    write_png(job.panoptic_root / f"{stem}_panoptic.png", encode_panoptic(panoptic))
+    size = {"height": ids.shape[0], "width": ids.shape[1]}
+    image_name = f"{job.instance_ids.parent.name}/{job.image_id}_leftImg8bit.png"
+    return _Labels(
+        panoptic_image={"id": job.image_id, "file_name": f"{stem}_leftImg8bit.png", **size},
+        instance_image={"id": job.image_id, "file_name": image_name, **size},
+        annotation={
+            "image_id": job.image_id,
+            "file_name": f"{stem}_panoptic.png",
+            "segments_info": segments,
+        },
+        objects=[
+            {
+                "image_id": job.image_id,
+                "category_id": segment["category_id"],
+                "iscrowd": segment["iscrowd"],
+                **describe_mask(panoptic == segment["id"]),
+            }
+            for segment in segments
+            if segment["category_id"] in things
+        ],
+    )
