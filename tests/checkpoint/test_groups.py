@@ -16,6 +16,11 @@ from ddep.errors import UserError
         ("sem_seg_head.pixel_decoder.adapter_1.norm.bias", "fpn"),
         ("sem_seg_head.pixel_decoder.layer_1.weight", "fpn"),
         ("sem_seg_head.pixel_decoder.mask_features.weight", "mask_features"),
+        # MaskFormer's pixel decoders: FPN, and with a transformer encoder.
+        ("sem_seg_head.pixel_decoder.layer_4.norm.weight", "fpn"),
+        ("sem_seg_head.pixel_decoder.adapter_3.weight", "fpn"),
+        ("sem_seg_head.pixel_decoder.input_proj.weight", "encoder"),
+        ("sem_seg_head.pixel_decoder.transformer.encoder.layers.0.norm1.bias", "encoder"),
         ("sem_seg_head.predictor.query_feat.weight", "predictor"),
         ("criterion.empty_weight", "criterion"),
         ("denoising_head.multi_scale.s8.0.weight", "denoising_head"),

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+import pickle
 import re
 import runpy
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,12 +13,16 @@ import timm
 import torch
 import torchvision
 from detectron2.config import get_cfg
-from detectron2.modeling import build_backbone
+from detectron2.modeling import build_backbone, build_model
+from safetensors.torch import save_file
 from torch import nn
 
 from ddep.checkpoint import read_checkpoint
+from ddep.checkpoint.groups import group_of
 from ddep.checkpoint.loading import load_weights
-from ddep.config import add_ddep_config
+from ddep.config import add_ddep_config, load_config
+from ddep.modeling.backbone import D2SwinTransformer
+from tests.engine.tiny_runs import write_config
 
 ROOT = Path(__file__).parents[2]
 RESNET18 = torchvision.models.resnet18().state_dict()
@@ -33,116 +40,153 @@ def fails(monkeypatch: pytest.MonkeyPatch, message: str, *words: object) -> None
     assert re.search(f"^error: .*{message}", end.value.code)
 
 
-def randomise(model: nn.Module) -> nn.Module:
-    """Let every parameter and every statistic matter."""
-    for name, tensor in model.state_dict().items():
-        if name.endswith("running_var"):
-            tensor.uniform_(0.5, 1.5)
-        elif tensor.dtype.is_floating_point:
-            tensor.add_(0.1 * torch.randn_like(tensor))
-    return model.eval()
-
-
-def converted_backbone(output: str, path: Path) -> nn.Module:
-    """The backbone of the config keys in the tool's output, with the weights at ``path``."""
-    keys = output.split("config keys that fit")[1].split("wrote")[0]
-    pairs = re.findall(r"^  ([A-Z0-9_.]+) (.+)$", keys, re.MULTILINE)
-    cfg = get_cfg()
-    add_ddep_config(cfg)
-    cfg.merge_from_list([word for pair in pairs for word in pair])
-    model = nn.ModuleDict({"backbone": build_backbone(cfg)}).eval()
-    report = load_weights(model, read_checkpoint(str(path))["model"], str(path))
-    assert report.unused == []
-    assert not report.mismatched
-    assert all(re.fullmatch(r"backbone\.norm\d\.(weight|bias)", name) for name in report.new)
-    return model["backbone"]
-
-
-def original_swin_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """timm's weights under the original names: patch merging ends a stage instead of starting one.
-
-    With the buffers that original files hold.
-    """
-    state = {}
-    for name, tensor in model.state_dict().items():
-        name = re.sub(
-            r"layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", name
-        )
-        state[name.replace("head.fc.", "head.")] = tensor
-    for name, module in model.named_modules():
-        if name.endswith(".attn"):
-            state[f"{name}.relative_position_index"] = module.relative_position_index
-    state["layers.0.blocks.1.attn_mask"] = torch.zeros(64, 49, 49)
-    return state
+def randomise(model: nn.Module) -> None:
+    """Let every parameter matter."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.eval()
 
 
 @torch.no_grad()
 def test_an_original_swin_gives_the_same_features(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    swin = timm.models.swin_transformer.SwinTransformer(
-        embed_dim=32, depths=(2, 2, 3, 1), num_heads=(1, 2, 4, 8), window_size=7, num_classes=5
-    )
+    """The keys that the tool prints and the file that it writes make the model."""
+    swin = D2SwinTransformer(embed_dim=16, depths=(2, 2, 3, 1), num_heads=(1, 2, 4, 8))
     randomise(swin)
+    state = {n: t for n, t in swin.state_dict().items() if not re.match(r"norm\d\.", n)}
+    state["norm.weight"] = state["head.weight"] = torch.ones(2)
+    state["layers.0.blocks.1.attn_mask"] = torch.zeros(64, 49, 49)
     source, target = tmp_path / "swin.pth", tmp_path / "out.pth"
-    torch.save({"model": original_swin_state(swin)}, source)
+    torch.save({"model": state}, source)
     convert(monkeypatch, source, target, "--verbose")
     output = capsys.readouterr().out
+    assert output.startswith("format: swin\n")
+    rows = [line.split() for line in output.splitlines()[1:5]]
+    assert rows[0] == ["loaded", "resized", "missing", "unused"]
+    assert rows[2] == ["backbone", str(len(state) - 3), "0", "8", "0"]
+    assert rows[3] == ["other", "0", "0", "0", "3"]
     assert "  patch_embed.proj.weight -> backbone.patch_embed.proj.weight\n" in output
     assert re.search(r"missing, stays as initialised \(8\):\n  backbone\.norm0\.weight", output)
-    assert "MODEL.SWIN.DEPTHS [2, 2, 3, 1]" in output
-    unused = re.search(r"unused \((\d+)\):\n((?:  .*\n)*)", output)
-    assert unused[1] == "5"
-    assert unused[2].split() == [
-        "norm.weight",
-        "norm.bias",
-        "head.weight",
-        "head.bias",
-        "layers.0.blocks.1.attn_mask",
-    ]
+    assert re.search(r"unused \(3\):\n  norm\.weight\n  head\.weight\n  layers\.0\.b", output)
 
-    backbone = converted_backbone(output, target)
-    # At this size no padding is needed, with which timm's differs from the original.
-    image = torch.rand(1, 3, 224, 224)
-    x = swin.patch_embed(image)
-    expected = {}
-    for index, stage in enumerate(swin.layers):
-        x = stage(x)
-        norm = getattr(backbone, f"norm{index}")
-        expected[f"res{index + 2}"] = norm(x).permute(0, 3, 1, 2)
-    found = backbone(image)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-4)
+    keys = output.split("config keys that fit")[1].split("wrote")[0]
+    pairs = re.findall(r"^  ([A-Z0-9_.]+) (.+)$", keys, re.MULTILINE)
+    cfg = get_cfg()
+    add_ddep_config(cfg)
+    cfg.merge_from_list([word for pair in pairs for word in pair])
+    model = nn.ModuleDict({"backbone": build_backbone(cfg)}).eval()
+    report = load_weights(model, read_checkpoint(str(target))["model"], str(target))
+    assert not (report.unused or report.mismatched)
+    for i in range(4):
+        model["backbone"].get_submodule(f"norm{i}").load_state_dict(
+            swin.get_submodule(f"norm{i}").state_dict()
+        )
+    image = torch.rand(1, 3, 64, 96)
+    for name, expected in swin(image).items():
+        assert torch.equal(model["backbone"](image)[name], expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "depth"), [("resnet18", 18), ("resnet50", 50), ("resnext50_32x4d", 50)]
-)
-@torch.no_grad()
-def test_a_torchvision_resnet_gives_the_same_features(
+def test_lists_are_cut_short_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = tmp_path / "resnet.pth"
+    torch.save(RESNET18, source)
+    convert(monkeypatch, source, tmp_path / "out.pth")
+    output = capsys.readouterr().out
+    listed = output.split("unused (22):\n")[1].split("config keys")[0].splitlines()
+    assert len(listed) == 11
+    assert listed[:2] == ["  fc.weight", "  fc.bias"]
+    assert listed[10] == "  ... and 12 more, which --verbose names"
+    assert " -> " not in output
+    convert(monkeypatch, source, tmp_path / "out.pth", "--overwrite", "--verbose")
+    output = capsys.readouterr().out
+    assert output.count("num_batches_tracked") == 20
+    assert "  layer2.0.downsample.1.weight -> backbone.res3.0.shortcut.norm.weight\n" in output
+
+
+def test_a_config_decides_the_sizes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source, target = tmp_path / "swin.pth", tmp_path / "out.pth"
+    swin = D2SwinTransformer(
+        embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=7
+    )
+    torch.save(swin.state_dict(), source)
+    config = write_config(tmp_path, "swin", MODEL__SWIN={"WINDOW_SIZE": 12})
+    convert(monkeypatch, source, target, "--config-file", config)
+    output = capsys.readouterr().out
+    table = "backbone.layers.3.blocks.0.attn.relative_position_bias_table"
+    assert f"  {table}: (169, 2) -> (529, 2)\n" in output
+    assert "resized (8):" in output
+    assert "missing, stays as initialised (0):" in output
+    assert read_checkpoint(str(target))["model"][table].shape == (529, 2)
+    wider = write_config(tmp_path, "wider", MODEL__SWIN={"EMBED_DIM": 16})
+    fails(
+        monkeypatch,
+        r"proj\.weight is \(8, 3, 4, 4\) in the file and \(16, 3, 4, 4\) in the model; use a conf",
+        *(source, tmp_path / "no.pth", "--config-file", wider),
+    )
+    assert not (tmp_path / "no.pth").exists()
+
+
+@pytest.mark.parametrize("architecture", ["MaskFormer", "DenoisingPretrainer"])
+def test_a_whole_model_is_compared_with_its_config(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture,
-    name: str,
-    depth: int,
+    architecture: str,
 ) -> None:
-    resnet = randomise(torchvision.models.get_model(name, weights=None)).double()
-    source, target = tmp_path / "resnet.pth", tmp_path / "out.pth"
-    torch.save(resnet.state_dict(), source)
-    convert(monkeypatch, source, target, "--verbose")
-    output = capsys.readouterr().out
-    assert "  layer2.0.downsample.1.weight -> backbone.res3.0.shortcut.norm.weight\n" in output
-    assert "missing, stays as initialised (0):" in output
-    assert f"MODEL.RESNETS.DEPTH {depth}\n" in output
-    assert re.search(r"unused \(\d+\):\n(  .*\n)*  fc\.weight\n", output)
+    config = write_config(
+        tmp_path, "whole", MODEL__META_ARCHITECTURE=architecture, MODEL__DEVICE="cpu"
+    )
+    state = build_model(load_config(config)).state_dict()
+    lost = [name for name in state if ".transformer.encoder." in name]
+    weights = {name: tensor.numpy() for name, tensor in state.items() if name not in lost}
+    source, target = tmp_path / "model_final.pkl", tmp_path / "out.pth"
+    source.write_bytes(pickle.dumps({"model": weights, "__author__": "them"}))
+    convert(monkeypatch, source, target, "--config-file", config)
+    rows = {row[0]: row[1:] for row in map(str.split, capsys.readouterr().out.splitlines()) if row}
+    counts = Counter(group_of(name) for name in weights)
+    missing = len(lost)
+    if architecture == "DenoisingPretrainer":
+        # Fine-tuning takes no denoising head.
+        heads = counts.pop("denoising_head")
+        assert rows["denoising_head"] == ["0", "0", str(heads), str(heads)]
+    assert rows["encoder"] == [str(counts["encoder"]), "0", str(missing), "0"]
+    for group in counts.keys() - {"encoder"}:
+        assert rows[group] == [str(counts[group]), "0", "0", "0"]
+    found = read_checkpoint(str(target))["model"]
+    assert all(torch.equal(found[name], state[name]) for name in found)
 
-    backbone = converted_backbone(output, target).double()
-    image = torch.rand(1, 3, 64, 96, dtype=torch.float64)
-    found = backbone(image)
-    x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(image))))
-    for index in range(1, 5):
-        x = getattr(resnet, f"layer{index}")(x)
-        torch.testing.assert_close(found[f"res{index + 1}"], x, rtol=1e-6, atol=0)
+
+def test_timms_folder_is_taken_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    save_file(timm.create_model("test_vit").state_dict(), folder / "model.safetensors")
+    message = r"folder does not tell which vit model it is of; name it with --config-file"
+    fails(monkeypatch, message, folder, tmp_path / "out.pth")
+    settings = {"architecture": "test_vit", "pretrained_cfg": {"std": [0.5, 0.25, 0.125]}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    convert(monkeypatch, folder, tmp_path / "out.pth")
+    output = capsys.readouterr().out
+    assert "  MODEL.DDEP.TIMM.NAME test_vit\n" in output
+    assert "  MODEL.PIXEL_STD [127.5, 63.75, 31.875]\n" in output
+
+
+def test_a_damaged_file_may_describe_what_cannot_be_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """detectron2 has no ResNet-18 of another width."""
+    source = tmp_path / "resnet.pth"
+    torch.save({**RESNET18, "layer1.0.conv2.weight": torch.ones(32, 32, 3, 3)}, source)
+    message = (
+        r"describe a model that cannot be built \(MODEL\.BACKBONE.*the file is damaged, or only"
+    )
+    fails(monkeypatch, message, source, tmp_path / "out.pth")
 
 
 def test_a_pretraining_checkpoint_keeps_what_fine_tuning_loads(
