@@ -124,20 +124,18 @@ class DatasetReport:
             lines.append(f"MODEL.PIXEL_MEAN [{mean}], MODEL.PIXEL_STD [{std}] for INPUT.FORMAT RGB")
         if self._classes():
             total = max(1, self.pixels.total())
-            rows = [
-                [
-                    self._class_name(number),
-                    self.images_with[number],
-                    self.objects[number],
-                    100 * self.pixels[number] / total,
-                ]
-                for number in self._classes()
-            ]
-            head = ["class", "images", "objects", "% of labelled pixels"]
-            lines += ["", tabulate(rows, head, "pipe", floatfmt=".2f"), ""]
+            columns = {
+                "class": [self._class_name(number) for number in self._classes()],
+                "images": [self.images_with[number] for number in self._classes()],
+                "objects": [self.objects[number] for number in self._classes()],
+                "% of labelled pixels": [100 * self.pixels[n] / total for n in self._classes()],
+            }
+            if not self.objects:
+                del columns["objects"]
+            lines += ["", tabulate(columns, "keys", "pipe", floatfmt=".2f"), ""]
             lines.append(
                 f"{self.unlabelled} images without labels, {self.crowds} crowds, "
-                f"{sum(not row[1] for row in rows)} classes that do not occur"
+                f"{columns['images'].count(0)} classes that do not occur"
             )
         return lines
 

@@ -12,7 +12,8 @@ from ddep.data import build_train_loader
 from ddep.engine import dataset_check
 from ddep.engine.dataset_check import check_dataset
 from ddep.errors import UserError
-from tests.data.checks.trees import DAMAGES, INSTANCES, PANOPTIC, SEMANTIC, Damage, Tree
+from tests.data.checks.damages import DAMAGES, Damage
+from tests.data.checks.trees import INSTANCES, PANOPTIC, SEMANTIC, Tree
 
 damages = pytest.mark.parametrize("damage", DAMAGES, ids=[damage.name for damage in DAMAGES])
 MAPPERS = {
