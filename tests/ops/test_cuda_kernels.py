@@ -54,24 +54,33 @@ class Inputs(NamedTuple):
     weights: torch.Tensor
 
 
-@pytest.fixture(scope="module", params=[900, 800], ids=["sm_90", "sm_80"])
-def kernels(request, tmp_path_factory) -> ctypes.CDLL:
-    """The kernels, with the atomic operations of one architecture or the other."""
+def build(folder: Path, architecture: int) -> ctypes.CDLL:
+    """Compile the kernels with the atomic operations of an architecture (800 is sm_80)."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ is not installed")
-    library = tmp_path_factory.mktemp("cuda_emulation") / "kernels.so"
+    library = folder / "kernels.so"
     command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
-    command += ["-shared", "-fPIC", f"-DDDEP_EMULATED_ARCH={request.param}"]
+    command += ["-shared", "-fPIC", f"-DDDEP_EMULATED_ARCH={architecture}"]
     # A vector load at an address that does not suit it ends the process with a message.
     command += ["-fsanitize=alignment,bounds,float-cast-overflow", "-fno-sanitize-recover=all"]
-    for folder in cpp_extension.include_paths():
-        command += ["-isystem", folder]
+    for include in cpp_extension.include_paths():
+        command += ["-isystem", include]
     subprocess.run([*command, str(DRIVER), "-o", str(library)], check=True)
     loaded = ctypes.CDLL(str(library))
     for function in (loaded.emulate_forward, loaded.emulate_backward):
         function.restype = ctypes.c_char_p
     return loaded
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory) -> ctypes.CDLL:
+    return build(tmp_path_factory.mktemp("sm_90"), 900)
+
+
+@pytest.fixture(scope="module")
+def kernels_sm_80(tmp_path_factory) -> ctypes.CDLL:
+    return build(tmp_path_factory.mktemp("sm_80"), 800)
 
 
 def make_inputs(
@@ -284,6 +293,12 @@ def test_half_types_match_formula(kernels, channels, dtype, sampling_dtype, fuse
         kernels,
         make_inputs(channels, fused=fused, dtype=dtype, sampling_dtype=sampling_dtype, queries=5),
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [8, 17, 32])
+def test_atomic_operations_of_older_architectures(kernels_sm_80, channels, dtype) -> None:
+    check(kernels_sm_80, make_inputs(channels, fused=True, dtype=dtype))
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])

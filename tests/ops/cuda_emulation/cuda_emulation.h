@@ -1,9 +1,10 @@
-// Enough of CUDA to run the kernels on a CPU, with g++ and no CUDA at all. Include it before the kernels.
+// Enough of CUDA to run the kernels on a CPU, with g++ and no CUDA at all. Include it before the
+// kernels.
 //
-// Blocks run one after the other, and so do the warps of a block; the lanes of a warp are fibres that take
-// turns from one exchange (__syncwarp, __shfl_xor_sync) to the next. A lane that misses an exchange, or is
-// at another one than its warp, is an error. So is a kernel whose result depends on the order of lanes
-// between exchanges, which the tests find by running them in either order.
+// Blocks run one after the other, and so do the warps of a block; the lanes of a warp are fibres
+// that take turns from one exchange (__syncwarp, __shfl_xor_sync) to the next. A lane that misses
+// an exchange, or is at another one than its warp, is an error. So is a kernel whose result depends
+// on the order of lanes between exchanges, which the tests find by running them in either order.
 #pragma once
 
 // Before the architecture is set below, which they would take for the real thing.

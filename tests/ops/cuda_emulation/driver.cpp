@@ -48,8 +48,8 @@ auto launch_in(bool reversed) {
   };
 }
 
-// Calls run(T, U, real) with a number of value's type, one of the places' and weights', and one of the
-// type that is computed in.
+// Calls run(T, U, real) with a number of value's type, one of the places' and weights', and one of
+// the type that is computed in.
 template <typename Run>
 void with_types(const Arguments& a, const Run& run) {
   if (is(a.value_type, "float64")) return run(double(), double(), double());

@@ -5,8 +5,9 @@
 
 namespace ddep {
 
-// float4 and its atomicAdd came with CUDA 12.1, for compute capability 9.0 and above. Without it each
-// lane adds single channels, `kLanes` apart: either way, the lanes of an instruction cover whole sectors.
+// float4 and its atomicAdd came with CUDA 12.1, for compute capability 9.0 and above. Without it
+// each lane adds single channels, `kLanes` apart: either way, the lanes of an instruction cover
+// whole sectors.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && CUDART_VERSION >= 12010
 constexpr int kAtomicChannels = 4;
 __device__ __forceinline__ void add_channels(float* to, const float (&x)[4]) {
@@ -23,17 +24,21 @@ __device__ __forceinline__ void add_channels(real* to, const real (&x)[1]) {
 
 template <typename U, typename real>
 struct BackwardOutputs {
-  // (N, S, M, D), starts as zeros. In `real` for half types too, and rounded once at the end: a pixel of
-  // a coarse level gets hundreds of summands, and half sums of so many are off by a percent.
+  // (N, S, M, D), starts as zeros. In `real` for half types too, and rounded once at the end: a
+  // pixel of a coarse level gets hundreds of summands, and half sums of 300 are off by two
+  // percent.
   real* value;
   U *places, *weights;
   real* attention;  // (N, Q, M, L, P): room for the gradients before the softmax, if there is one
 };
 
-// Lanes and channels as in forward_kernel. The lane that has located a sample also turns the products of
-// its four pixels with grad_output, summed over the channels, into the gradients of place and weight.
+// Lanes and channels as in forward_kernel. The lane that has located a sample also turns the
+// products of its four pixels with grad_output, summed over the channels, into the gradients of
+// place and weight.
+// The bound of 6 blocks leaves 80 registers to a thread, which is what half types need; that of 4,
+// 128 for what other channels need.
 template <typename T, typename U, typename real, int kVector, int kLanes, bool kExact>
-__global__ void __launch_bounds__(kThreads, 6)
+__global__ void __launch_bounds__(kThreads, kExact ? 6 : 4)
     backward_kernel(const __grid_constant__ Problem<U, real> p, const T* __restrict__ value,
                     const T* __restrict__ grad_output,
                     const __grid_constant__ BackwardOutputs<U, real> out) {
@@ -51,8 +56,8 @@ __global__ void __launch_bounds__(kThreads, 6)
   real* grad_image = out.value + offset;
   const T* gradient = grad_output + index * channels;
 
-  // The gradient's channels as this lane multiplies them, and as it adds them to grad_value. They differ
-  // if the lane loads more channels at once than it adds.
+  // The gradient's channels as this lane multiplies them, and as it adds them to grad_value. They
+  // differ if the lane loads more channels at once than it adds.
   real multiplied[kVector] = {}, added[kAdditions][kAdded] = {};
   const auto channel_added = [&](int block, int i) { return block + (i * kLanes + lane) * kAdded; };
   const auto load_gradient = [&](int block) {
@@ -140,11 +145,13 @@ __global__ void __launch_bounds__(kThreads, 6)
   }
 }
 
-// grad_reference (N, Q, L, 2): a reference point moves all samples of its query and level, of any head.
+// grad_reference (N, Q, L, 2): a reference point moves all samples of its query and level, of any
+// head.
 template <typename U, typename real>
 __global__ void __launch_bounds__(kThreads)
     backward_reference_kernel(const __grid_constant__ Problem<U, real> p,
-                              const U* __restrict__ grad_places, real* __restrict__ grad_reference) {
+                              const U* __restrict__ grad_places,
+                              real* __restrict__ grad_reference) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t row = index / p.levels.count;
   if (row >= p.images * p.queries) return;

@@ -7,6 +7,7 @@ namespace ddep {
 
 // `kLanes` lanes do one head of one query, each `kVector` channels at a time; kExact: these are all
 // channels. The lanes locate one sample each, then go through these samples together.
+// The bound of 8 blocks leaves 64 registers to a thread, enough for any layout.
 template <typename T, typename U, typename real, int kVector, int kLanes, bool kExact>
 __global__ void __launch_bounds__(kThreads, 8)
     forward_kernel(const __grid_constant__ Problem<U, real> p, const T* __restrict__ value,

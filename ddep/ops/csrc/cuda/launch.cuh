@@ -8,16 +8,16 @@
 
 namespace ddep {
 
-// How the channels of a head are spread over lanes: `kLanes` of them with vectors of `kVector` channels,
-// and kExact if that is all channels.
+// How the channels of a head are spread over lanes: `kLanes` of them with vectors of `kVector`
+// channels, and kExact if that is all channels.
 template <int kVector_, int kLanes_, bool kExact_>
 struct Layout {
   static constexpr int kVector = kVector_, kLanes = kLanes_;
   static constexpr bool kExact = kExact_;
 };
 
-// Calls run(Layout). Lanes load 16 bytes at once where the channels are a multiple of that. float64 is
-// for checking gradients: it has one layout.
+// Calls run(Layout). Lanes load 16 bytes at once where the channels are a multiple of that. float64
+// is for checking gradients: it has one layout.
 template <typename T, typename Run>
 void with_layout(int channels, const Run& run) {
   if constexpr (sizeof(T) <= 4) {
@@ -42,19 +42,20 @@ template <typename T, typename U, typename real, typename Launch>
 void launch_forward(const Problem<U, real>& p, const T* value, T* output, const Launch& launch) {
   with_layout<T>(p.channels, [&](auto layout) {
     using L = decltype(layout);
-    launch(forward_kernel<T, U, real, L::kVector, L::kLanes, L::kExact>, blocks_of(p, L::kLanes), p,
-           value, output);
+    launch(forward_kernel<T, U, real, L::kVector, L::kLanes, L::kExact>, blocks_of(p, L::kLanes),
+           p, value, output);
   });
 }
 
 // grad_reference may be null.
 template <typename T, typename U, typename real, typename Launch>
 void launch_backward(const Problem<U, real>& p, const T* value, const T* grad_output,
-                     const BackwardOutputs<U, real>& out, real* grad_reference, const Launch& launch) {
+                     const BackwardOutputs<U, real>& out, real* grad_reference,
+                     const Launch& launch) {
   with_layout<T>(p.channels, [&](auto layout) {
     using L = decltype(layout);
-    launch(backward_kernel<T, U, real, L::kVector, L::kLanes, L::kExact>, blocks_of(p, L::kLanes), p,
-           value, grad_output, out);
+    launch(backward_kernel<T, U, real, L::kVector, L::kLanes, L::kExact>, blocks_of(p, L::kLanes),
+           p, value, grad_output, out);
   });
   if (grad_reference == nullptr) return;
   const int64_t count = p.images * p.queries * p.levels.count;

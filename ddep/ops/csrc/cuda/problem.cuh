@@ -10,7 +10,8 @@ struct Level {
   int height, width, start;
 };
 
-// A level that does not lie within the tokens is taken as empty, so that nothing is read beyond them.
+// A level that does not lie within the tokens is taken as empty, so that nothing is read beyond
+// them.
 __host__ __device__ inline Level make_level(int64_t height, int64_t width, int64_t start,
                                             int64_t tokens) {
   const bool fits = height > 0 && height <= tokens && width > 0 && width <= tokens && start >= 0 &&
@@ -38,8 +39,8 @@ struct alignas(sizeof(T) * n) Vector {
 template <typename T>
 using Pair = Vector<T, 2>;
 
-// `real` is what coordinates and sums are computed in: float, or double if value is. `U` is the dtype of
-// places and weights: value's, or `real` (as under autocast).
+// `real` is what coordinates and sums are computed in: float, or double if value is. `U` is the
+// dtype of places and weights: value's, or `real` (as under autocast).
 template <typename U, typename real>
 struct Problem {
   int64_t images;

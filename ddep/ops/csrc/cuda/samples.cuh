@@ -13,8 +13,8 @@ namespace ddep {
 constexpr int kThreads = 128;  // of a block
 
 // The work of `kLanes` lanes: one head of one query. A block takes consecutive queries of one head,
-// because neighbours sample the same pixels, which then come from the L1 cache. Blocks that follow each
-// other take the heads of the same queries.
+// because neighbours sample the same pixels, which then come from the L1 cache. Blocks that follow
+// each other take the heads of the same queries.
 struct Unit {
   int64_t image;
   int query, head;
@@ -82,8 +82,9 @@ struct Position {
 };
 
 // The place is scale * size + offset - 0.5, in pixels: values sit at pixel centres, and 0 is half a
-// pixel before the first (align_corners false). Subtracting the pixel within the fused operation keeps
-// the digits that rounding the place itself would lose, and tells which side of a pixel it is on.
+// pixel before the first (align_corners false). Subtracting the pixel within the fused operation
+// keeps the digits that rounding the place itself would lose, and tells which side of a pixel it is
+// on.
 template <typename real>
 __device__ __forceinline__ Position<real> find_position(real scale, int size, real offset) {
   const real length = static_cast<real>(size);
@@ -180,9 +181,9 @@ __device__ __forceinline__ void load_channels(const T* from, real (&to)[n]) {
   for (int c = 0; c < n; ++c) to[c] = static_cast<real>(channels.of[c]);
 }
 
-// The channels of four pixels as they lie in memory; zeros outside. All four are on their way before the
-// first is needed: they are loaded even outside (the first pixel), and dropped then, since a branch
-// around each would make them wait for each other.
+// The channels of four pixels as they lie in memory; zeros outside. All four are on their way
+// before the first is needed: they are loaded even outside (the first pixel), and dropped then,
+// since a branch around each would make them wait for each other.
 template <typename T, int n>
 struct Pixels {
   using Word = std::conditional_t<sizeof(T) * n % 4 == 0, uint32_t, uint16_t>;
