@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from ddep.checkpoint import Checkpointer
-from ddep.checkpoint.export import FILES, atomic_folder, to_hugging_face
+from ddep.checkpoint.export import FILES, atomic_folder, check_replaceable, to_hugging_face
 from ddep.config import load_config
 from ddep.errors import UserError
 
@@ -31,6 +31,7 @@ def export_to_hugging_face(
         UserError: Hugging Face's classes cannot express the model, ``source`` lacks weights of it,
             or ``destination`` must not or cannot be written; in any case it is as it was.
     """
+    check_replaceable(destination, FILES, overwrite=overwrite)
     config_file = config_file or _config_beside(source)
     cfg = load_config(config_file)
     if cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
@@ -38,19 +39,19 @@ def export_to_hugging_face(
             f"{config_file} is of pretraining, which makes no segmentation model; fine-tune its "
             "checkpoint, and convert the one that comes out with its own config"
         )
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    checkpointer = Checkpointer(model)
+    checkpointer.load(source)
+    absent = checkpointer.absent_parameters()
+    if absent:
+        raise UserError(
+            f"{source} lacks {len(absent)} weights of the model, such as {absent[0]}; give a "
+            "checkpoint of segmentation training and its config"
+        )
+    names = _class_names(cfg)
+    exported = to_hugging_face(model.state_dict(), cfg, names)
     with atomic_folder(destination, FILES, overwrite=overwrite) as folder:
-        cfg.MODEL.DEVICE = "cpu"
-        model = build_model(cfg)
-        checkpointer = Checkpointer(model)
-        checkpointer.load(source)
-        absent = checkpointer.absent_parameters()
-        if absent:
-            raise UserError(
-                f"{source} lacks {len(absent)} weights of the model, such as {absent[0]}; give a "
-                "checkpoint of segmentation training and its config"
-            )
-        names = _class_names(cfg)
-        exported = to_hugging_face(model.state_dict(), cfg, names)
         exported.write(folder)
     dropped = checkpointer.report.unused
     if dropped:

@@ -52,7 +52,6 @@ MASKFORMER_SETTINGS: dict[str, tuple[str, Any]] = {
     "cross_entropy_weight": (f"{_MASK_FORMER}CLASS_WEIGHT", 1.0),
     "mask_weight": (f"{_MASK_FORMER}MASK_WEIGHT", 20.0),
     "dice_weight": (f"{_MASK_FORMER}DICE_WEIGHT", 1.0),
-    "use_auxiliary_loss": (f"{_MASK_FORMER}DEEP_SUPERVISION", False),
 }
 # MaskFormer's transformer decoder, below decoder_config.
 DETR_SIZES = {

@@ -101,5 +101,6 @@ def _sizes(found: Entries) -> dict[str, Any]:
         "decoder_layers": layers + 1,  # both count the predictions of the queries themselves
         "dim_feedforward": rows(found, f"{_PREDICTOR}transformer_ffn_layers.0.linear1.bias"),
         "num_queries": num_queries,
-        "enforce_input_projection": f"{_PREDICTOR}input_proj.0.weight" in found,
+        "enforce_input_projection": conv_dim == hidden_dim
+        and f"{_PREDICTOR}input_proj.0.weight" in found,
     }

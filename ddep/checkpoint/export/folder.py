@@ -30,7 +30,7 @@ def atomic_folder(path: str, files: Collection[str], *, overwrite: bool = False)
         UserError: ``path`` exists and must not be replaced, cannot be written, or the disk is full.
     """
     parent, name = os.path.split(os.path.abspath(path))
-    _check_replaceable(path, files, overwrite)
+    check_replaceable(path, files, overwrite=overwrite)
     temporary = os.path.join(parent, f".{name}.{os.getpid()}.tmp")
     replaced = os.path.join(parent, f".{name}.{os.getpid()}.old")
     try:
@@ -59,7 +59,12 @@ def atomic_folder(path: str, files: Collection[str], *, overwrite: bool = False)
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _check_replaceable(path: str, files: Collection[str], overwrite: bool) -> None:
+def check_replaceable(path: str, files: Collection[str], *, overwrite: bool) -> None:
+    """Check that :func:`atomic_folder` may write ``path``; arguments as there.
+
+    Raises:
+        UserError: it may not.
+    """
     if not os.path.lexists(path):
         return
     if not os.path.isdir(path) or os.path.islink(path):
