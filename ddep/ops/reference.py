@@ -17,6 +17,7 @@ def ms_deform_attn_reference(
 
     Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn`.
     """
+    value = _lower_under_autocast(value)
     batch, positions, heads, channels = value.shape
     _, queries, *_ = sampling_locations.shape
     shapes = spatial_shapes.tolist()
@@ -73,3 +74,12 @@ def ms_deform_attn_fused_reference(
 def _compute_dtype(value: torch.Tensor) -> torch.dtype:
     """Half types are too coarse for coordinates and sums."""
     return torch.float64 if value.dtype == torch.float64 else torch.float32
+
+
+def _lower_under_autocast(value: torch.Tensor) -> torch.Tensor:
+    device = value.device.type
+    if value.dtype == torch.float64 or not torch.amp.is_autocast_available(device):
+        return value
+    if not torch.is_autocast_enabled(device):
+        return value
+    return value.to(torch.get_autocast_dtype(device))

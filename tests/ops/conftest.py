@@ -22,7 +22,8 @@ def force(implementation: str, device: str) -> Iterator[str]:
         try:
             extension.use_compiled(device)
         except UserError as error:
-            pytest.skip(str(error))
+            # Where they can be compiled, their absence is a fault.
+            (pytest.fail if shutil.which(COMPILER) else pytest.skip)(str(error))
         yield implementation
     extension._decide.cache_clear()
 

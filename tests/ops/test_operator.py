@@ -13,9 +13,7 @@ from tests.ops.formula import (
     apply,
     random_gradient,
     random_inputs,
-    relative_error,
     run,
-    tent_formula,
 )
 
 pytestmark = pytest.mark.usefixtures("compiled")
@@ -112,38 +110,6 @@ def apply_arguments(fused: bool):
         return function(2 * value, shapes, starts, *sampling) / 2
 
     return wrapped
-
-
-@FUSED
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast(device, fused, dtype):
-    """Values in the lower precision, coordinates and weights as they come."""
-    inputs = random_inputs(SHAPES, fused, queries=20, dtype=torch.float32, device=device)
-    gradient = random_gradient(inputs)
-    with torch.autocast(device, dtype):
-        output = apply(inputs)
-    assert output.dtype == dtype
-    rounded = Inputs(inputs.value.to(dtype), SHAPES, inputs.sampling)
-    torch.testing.assert_close(output, apply(rounded), rtol=0, atol=0)
-    assert relative_error(output, tent_formula(rounded.map(torch.Tensor.double))) < 4e-3
-
-    def under_autocast(traced: Inputs) -> torch.Tensor:
-        with torch.autocast(device, dtype):
-            return apply(traced)
-
-    found = run(under_autocast, inputs, gradient.to(dtype))
-    expected = run(apply, rounded, gradient.to(dtype))
-    for one, other in zip(found[1:], expected[1:], strict=True):
-        assert one.dtype == torch.float32
-        torch.testing.assert_close(one, other.float(), rtol=0, atol=0 if device == "cpu" else 1e-4)
-
-
-@FUSED
-def test_autocast_leaves_float64_alone(device, fused):
-    inputs = random_inputs(SHAPES, fused, device=device)
-    with torch.autocast(device, torch.bfloat16):
-        output = apply(inputs)
-    torch.testing.assert_close(output, apply(inputs), rtol=0, atol=0)
 
 
 @FUSED
