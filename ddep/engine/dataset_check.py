@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from tqdm import tqdm
 
 from ddep.config import add_ddep_config
@@ -22,6 +22,7 @@ from ddep.data.checks import (
     check_annotation_files,
     check_folders,
     check_record,
+    pair_folders,
 )
 from ddep.data.datasets.preparation import write_png
 from ddep.engine.json_report import check_writable, write_json
@@ -50,9 +51,8 @@ def check_dataset(name: str, output: str, workers: int) -> DatasetReport:
         check_writable("--output", os.path.join(output, file))
     _find(name)
     metadata = MetadataCatalog.get(name)
-    problems = check_annotation_files(metadata)
-    records, load_problems = _load(name)
-    problems += load_problems or check_folders(metadata, records)
+    records, problems = _load(name, metadata)
+    problems = check_annotation_files(metadata) + problems
     report = DatasetReport(name, metadata.get("stuff_classes", metadata.get("thing_classes", ())))
     report.add_problems(problems)
     is_fine = np.zeros(len(records), dtype=bool)
@@ -84,14 +84,16 @@ def _find(name: str) -> None:
         raise UserError(str(error).removeprefix("DATASETS.TEST: ")) from error
 
 
-def _load(name: str) -> tuple[list[dict[str, Any]], list[Problem]]:
-    """The records of a data set; if it cannot be loaded, none and a problem that says why."""
+def _load(name: str, metadata: Metadata) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The records of a data set, as far as there are any, and what is wrong with it as a whole."""
     try:
-        return DatasetCatalog.get(name), []
+        records = DatasetCatalog.get(name)
     except Exception as error:  # loaders of all kinds raise all kinds of things
-        cause = one_line(error) if isinstance(error, UserError) else one_line(error) or repr(error)
-        message = f"{name} cannot be loaded, so no image was checked: {cause}"
-        return [], [Problem("annotations", name, message)]
+        records, problems = pair_folders(metadata)
+        consequence = "" if records else ", so no image was checked"
+        message = f"{name} cannot be loaded{consequence}: {one_line(error) or repr(error)}"
+        return records, [*problems, Problem("annotations", name, message)]
+    return records, check_folders(metadata, records)
 
 
 def _crashed(record: dict[str, Any]) -> ImageReport:

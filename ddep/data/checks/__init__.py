@@ -1,6 +1,10 @@
 """Find what is wrong with a data set before days of training."""
 
-from ddep.data.checks.annotation_files import check_annotation_files, check_folders
+from ddep.data.checks.annotation_files import (
+    check_annotation_files,
+    check_folders,
+    pair_folders,
+)
 from ddep.data.checks.problems import Problem
 from ddep.data.checks.records import ImageReport, LabelSpace, check_record
 from ddep.data.checks.report import DatasetReport
@@ -13,4 +17,5 @@ __all__ = [
     "check_annotation_files",
     "check_folders",
     "check_record",
+    "pair_folders",
 ]

@@ -18,6 +18,8 @@ from ddep.data.datasets.image_folder import find_images
 from ddep.data.json_file import read_json
 from ddep.errors import UserError
 
+Record = dict[str, Any]
+
 
 def check_annotation_files(metadata: Metadata) -> list[Problem]:
     """Check the JSON file that a data set is read from, if it has one.
@@ -41,28 +43,68 @@ def check_annotation_files(metadata: Metadata) -> list[Problem]:
     return [Problem(kind, path, f"{path}: {message}") for kind, message in found]
 
 
-def check_folders(metadata: Metadata, records: Sequence[dict[str, Any]]) -> list[Problem]:
-    """Find images without label, and labels without image, in a data set that is two folders.
+def check_folders(metadata: Metadata, records: Sequence[Record]) -> list[Problem]:
+    """Find files that a data set of a folder of images and one of labels does not use.
 
     Args:
         metadata: the data set's.
-        records: of the data set. What they name is paired.
+        records: of the data set. What they name is used.
     """
-    images, labels = metadata.get("image_root"), metadata.get("sem_seg_root")
-    if metadata.get("panoptic_json") or not images or not labels:
+    if not _is_two_folders(metadata):
         return []
-    problems = []
-    for folder, key, what, lacks in (
-        (images, "file_name", "image", "label"),
-        (labels, "sem_seg_file_name", "label", "image"),
-    ):
-        used = {os.path.normpath(record[key]) for record in records}
-        for path in find_images(Path(folder)):
-            inner_labels = what == "image" and Path(labels) in Path(path).parents
-            if os.path.normpath(path) not in used and not inner_labels:
-                message = f"{what} {path} is not used; there is no {lacks} for it"
-                problems.append(Problem("unpaired", path, message))
-    return problems
+    images, labels = _list_folders(metadata)
+    keys = ("file_name", "sem_seg_file_name")
+    used = {os.path.normpath(record[key]) for record in records for key in keys if key in record}
+    return _unpaired(set(images.values()) - used, set(labels.values()) - used)
+
+
+def pair_folders(metadata: Metadata) -> tuple[list[Record], list[Problem]]:
+    """Pair a folder of images with one of labels by name, for a data set that cannot be loaded.
+
+    Args:
+        metadata: the data set's.
+
+    Returns:
+        Records of the pairs, and the problems of what has no pair; neither if the data set is no
+        such folders.
+    """
+    if not _is_two_folders(metadata):
+        return [], []
+    images, labels = _list_folders(metadata)
+    records = [
+        {"file_name": images[name], "sem_seg_file_name": labels[name]}
+        for name in images
+        if name in labels
+    ]
+    return records, _unpaired(
+        (images[name] for name in images.keys() - labels.keys()),
+        (labels[name] for name in labels.keys() - images.keys()),
+    )
+
+
+def _is_two_folders(metadata: Metadata) -> bool:
+    folders = (metadata.get("image_root"), metadata.get("sem_seg_root"))
+    return not metadata.get("panoptic_json") and all(f and os.path.isdir(f) for f in folders)
+
+
+def _list_folders(metadata: Metadata) -> tuple[dict[str, str], dict[str, str]]:
+    """Paths of the images and of the labels, by their names without ending."""
+    found: list[dict[str, str]] = []
+    for folder in (metadata.image_root, metadata.sem_seg_root):
+        paths = map(os.path.normpath, find_images(Path(folder)))
+        found.append({os.path.splitext(os.path.relpath(p, folder))[0]: p for p in paths})
+    images, labels = found
+    # The folder of labels may lie in that of images.
+    inner = set(labels.values())
+    return {name: path for name, path in images.items() if path not in inner}, labels
+
+
+def _unpaired(images: Iterable[str], labels: Iterable[str]) -> list[Problem]:
+    return [
+        Problem("unpaired", path, f"{what} {path} is not used; there is no {other} for it")
+        for what, other, paths in (("image", "label", images), ("label", "image", labels))
+        for path in sorted(paths)
+    ]
 
 
 # Kind and message.

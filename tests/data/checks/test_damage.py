@@ -7,13 +7,15 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
 
 from ddep.data import build_train_loader
+from ddep.data.datasets.catalog import register
 from ddep.engine import dataset_check
 from ddep.engine.dataset_check import check_dataset
 from ddep.errors import UserError
 from tests.data.checks.damages import DAMAGES, Damage
-from tests.data.checks.trees import INSTANCES, PANOPTIC, SEMANTIC, Tree
+from tests.data.checks.trees import INSTANCES, PANOPTIC, SEMANTIC, Tree, cut
 
 damages = pytest.mark.parametrize("damage", DAMAGES, ids=[damage.name for damage in DAMAGES])
 MAPPERS = {
@@ -61,3 +63,22 @@ def test_training(damage: Damage, tree: Tree, config) -> None:
         assert "\n" not in str(error.value)
     else:
         assert list(train()) == [str(tree.image("b"))] * (damage.training == "skipped")
+
+
+def test_two_folders_that_do_not_load_are_checked_as_far_as_they_fit(tree: Tree, tmp_path) -> None:
+    def load() -> list[dict]:
+        raise UserError("each image needs its label")
+
+    metadata = MetadataCatalog.get(SEMANTIC).as_dict()
+    register(SEMANTIC, load, **{key: metadata[key] for key in metadata.keys() - {"name"}})
+    tree.image("a").unlink()
+    tree.semantic("b").unlink()
+    cut(tree.semantic("c"))
+    report = check_dataset(SEMANTIC, str(tmp_path / "out"), workers=1)
+    assert report.images == 2
+    found = {kind: [p.file for p in problems] for kind, problems in report.problems.items()}
+    assert found == {
+        "unpaired": [str(tree.image("b")), str(tree.semantic("a"))],
+        "annotations": [SEMANTIC],
+        "unreadable": [str(tree.semantic("c"))],
+    }
