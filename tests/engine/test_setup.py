@@ -64,6 +64,13 @@ def test_a_config_file_is_needed_and_must_exist(tmp_path: Path) -> None:
             ],
             "MODEL.SEM_SEG_HEAD.NAME is 'Head'; expected one of .*MaskFormerHead",
         ),
+        (
+            [
+                *("MODEL.META_ARCHITECTURE", "MaskFormer", "MODEL.DDEP.MASK_LOSS", "focal"),
+                *("INPUT.DATASET_MAPPER_NAME", "mask_former_semantic"),
+            ],
+            "MODEL.DDEP.MASK_LOSS is 'focal'; expected auto, points or dense",
+        ),
         (["MODEL.WEIGHTS", "no.pth"], r"checkpoint no\.pth does not exist"),
         (["DATASETS.TRAIN", "('camvid_semseg_train',)"], "DATASETS.TRAIN: unknown data set 'camv"),
         (["DATASETS.TEST", "('images:nowhere',)"], "DATASETS.TEST: .*nowhere"),
