@@ -6,10 +6,14 @@
     python tools/convert-pretrained.py mask2former-swin-tiny-coco-panoptic/ mask2former.pth
     python tools/convert-pretrained.py output/finetuned/model_final.pth my_model/ --to hf
 
-Reads .pth, .pkl and .safetensors files: Swin (original and timm), ResNet (torchvision and timm),
-ConvNeXt and ViT (timm), DINOv2, detectron2's model zoo, Mask2Former and MaskFormer, and this
-project's own, of pretraining slimmed to what fine-tuning loads. Prints what was loaded, resized, is
-missing and is unused, and the config keys that fit.
+Reads .pth, .pkl and .safetensors files, and Hugging Face's folders: Swin (original and timm),
+ResNet (torchvision and timm), ConvNeXt and ViT (timm), DINOv2, detectron2's model zoo, Mask2Former
+and MaskFormer (original and Hugging Face's), and this project's own, of pretraining slimmed to what
+fine-tuning loads. Prints what was loaded, resized, is missing and is unused, and the config keys
+that fit.
+
+With --to hf, writes a Mask2Former or MaskFormer that was trained here as a folder that
+transformers loads with from_pretrained: config, weights and image processor.
 """
 
 from __future__ import annotations
@@ -24,18 +28,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", metavar="SRC", help="checkpoint to read")
-    parser.add_argument("destination", metavar="DST", help="checkpoint to write, a .pth; or folder")
+    parser.add_argument("source", metavar="SRC", help="checkpoint to read, or Hugging Face folder")
+    parser.add_argument(
+        "destination", metavar="DST", help="checkpoint to write, a .pth; with --to hf a folder"
+    )
     parser.add_argument("--from", dest="format", default="auto", choices=["auto", *FORMATS])
     parser.add_argument("--to", default="ddep", choices=["ddep", "hf"], help="format to write")
     parser.add_argument(
         "--config-file",
         metavar="CFG",
-        help="config of the model that the weights are for, to whose sizes they are brought",
+        help="config of the model that the weights are for, to whose sizes they are brought; with "
+        "--to hf the one they were trained with (default: config.yaml beside SRC)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
     parser.add_argument("--verbose", action="store_true", help="name every weight")
     args = parser.parse_args()
+    if args.to == "hf" and args.format != "auto":
+        parser.error("--from has no meaning with --to hf, which takes this project's checkpoints")
     with errors_as_lines():
         if args.to == "hf":
             export_to_hugging_face(
