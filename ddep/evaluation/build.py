@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
 from ddep.errors import UserError, one_line
+from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.instance import MaskAPEvaluator
 from ddep.evaluation.panoptic import PanopticQualityEvaluator
@@ -18,19 +19,21 @@ from ddep.evaluation.semantic import CheckedSemSegEvaluator, check_metadata
 
 logger = logging.getLogger(__name__)
 
-# The evaluator of each task. MODEL.MASK_FORMER.TEST.<task>_ON switches the task on.
+# The evaluator of each task, Cityscapes' instances aside. MODEL.MASK_FORMER.TEST.<task>_ON switches
+# the task on.
 _EVALUATORS = {
     "PANOPTIC": PanopticQualityEvaluator,
     "SEMANTIC": CheckedSemSegEvaluator,
     "INSTANCE": MaskAPEvaluator,
 }
 _PANOPTIC = tuple(_EVALUATORS)
-# The tasks that data sets of each evaluator_type are labelled for. Cityscapes' own evaluator needs
-# its package and a GPU; the label images that detectron2 registers (*_labelTrainIds.png) hold the
-# same labels, and the mean IoU is the same.
+# The tasks that data sets of each evaluator_type are labelled for. Cityscapes' own evaluators need
+# its package, and a GPU for mean IoU; the label images that detectron2 registers
+# (*_labelTrainIds.png) hold the same labels, and the mean IoU is the same.
 _TASKS = {
     "sem_seg": ("SEMANTIC",),
     "cityscapes_sem_seg": ("SEMANTIC",),
+    "cityscapes_instance": ("INSTANCE",),
     "coco": ("INSTANCE",),
     "panoptic_seg": _PANOPTIC,
     "coco_panoptic_seg": _PANOPTIC,
@@ -74,8 +77,18 @@ def build_evaluator(
         )
     tasks = check_evaluation(cfg, dataset_name)
     logger.info("Evaluation on %s: %s", dataset_name, ", ".join(tasks).lower())
-    evaluators = [_EVALUATORS[task](dataset_name, output_folder) for task in tasks]
+    evaluators = [_evaluator(task, dataset_name)(dataset_name, output_folder) for task in tasks]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def _evaluator(task: str, dataset_name: str) -> type[DatasetEvaluator]:
+    if task == "INSTANCE" and _is_cityscapes(dataset_name):
+        return CityscapesAPEvaluator
+    return _EVALUATORS[task]
+
+
+def _is_cityscapes(dataset_name: str) -> bool:
+    return MetadataCatalog.get(dataset_name).evaluator_type.startswith("cityscapes_")
 
 
 def check_evaluation(cfg: CfgNode, dataset_name: str) -> list[str]:
@@ -126,5 +139,6 @@ def _has_ground_truth(task: str, dataset_name: str) -> bool:
             ) from error
         return any("sem_seg_file_name" in record for record in records[:1])
     if task == "INSTANCE":
-        return MetadataCatalog.get(dataset_name).get("json_file") is not None
+        attribute = "gt_dir" if _is_cityscapes(dataset_name) else "json_file"
+        return MetadataCatalog.get(dataset_name).get(attribute) is not None
     return True

@@ -15,6 +15,7 @@ from ddep.config import add_ddep_config
 from ddep.errors import UserError
 from ddep.evaluation import (
     CheckedSemSegEvaluator,
+    CityscapesAPEvaluator,
     DenoisingEvaluator,
     MaskAPEvaluator,
     PanopticQualityEvaluator,
@@ -24,6 +25,7 @@ from ddep.evaluation import (
 
 NAME = "test_build_evaluator"
 PANOPTIC, SEMANTIC, INSTANCE = PanopticQualityEvaluator, CheckedSemSegEvaluator, MaskAPEvaluator
+CITYSCAPES_INSTANCE = CityscapesAPEvaluator
 
 
 @pytest.fixture
@@ -62,6 +64,7 @@ def register(tmp_path):
             "panoptic_root": str(tmp_path),
             "panoptic_json": str(panoptic_json),
             "json_file": str(json_file),
+            "gt_dir": str(tmp_path),
         }
         record = {k: v for k, v in record.items() if k not in without}
         DatasetCatalog.register(NAME, lambda: [record])
@@ -82,7 +85,6 @@ PANOPTIC_TYPES = (
     "panoptic_seg",
     "coco_panoptic_seg",
     "ade20k_panoptic_seg",
-    "cityscapes_panoptic_seg",
     "mapillary_vistas_panoptic_seg",
 )
 
@@ -93,6 +95,8 @@ PANOPTIC_TYPES = (
         ("sem_seg", [SEMANTIC]),
         ("cityscapes_sem_seg", [SEMANTIC]),
         ("coco", [INSTANCE]),
+        ("cityscapes_instance", [CITYSCAPES_INSTANCE]),
+        ("cityscapes_panoptic_seg", [PANOPTIC, SEMANTIC, CITYSCAPES_INSTANCE]),
         *((name, [PANOPTIC, SEMANTIC, INSTANCE]) for name in PANOPTIC_TYPES),
     ],
 )
@@ -122,6 +126,11 @@ def test_what_the_model_does_not_predict_is_left_out(cfg, register, switch, expe
 def test_what_has_no_ground_truth_is_left_out(cfg, register, missing, expected):
     register("panoptic_seg", without=[missing])
     assert kinds(build_evaluator(cfg, NAME)) == expected
+
+
+def test_cityscapes_instances_need_no_json_file(cfg, register):
+    register("cityscapes_panoptic_seg", without=["json_file"])
+    assert kinds(build_evaluator(cfg, NAME)) == [PANOPTIC, SEMANTIC, CITYSCAPES_INSTANCE]
 
 
 def test_denoising_models_need_no_labels(cfg):

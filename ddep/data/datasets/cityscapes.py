@@ -35,6 +35,8 @@ CATEGORIES: list[Category] = [
 ]
 THINGS = [category for category in CATEGORIES if category["isthing"]]
 _HIGHEST_CLASS = 33
+# Ids of void in the owners' label images.
+VOID = sorted(set(range(_HIGHEST_CLASS + 1)) - {category["id"] for category in CATEGORIES})
 _LABEL_OF_CLASS = np.full(_HIGHEST_CLASS + 1, IGNORE_LABEL, dtype=np.uint8)
 for _label, _category in enumerate(CATEGORIES):
     _LABEL_OF_CLASS[_category["id"]] = _label
@@ -76,7 +78,16 @@ def register_cityscapes(root: Path) -> None:
             folder / "leftImg8bit" / split,
             instances_json(folder, split),
             THINGS,
+            evaluator_type="cityscapes_instance",
+            gt_dir=str(folder / "gtFine" / split),
         )
+
+
+def instance_ids_file(gt_dir: str, image: str) -> str:
+    """The label image of ``image``, CITY/*_leftImg8bit.png, in ``gt_dir``, gtFine/SPLIT."""
+    path = Path(image)
+    name = path.name.removesuffix("_leftImg8bit.png") + "_gtFine_instanceIds.png"
+    return str(Path(gt_dir) / path.parent.name / name)
 
 
 def prepare_cityscapes(folder: Path, processes: int) -> dict[str, dict[str, int]]:

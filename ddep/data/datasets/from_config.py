@@ -105,7 +105,7 @@ def _files(name: str, instances: bool) -> Iterator[Path]:
     metadata = MetadataCatalog.get(name)
     attributes = ["image_root", "image_dir", "gt_dir"]
     attributes += ["panoptic_json", "panoptic_root", "sem_seg_root"]
-    if instances or metadata.evaluator_type == "coco":
+    if instances or metadata.evaluator_type in ("coco", "cityscapes_instance"):
         attributes.append("json_file")
     for attribute in attributes:
         if attribute in metadata.as_dict():

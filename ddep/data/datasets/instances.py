@@ -16,25 +16,33 @@ from ddep.errors import UserError, one_line
 
 
 def register_instances(
-    name: str, image_root: Path, json_file: Path, categories: Sequence[Category]
+    name: str,
+    image_root: Path,
+    json_file: Path,
+    categories: Sequence[Category],
+    evaluator_type: str = "coco",
+    **metadata: Any,
 ) -> None:
-    """Register an instance data set, with the metadata that COCO's evaluator reads.
+    """Register an instance data set, with the metadata that its evaluator reads.
 
     Args:
         name: what configs call it.
         image_root: folder of the images.
         json_file: nothing is opened before the dicts are asked for.
         categories: its classes, all things, by ascending id; their order gives the contiguous ids.
+        evaluator_type: "coco" for COCO's AP, "cityscapes_instance" for Cityscapes'.
+        metadata: further attributes.
     """
     register(
         name,
         lambda: load_instances(name, image_root, json_file),
         image_root=str(image_root),
         json_file=str(json_file),
-        evaluator_type="coco",
+        evaluator_type=evaluator_type,
         thing_classes=[category["name"] for category in categories],
         thing_colors=[list(category["color"]) for category in categories],
         thing_dataset_id_to_contiguous_id={c["id"]: i for i, c in enumerate(categories)},
+        **metadata,
     )
 
 

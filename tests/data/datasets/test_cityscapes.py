@@ -11,7 +11,7 @@ from detectron2.data.datasets.cityscapes_panoptic import load_cityscapes_panopti
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from ddep.data.datasets.cityscapes import CATEGORIES, prepare_cityscapes
+from ddep.data.datasets.cityscapes import CATEGORIES, instance_ids_file, prepare_cityscapes
 from ddep.data.image_reader import read_panoptic
 from ddep.errors import UserError
 from tests.data.datasets.imitation_trees import SIDE, save, write_cityscapes
@@ -37,11 +37,18 @@ def test_metadata(root: Path) -> None:
     folder = root / "cityscapes"
     assert metadata.image_root == str(folder / "leftImg8bit" / "val")
     assert metadata.json_file == str(folder / "gtFine" / "cityscapes_instances_val.json")
-    assert metadata.evaluator_type == "coco"
+    assert metadata.gt_dir == str(folder / "gtFine" / "val")
+    assert metadata.evaluator_type == "cityscapes_instance"
     names = ["person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"]
     assert metadata.thing_classes == names
     ids = metadata.thing_dataset_id_to_contiguous_id
     assert ids == {24: 0, 25: 1, 26: 2, 27: 3, 28: 4, 31: 5, 32: 6, 33: 7}
+
+
+def test_label_image_of_an_image(cityscapes: Path) -> None:
+    folder = cityscapes / "gtFine" / "train"
+    image = next((cityscapes / "leftImg8bit" / "train").rglob("*.png"))
+    assert Path(instance_ids_file(str(folder), str(image))).is_file()
 
 
 def test_semantic_labels_are_what_detectron2_reads(cityscapes: Path) -> None:
