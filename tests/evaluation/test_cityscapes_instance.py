@@ -50,7 +50,7 @@ def test_results(evaluator: CityscapesAPEvaluator) -> None:
     assert results["AP-car"] == results["AP"]
     assert results["AP50"] == pytest.approx(100)
     assert np.isnan(results["AP-person"])
-    # The second car has an IoU of 0.6, above two thresholds. At the other eight, the first car alone
+    # The second car has an IoU of 0.6, above two thresholds. At the others, the first car alone
     # is found, with precision 1.
     assert results["AP"] == pytest.approx((2 * 100 + 8 * 50) / 10)
     evaluator.reset()
