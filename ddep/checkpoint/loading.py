@@ -78,15 +78,33 @@ def from_model_zoo(checkpoint: dict[str, Any], model: nn.Module) -> StateDict:
     Args:
         checkpoint: as :func:`ddep.checkpoint.reading.read_checkpoint` returns it.
         model: has a ``backbone``.
+
+    Raises:
+        UserError: two weights would have one name; the file is damaged.
     """
     weights = checkpoint["model"]
     if checkpoint.get("__author__") == "Caffe2":
-        weights, _ = convert_c2_detectron_names(weights)
+        weights, _ = from_caffe2(weights)
     expected = model.state_dict().keys()
     return {
         f"backbone.{name}" if f"backbone.{name}" in expected else name: tensor
         for name, tensor in weights.items()
     }
+
+
+def from_caffe2(weights: StateDict) -> tuple[StateDict, dict[str, str]]:
+    """Give Caffe2's weights detectron2's names.
+
+    Returns:
+        The weights, and for each name the one that it had.
+
+    Raises:
+        UserError: two weights would have one name; the file is damaged.
+    """
+    try:
+        return convert_c2_detectron_names(dict(weights))
+    except AssertionError as error:
+        raise UserError("two of Caffe2's weights have one place; the file is damaged") from error
 
 
 def _nothing_fits(report: LoadReport, found: list[str], expected: list[str]) -> str:

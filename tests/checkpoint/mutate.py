@@ -1,4 +1,4 @@
-"""``python -m tests.checkpoint.mutate FOLDER N``: convert N damaged checkpoints, one by one.
+"""``python -m tests.checkpoint.mutate FOLDER N``: read N damaged checkpoints, one by one.
 
 Prints a line of JSON for each. A process of its own, so that a crash or a hang ends it alone, and
 its memory can be limited.
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from ddep.checkpoint import read_checkpoint
+from ddep.checkpoint import Checkpointer, read_checkpoint
 from ddep.engine import convert_file
 from ddep.errors import UserError
-from tests.checkpoint.small_checkpoints import SMALL, State, write
+from tests.checkpoint.small_checkpoints import SMALL, State, small_resnet, small_swin, write
 
 LIMIT_S = 20
 ROOM_BYTES = 1_000_000_000
@@ -108,10 +108,20 @@ def outcome(source: Path, target: Path) -> str:
     return "loaded"
 
 
+def load(source: Path, backbones: list[torch.nn.Module]) -> None:
+    """Load as training does, into models of which one may fit; errors are the user's."""
+    for backbone in backbones:
+        with contextlib.suppress(UserError):
+            Checkpointer(torch.nn.ModuleDict({"backbone": backbone})).load(
+                str(source), checkpointables=[]
+            )
+
+
 def main(folder: Path, number: int) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     states = [(name, make()) for (_, name), make in SMALL.items()]
+    backbones = [small_swin(), small_resnet()]
     (folder / "out").mkdir()
     # What is mapped now, much of it by torch's libraries, and room for a few models.
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -122,6 +132,7 @@ def main(folder: Path, number: int) -> None:
         kind = index // len(states) % 4
         faulthandler.dump_traceback_later(LIMIT_S, exit=True)
         damage(folder / name, state, kind, rng)
+        load(folder / name, backbones)
         found = outcome(folder / name, folder / "out" / "model.pth")
         print(json.dumps({"file": name, "kind": kind, "outcome": found}), flush=True)
     faulthandler.cancel_dump_traceback_later()

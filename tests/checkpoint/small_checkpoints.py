@@ -13,6 +13,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_backbone
 from safetensors.torch import save_file
+from torch import nn
 
 from ddep.modeling.backbone import D2SwinTransformer
 
@@ -20,25 +21,34 @@ State = dict[str, torch.Tensor]
 DECODER = "sem_seg_head.pixel_decoder"
 
 
-def swin() -> State:
-    """With the buffers of original files."""
-    model = D2SwinTransformer(
+def small_swin() -> nn.Module:
+    return D2SwinTransformer(
         embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=3, ape=True
     )
-    state = {name: t for name, t in model.state_dict().items() if not re.match(r"norm\d", name)}
+
+
+def small_resnet() -> nn.Module:
+    """A ResNet-50 with few channels."""
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 4
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res5"]
+    return build_backbone(cfg)
+
+
+def swin() -> State:
+    """With the buffers of original files."""
+    state = small_swin().state_dict()
+    state = {name: tensor for name, tensor in state.items() if not re.match(r"norm\d", name)}
     positions = state["absolute_pos_embed"]
     state["absolute_pos_embed"] = positions.flatten(2).transpose(1, 2).contiguous()
     return {**state, "norm.weight": torch.ones(64), "head.weight": torch.ones(2, 64)}
 
 
 def resnet(names: str) -> State:
-    """A ResNet-50 with few channels, under detectron2's or torchvision's names."""
-    cfg = get_cfg()
-    cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
-    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
-    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 4
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res5"]
-    state = build_backbone(cfg).state_dict()
+    """The small ResNet's weights under detectron2's or torchvision's names."""
+    state = small_resnet().state_dict()
     if names == "torchvision":
         for pattern, name in {
             r"^stem\.conv1\.norm": "bn1",

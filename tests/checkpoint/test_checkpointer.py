@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from ddep.checkpoint import Checkpointer
@@ -63,6 +65,25 @@ def test_starting_loads_weights_and_no_state(tmp_path: Path) -> None:
     assert counter.value == 0
     assert checkpointer.report is not None
     assert list(checkpointer.report.mismatched) == ["backbone.weight"]
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.pkl", "model.safetensors"])
+def test_weights_may_come_in_files_of_three_kinds(tmp_path: Path, name: str) -> None:
+    weights = make_model().state_dict()
+    path = tmp_path / name
+    if name.endswith(".pth"):
+        torch.save(weights, path)
+    elif name.endswith(".pkl"):
+        arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+        path.write_bytes(pickle.dumps({"model": arrays, "__author__": "them"}))
+    else:
+        save_file(weights, path)
+    model = make_model()
+    checkpointer = Checkpointer(model)
+    checkpointer.load(str(path), checkpointables=[])
+    assert checkpointer.report is not None
+    assert checkpointer.report.loaded == list(weights)
+    assert all(torch.equal(model.state_dict()[key], weights[key]) for key in weights)
 
 
 def test_a_full_disk_leaves_all_earlier_files_whole(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 
 from ddep.checkpoint.conversion.entries import (
     Entries,
@@ -18,7 +17,7 @@ from ddep.checkpoint.conversion.entries import (
 )
 from ddep.checkpoint.conversion.imagenet import input_config
 from ddep.checkpoint.conversion.resnet import DEPTHS, resnet_config
-from ddep.errors import UserError
+from ddep.checkpoint.loading import from_caffe2
 
 LOOKED_FOR = "res2.0.conv1.weight, alone or below backbone., or Caffe2's res2_0_branch2a_w"
 
@@ -99,10 +98,7 @@ def _prefix(weights: Weights) -> str | None:
 
 
 def _caffe2_entries(weights: Weights) -> Entries:
-    try:
-        converted, originals = convert_c2_detectron_names(dict(weights))
-    except AssertionError as error:
-        raise UserError("two of Caffe2's weights have one place; the file is damaged") from error
+    converted, originals = from_caffe2(weights)
     found = {
         f"backbone.{name}": Entry((originals[name],), tensor)
         for name, tensor in converted.items()
