@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from ddep.checkpoint.conversion import detectron2_zoo, swin
 from ddep.checkpoint.conversion.entries import Entries, Settings, Weights
 from ddep.checkpoint.conversion.huggingface_keys import (
@@ -50,7 +48,6 @@ def backbone_config(entries: Entries, settings: Settings) -> dict[str, Any]:
         if name.startswith("backbone.")
     }
     told = section(settings, "backbone_config")
-    require(told, {"out_features": STAGES}, "a backbone needs the features")
     if _SWIN in entries:
         require(
             told,
@@ -59,7 +56,11 @@ def backbone_config(entries: Entries, settings: Settings) -> dict[str, Any]:
         )
         config = {**swin.config_of(inner, {}), **ours(SWIN_SETTINGS, told)}
     else:
-        require(told, {"hidden_act": "relu", "downsample_in_first_stage": False}, "our ResNet has")
+        require(
+            told,
+            {"hidden_act": "relu", "downsample_in_first_stage": False, "out_features": STAGES},
+            "our ResNet has",
+        )
         config = {**detectron2_zoo.config_of(inner, {}), **ours(RESNET_SETTINGS, told)}
         if "MODEL.RESNETS.DEPTH" not in config:
             raise UserError("the backbone is a ResNet of no depth that we know (18, 34, 50, ...)")
@@ -72,7 +73,8 @@ def backbone_config(entries: Entries, settings: Settings) -> dict[str, Any]:
 
 def _input_config(processor: Settings) -> dict[str, Any]:
     """The image processor's pixel statistics, size and padding."""
-    require(processor, {"do_normalize": True, "do_rescale": True}, "we take pixels with")
+    file = "preprocessor_config.json"
+    require(processor, {"do_normalize": True, "do_rescale": True}, "we take images with", file)
     mean, std = processor.get("image_mean", MEAN), processor.get("image_std", STD)
     for key, values in (("image_mean", mean), ("image_std", std)):
         if (
@@ -80,36 +82,17 @@ def _input_config(processor: Settings) -> dict[str, Any]:
             or len(values) != 3
             or not all(isinstance(value, (int, float)) for value in values)
         ):
-            raise UserError(f"preprocessor_config.json has {key} {values!r}; expected 3 numbers")
+            raise UserError(f"{file} has {key} {values!r}; expected 3 numbers")
     config = input_config({}, mean, std)
-    divisor = processor.get("size_divisor", 32)
-    if type(divisor) is int:
-        config["MODEL.MASK_FORMER.SIZE_DIVISIBILITY"] = divisor
-    size = section(processor, "size")
-    shortest, longest = size.get("shortest_edge"), size.get("longest_edge")
-    if type(shortest) is int and type(longest) is int:
-        config |= {"INPUT.MIN_SIZE_TEST": shortest, "INPUT.MAX_SIZE_TEST": longest}
-    return config
-
-
-def rows(entries: Entries, name: str) -> int:
-    """The length of a weight's first axis.
-
-    Raises:
-        UserError: it is not there, or a single number.
-    """
-    return shape(entries, name)[0]
-
-
-def shape(entries: Entries, name: str) -> torch.Size:
-    """The shape of the weight that we call ``name``.
-
-    Raises:
-        UserError: it is not there, or a single number.
-    """
-    if name not in entries or not entries[name].tensor.ndim:
-        raise UserError(
-            f"the weight that becomes {name} is missing or empty; the file is damaged or another "
-            "kind of model: get it again"
-        )
-    return entries[name].tensor.shape
+    # Files from before transformers 4.26 have other keys, and a number for the shorter side.
+    divisor = processor.get("size_divisor", processor.get("size_divisibility", 32))
+    size = processor.get("size")
+    if not isinstance(size, dict):
+        size = {"shortest_edge": size, "longest_edge": processor.get("max_size")}
+    sizes = {
+        "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": divisor,
+        "INPUT.MIN_SIZE_TEST": size.get("shortest_edge"),
+        "INPUT.MAX_SIZE_TEST": size.get("longest_edge"),
+    }
+    # Of images that are brought to one size whatever their shape, we have no such sizes.
+    return {**config, **{key: value for key, value in sizes.items() if type(value) is int}}

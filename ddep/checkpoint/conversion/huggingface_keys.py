@@ -101,8 +101,16 @@ def ours(keys: Mapping[str, tuple[str, Any]], settings: Settings) -> dict[str, A
     }
 
 
-def require(settings: Settings, expected: Mapping[str, Any], reason: str) -> None:
+def require(
+    settings: Settings, expected: Mapping[str, Any], reason: str, file: str = "config.json"
+) -> None:
     """Check settings that have no key of ours, because we know one value alone.
+
+    Args:
+        settings: as in ``file``, or what lies below one of its keys.
+        expected: keys and their values.
+        reason: the middle of the message: what has these values alone.
+        file: where ``settings`` come from.
 
     Raises:
         UserError: one of them is told, and is another.
@@ -110,7 +118,7 @@ def require(settings: Settings, expected: Mapping[str, Any], reason: str) -> Non
     for key, value in expected.items():
         found = settings.get(key, value)
         if (list(found) if isinstance(found, (list, tuple)) else found) != value:
-            raise UserError(f"config.json has {key} {found!r}; {reason} {value!r}")
+            raise UserError(f"{file} has {key} {found!r}; {reason} {value!r}")
 
 
 def section(settings: Settings, key: str) -> Settings:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddep.checkpoint.conversion.entries import Entries, Settings, Weights, children
+from ddep.checkpoint.conversion.entries import Entries, Settings, Weights, children, find
 from ddep.checkpoint.conversion.huggingface_backbone import (
     backbone_config,
     check_backbone,
-    rows,
-    shape,
 )
 from ddep.checkpoint.conversion.huggingface_keys import (
     FEATURES,
@@ -62,13 +60,14 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
         "Mask2Former has",
     )
     found = entries(weights, settings)
-    sizes = _sizes(found)
+    names = {name: entry.tensor for name, entry in found.items()}
+    sizes = _sizes(names)
     return {
         "MODEL.META_ARCHITECTURE": "MaskFormer",
         **backbone_config(found, settings),
         "MODEL.SEM_SEG_HEAD.NAME": "MaskFormerHead",
         "MODEL.SEM_SEG_HEAD.IN_FEATURES": FEATURES,
-        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": rows(found, f"{_PREDICTOR}class_embed.bias") - 1,
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": len(find(names, f"{_PREDICTOR}class_embed.bias", 1)) - 1,
         "MODEL.SEM_SEG_HEAD.NORM": "GN",
         "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "MSDeformAttnPixelDecoder",
         "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME": "MultiScaleMaskedTransformerDecoder",
@@ -78,28 +77,28 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _sizes(found: Entries) -> dict[str, Any]:
-    """Hugging Face's config keys, from the shapes of the weights."""
+def _sizes(found: Weights) -> dict[str, Any]:
+    """Hugging Face's config keys, from the shapes of the weights under our names."""
     encoder = f"{_PIXEL_DECODER}transformer.encoder.layers."
-    feedforward = rows(found, f"{encoder}0.linear1.bias")
+    feedforward = len(find(found, f"{encoder}0.linear1.bias", 1))
     if feedforward != ENCODER_FEEDFORWARD_DIM:
         raise UserError(
             f"the pixel decoder's feed-forward networks have {feedforward} channels; Mask2Former's "
             f"have {ENCODER_FEEDFORWARD_DIM}"
         )
-    names = {name: entry.tensor for name, entry in found.items()}
-    mask_dim, conv_dim = shape(found, f"{_PIXEL_DECODER}mask_features.weight")[:2]
-    num_queries, hidden_dim = shape(found, f"{_PREDICTOR}query_feat.weight")
-    heads = rows(found, f"{encoder}0.self_attn.attention_weights.bias") // _POINTS_PER_HEAD
-    layers = children(names, f"{_PREDICTOR}transformer_ffn_layers.")
+    mask_dim, conv_dim, _, _ = find(found, f"{_PIXEL_DECODER}mask_features.weight", 4).shape
+    num_queries, hidden_dim = find(found, f"{_PREDICTOR}query_feat.weight", 2).shape
+    attention = len(find(found, f"{encoder}0.self_attn.attention_weights.bias", 1))
+    layers = f"{_PREDICTOR}transformer_ffn_layers."
     return {
         "feature_size": conv_dim,
         "mask_feature_size": mask_dim,
-        "encoder_layers": children(names, encoder),
+        "encoder_layers": children(found, encoder),
         "hidden_dim": hidden_dim,
-        "num_attention_heads": heads,
-        "decoder_layers": layers + 1,  # both count the predictions of the queries themselves
-        "dim_feedforward": rows(found, f"{_PREDICTOR}transformer_ffn_layers.0.linear1.bias"),
+        "num_attention_heads": attention // _POINTS_PER_HEAD,
+        # Both count the predictions of the queries themselves.
+        "decoder_layers": children(found, layers) + 1,
+        "dim_feedforward": len(find(found, f"{layers}0.linear1.bias", 1)),
         "num_queries": num_queries,
         "enforce_input_projection": conv_dim == hidden_dim
         and f"{_PREDICTOR}input_proj.0.weight" in found,

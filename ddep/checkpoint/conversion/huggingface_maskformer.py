@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ddep.checkpoint.conversion.entries import Entries, Settings, Weights, children
+from ddep.checkpoint.conversion.entries import Entries, Settings, Weights, children, find
 from ddep.checkpoint.conversion.huggingface_backbone import (
     backbone_config,
     check_backbone,
-    rows,
-    shape,
 )
 from ddep.checkpoint.conversion.huggingface_keys import (
     DETR_SETTINGS,
@@ -61,13 +59,14 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
         "MaskFormer has",
     )
     found = entries(weights, settings)
-    sizes = _sizes(found)
+    names = {name: entry.tensor for name, entry in found.items()}
+    sizes = _sizes(names)
     return {
         "MODEL.META_ARCHITECTURE": "MaskFormer",
         **backbone_config(found, settings),
         "MODEL.SEM_SEG_HEAD.NAME": "MaskFormerHead",
         "MODEL.SEM_SEG_HEAD.IN_FEATURES": FEATURES,
-        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": rows(found, f"{_PREDICTOR}class_embed.bias") - 1,
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": len(find(names, f"{_PREDICTOR}class_embed.bias", 1)) - 1,
         "MODEL.SEM_SEG_HEAD.NORM": "GN",
         "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": 4,
         "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "BasePixelDecoder",
@@ -81,17 +80,16 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _sizes(found: Entries) -> dict[str, Any]:
-    """Hugging Face's config keys, from the shapes of the weights."""
+def _sizes(found: Weights) -> dict[str, Any]:
+    """Hugging Face's config keys, from the shapes of the weights under our names."""
     layers = f"{_PREDICTOR}transformer.decoder.layers."
-    names = {name: entry.tensor for name, entry in found.items()}
-    mask_dim, conv_dim = shape(found, f"{_PIXEL_DECODER}mask_features.weight")[:2]
-    num_queries, hidden_dim = shape(found, f"{_PREDICTOR}query_embed.weight")
+    mask_dim, conv_dim, _, _ = find(found, f"{_PIXEL_DECODER}mask_features.weight", 4).shape
+    num_queries, hidden_dim = find(found, f"{_PREDICTOR}query_embed.weight", 2).shape
     return {
         "fpn_feature_size": conv_dim,
         "mask_feature_size": mask_dim,
         "d_model": hidden_dim,
-        "decoder_layers": children(names, layers),
-        "decoder_ffn_dim": rows(found, f"{layers}0.linear1.bias"),
+        "decoder_layers": children(found, layers),
+        "decoder_ffn_dim": len(find(found, f"{layers}0.linear1.bias", 1)),
         "num_queries": num_queries,
     }

@@ -118,19 +118,26 @@ def test_maskformers_config(first: Saved) -> None:
     assert expected.items() <= conversion.config.items()
 
 
-def test_the_image_processor_is_heard(mask2former: Saved) -> None:
-    processor = {
-        "image_mean": [0.5, 0.4, 0.3],
-        "image_std": [0.2, 0.25, 0.3],
-        "size_divisor": 16,
-        "size": {"shortest_edge": 640, "longest_edge": 2560},
-    }
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"size_divisor": 16, "size": {"shortest_edge": 640, "longest_edge": 2560}},
+        {"size_divisibility": 16, "size": 640, "max_size": 2560},
+    ],
+)
+def test_the_image_processor_is_heard(mask2former: Saved, sizes: dict[str, Any]) -> None:
+    processor = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.25, 0.3], **sizes}
     config = convert(mask2former[0], settings={"image_processor": processor}).config
     assert config["MODEL.PIXEL_MEAN"] == [127.5, 102.0, 76.5]
     assert config["MODEL.PIXEL_STD"] == [51.0, 63.75, 76.5]
     assert config["MODEL.MASK_FORMER.SIZE_DIVISIBILITY"] == 16
     assert config["INPUT.MIN_SIZE_TEST"] == 640
     assert config["INPUT.MAX_SIZE_TEST"] == 2560
+
+
+def test_images_of_one_size_have_no_size_here(mask2former: Saved) -> None:
+    settings = {"image_processor": {"size": {"height": 384, "width": 384}}}
+    assert not [key for key in convert(mask2former[0], settings=settings).config if "_TEST" in key]
 
 
 def test_files_from_before_transformers_5(mask2former: Saved) -> None:
@@ -156,7 +163,6 @@ def test_files_from_before_transformers_5(mask2former: Saved) -> None:
         ({"backbone_config": [1]}, r"backbone_config \[1\]; expected keys and values"),
         ({"backbone_config": {"hidden_act": "relu"}}, "hidden_act 'relu'; our Swin has 'gelu'"),
         ({"backbone_config": {"use_absolute_embeddings": True}}, "use_absolute_embeddings"),
-        ({"backbone_config": {"out_features": ["stage4"]}}, "out_features"),
         ({"image_processor": {"image_mean": [1, 2]}}, r"image_mean \[1, 2\]; expected 3 numbers"),
         ({"image_processor": {"do_normalize": False}}, "do_normalize False"),
     ],
@@ -164,6 +170,12 @@ def test_files_from_before_transformers_5(mask2former: Saved) -> None:
 def test_configs_of_other_models(mask2former: Saved, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         convert(mask2former[0], settings={**mask2former[1], **changes})
+
+
+def test_a_resnet_must_have_all_features(first: Saved) -> None:
+    settings = {**first[1], "backbone_config": {"out_features": ["stage4"]}}
+    with pytest.raises(UserError, match=r"out_features \['stage4'\]; our ResNet has"):
+        convert(first[0], settings=settings)
 
 
 def test_maskformers_decoder_must_be_detrs(first: Saved) -> None:
@@ -178,7 +190,7 @@ def test_maskformers_decoder_must_be_detrs(first: Saved) -> None:
         (r"\.layers\.1\.self_attn\.k_proj\.bias$", "k_proj.bias is not in the file"),
         (r"\.attention\.self\.query\.weight$", "query.weight is not in the file"),
         (r"patch_embeddings\.projection", "backbone is not Hugging Face's Swin or ResNet: found"),
-        (r"^class_predictor\.bias$", "class_embed.bias is missing or empty"),
+        (r"^class_predictor\.bias$", r"class_embed\.bias is not in the file"),
     ],
 )
 def test_weights_that_are_not_there(mask2former: Saved, removed: str, message: str) -> None:
