@@ -133,7 +133,7 @@ def _has_ground_truth(task: str, dataset_name: str) -> bool:
     if task == "SEMANTIC":
         try:
             records = DatasetCatalog.get(dataset_name)
-        except OSError as error:
+        except (AssertionError, KeyError, OSError, TypeError, ValueError) as error:
             raise UserError(
                 f"DATASETS.TEST: data set {dataset_name} cannot be read: {one_line(error)}"
             ) from error

@@ -196,11 +196,19 @@ def test_missing_metadata_is_named(cfg, register, attribute):
         CheckedSemSegEvaluator(NAME)
 
 
-def test_a_data_set_that_cannot_be_read_is_named(cfg):
-    DatasetCatalog.register(NAME, Path("absent.json").read_text)
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (Path("absent.json").read_text, r"absent\.json"),
+        (lambda: {}["categories"], "categories"),
+        (lambda: json.loads("{"), "Expecting property name"),
+    ],
+)
+def test_a_data_set_that_cannot_be_read_is_named(cfg, load, message):
+    DatasetCatalog.register(NAME, load)
     MetadataCatalog.get(NAME).set(evaluator_type="coco_panoptic_seg")
     try:
-        with pytest.raises(UserError, match=rf"data set {NAME} cannot be read: .*absent\.json"):
+        with pytest.raises(UserError, match=rf"data set {NAME} cannot be read: .*{message}"):
             check_evaluation(cfg, NAME)
     finally:
         DatasetCatalog.pop(NAME)
