@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 from ddep.engine import errors_as_lines
-from ddep.engine.json_report import check_writable, write_json
+from ddep.engine.output_files import check_writable, write_json
 from ddep.evaluation.panoptic_files import PanopticFiles, evaluate_panoptic_files
 from ddep.evaluation.panoptic_quality import quality_table
 from ddep.parallel import available_cores, check_workers

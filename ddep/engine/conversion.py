@@ -15,6 +15,7 @@ from ddep.checkpoint.groups import TRANSFERABLE, group_of
 from ddep.checkpoint.report import group_table
 from ddep.checkpoint.writing import atomic_write
 from ddep.config import add_ddep_config, load_config
+from ddep.engine.output_files import check_writable
 from ddep.errors import UserError, one_line
 
 # How many names of a list are printed unless all are asked for.
@@ -64,7 +65,7 @@ def convert_file(
             "--config-file, in a config of this project (MODEL.BACKBONE.NAME TimmBackbone and "
             "MODEL.DDEP.TIMM.NAME, say)"
         )
-    _make_folder(destination)
+    check_writable("DST", destination)
     _report(conversion, verbose)
     with atomic_write(destination) as file:
         torch.save({"model": conversion.weights}, file)
@@ -81,21 +82,6 @@ def _check_destination(source: str, destination: str, overwrite: bool) -> None:
         raise UserError(f"DST {destination} exists; choose another name or add --overwrite")
     if not destination.endswith(".pth"):
         print(f"warning: DST {destination} does not end with .pth, which MODEL.WEIGHTS expects")
-
-
-def _make_folder(destination: str) -> None:
-    folder = os.path.dirname(os.path.abspath(destination))
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"DST {destination} cannot be written: its folder cannot be made ({error.strerror}); "
-            "choose another folder"
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(
-            f"DST {destination} cannot be written: its folder is read-only; choose another folder"
-        )
 
 
 def _described(conversion: Conversion) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ from ddep.data.checks import (
     pair_folders,
 )
 from ddep.data.datasets.preparation import write_png
-from ddep.engine.json_report import check_writable, write_json
+from ddep.engine.output_files import check_writable, write_json
 from ddep.errors import UserError, one_line
 from ddep.inference.contact_sheet import MAX_PICTURES, draw_contact_sheet
 from ddep.parallel import Crash, parallel_map

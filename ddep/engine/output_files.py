@@ -1,4 +1,4 @@
-"""JSON files that tools write."""
+"""Files that tools write."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def check_writable(option: str, path: str) -> None:
 
     Its folder is made if need be.
     """
-    folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path) or not os.path.basename(path):
         raise UserError(f"{option} {path} is a folder; name a file in it")
+    folder = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
