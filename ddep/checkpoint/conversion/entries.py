@@ -64,7 +64,7 @@ def joined(weights: Weights, sources: Iterable[str]) -> Entry:
     """
     sources = tuple(sources)
     tensors = [find(weights, name) for name in sources]
-    if len({tensor.shape[1:] for tensor in tensors}) > 1 or not tensors[0].ndim:
+    if len({tensor.shape[1:] for tensor in tensors}) > 1 or not all(t.ndim for t in tensors):
         shapes = ", ".join(
             f"{n} is {tuple(t.shape)}" for n, t in zip(sources, tensors, strict=True)
         )

@@ -90,7 +90,7 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
     stages = 0
     while _TABLE.format(stages) in weights:
         stages += 1
-    tables = [find(weights, _TABLE.format(stage), 2) for stage in range(stages)]
+    tables = [find(weights, _TABLE.format(stage), 2) for stage in range(max(stages, 1))]
     windows = {(math.isqrt(len(table)) + 1) / 2 for table in tables}
     window = windows.pop()
     if windows or window != int(window) or not 1 <= window <= _MAX_WINDOW:

@@ -57,3 +57,9 @@ def test_parts_lie_one_below_the_other_in_the_tables_order() -> None:
 def test_a_part_is_missing() -> None:
     with pytest.raises(UserError, match="q_proj.bias is not in the file"):
         TABLE.entries({"k_proj.bias": torch.ones(2)})
+
+
+@pytest.mark.parametrize("shape", [(), (3, 2)])
+def test_parts_do_not_go_together(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="belong together have different shapes: q_proj.bias is"):
+        TABLE.entries({"q_proj.bias": torch.ones(2), "k_proj.bias": torch.ones(shape)})
