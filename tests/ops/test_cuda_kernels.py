@@ -222,7 +222,7 @@ def formula(inputs: Inputs) -> torch.Tensor:
         zip(inputs.shapes.tolist(), inputs.starts.tolist(), strict=True)
     ):
         x, y = (places[:, :, :, level] - 0.5).unbind(-1)  # (N, Q, M, P)
-        near = (x > -1) & (x < width) & (y > -1) & (y < height)
+        near = (x >= -1) & (x < width) & (y >= -1) & (y < height)
         x, y = x.where(near, zero), y.where(near, zero)
         left, top = x.detach().floor(), y.detach().floor()
         for row, y_share in ((top, 1 - (y - top)), (top + 1, y - top)):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
-from ddep.ops import ms_deform_attn
+from ddep.ops import extension, ms_deform_attn
 from tests.ops.formula import (
     DTYPES,
     Inputs,
@@ -50,6 +50,15 @@ def test_matches_formula(device, fused, dtype, shapes, sizes):
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_channels(device, fused, dtype, channels):
     check(random_inputs(THREE_LEVELS, fused, channels=channels, dtype=dtype, device=device))
+
+
+def test_large_levels(device, implementation):
+    """Places keep the digits that a float32 of a few hundred pixels has no room for."""
+    if implementation == "reference":
+        pytest.skip("grid_sample rounds the places")
+    if device == "cpu" and extension._LIBRARY.cpu_kernels == "default":
+        pytest.skip("needs fused multiply-add, which these kernels do without")
+    check(random_inputs([(250, 300)], queries=60, dtype=torch.float32, device=device))
 
 
 @FUSED

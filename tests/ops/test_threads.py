@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,10 @@ print(*sorted(libraries))
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 def test_threads_are_as_many_as_pytorch_was_told():
     """And they are those of one OpenMP library: another would have its own idea of their number."""
-    result = subprocess.run([sys.executable, "-c", COUNT_THREADS], capture_output=True, text=True)
+    # Started with one thread, so that all others are counted.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", COUNT_THREADS]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     with_one, with_three, libraries = result.stdout.splitlines()
     assert (with_one, with_three) == ("0", "2")

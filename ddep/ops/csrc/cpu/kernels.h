@@ -56,20 +56,20 @@ DDEP_INLINE real sum_lanes(vector v) {
 // The samples of one row (image, query) at consecutive heads: a table per property, padded to whole
 // vectors. Corners go from top left to bottom right.
 struct Points {
-  // of the level: what a unit of the places is in pixels, its size, and where it starts
-  std::vector<real> x_unit, y_unit, width, height;
+  // of the level
+  std::vector<real> width, height;
   std::vector<whole> columns, rows, start;
-  // as given: the origin of the places in pixels, the places, the attention (after softmax)
-  std::vector<real> x_origin, y_origin, x, y, attention;
+  // as given: places are scale times size plus offset, in pixels; the attention (after softmax)
+  std::vector<real> x_scale, y_scale, x_offset, y_offset, attention;
   // as found: the corners' tokens, -1 outside the level, and where between them
   std::vector<whole> token[4];
   std::vector<real> x_fraction, y_fraction;
 
-  Points(const Sizes& sizes, bool fused, int64_t heads) {
+  Points(const Sizes& sizes, int64_t heads) {
     const int64_t count = sizes.levels * sizes.points * heads;
     const int64_t padded = (count + kLanes - 1) / kLanes * kLanes;
-    for (auto* table : {&x_unit, &y_unit, &width, &height, &x_origin, &y_origin, &x, &y,
-                        &attention, &x_fraction, &y_fraction}) {
+    for (auto* table : {&width, &height, &x_scale, &y_scale, &x_offset, &y_offset, &attention,
+                        &x_fraction, &y_fraction}) {
       table->resize(padded);
     }
     for (auto* table : {&columns, &rows, &start, &token[0], &token[1], &token[2], &token[3]}) {
@@ -81,9 +81,6 @@ struct Points {
       columns[i] = static_cast<whole>(sizes.shapes[2 * level + 1]);
       start[i] = static_cast<whole>(sizes.starts[level]);
       height[i] = static_cast<real>(rows[i]), width[i] = static_cast<real>(columns[i]);
-      x_unit[i] = fused ? 1 : width[i], y_unit[i] = fused ? 1 : height[i];
-      // Values sit at pixel centres: 0 is half a pixel before the first (align_corners false).
-      x_origin[i] = y_origin[i] = real(-0.5);
     }
   }
 };
@@ -126,25 +123,45 @@ static void softmax(std::vector<real>& logits, int64_t count, int64_t heads) {
   }
 }
 
+// The pixels at or before some places along one axis, and how far the places are beyond.
+struct Positions {
+  whole_vector pixel, near;  // near: a pixel of the level may have a part in it; else all is 0
+  vector fraction;
+};
+
+// Values sit at pixel centres, and 0 is half a pixel before the first (align_corners false). The pixel
+// is subtracted before the product of scale and size is rounded, where the processor can do that: this
+// keeps the digits that the place itself has no room for, and tells which side of a pixel it is on.
+DDEP_INLINE Positions find_positions(vector scale, vector size, vector offset) {
+  vector place = scale * size - real(0.5) + offset;
+  // Rounding may have moved the place onto the border of this range. Not if NaN.
+  const whole_vector near = (place >= real(-1)) & (place <= size);
+  place = near ? place : vector{};
+  // Rounds towards zero, and one down from there if that was up.
+  whole_vector pixel = __builtin_convertvector(place, whole_vector);
+  pixel += place < __builtin_convertvector(pixel, vector);  // true is -1
+  const vector half_after = __builtin_convertvector(pixel, vector) + real(0.5);
+  const vector fraction = scale * size - half_after + offset;
+  const vector again = scale * size - (half_after - 1) + offset;
+  const whole_vector before = near & (fraction < 0);
+  return {pixel + before, near, near ? (before ? again : fraction) : vector{}};
+}
+
 static void find_corners(Points& points) {
-  for (size_t i = 0; i < points.x.size(); i += kLanes) {
-    const vector width = load(&points.width[i]), height = load(&points.height[i]);
-    vector x = load(&points.x_origin[i]) + load(&points.x[i]) * load(&points.x_unit[i]);
-    vector y = load(&points.y_origin[i]) + load(&points.y[i]) * load(&points.y_unit[i]);
-    // False for NaN too.
-    const whole_vector near = (x > real(-1)) & (x < width) & (y > real(-1)) & (y < height);
-    x = near ? x : vector{}, y = near ? y : vector{};
-    // Rounds towards zero, and one down from there if that was up.
-    whole_vector left = __builtin_convertvector(x, whole_vector);
-    whole_vector top = __builtin_convertvector(y, whole_vector);
-    left += x < __builtin_convertvector(left, vector);  // true is -1
-    top += y < __builtin_convertvector(top, vector);
-    store(&points.x_fraction[i], x - __builtin_convertvector(left, vector));
-    store(&points.y_fraction[i], y - __builtin_convertvector(top, vector));
+  for (size_t i = 0; i < points.width.size(); i += kLanes) {
+    const Positions x = find_positions(load(&points.x_scale[i]), load(&points.width[i]),
+                                       load(&points.x_offset[i]));
+    const Positions y = find_positions(load(&points.y_scale[i]), load(&points.height[i]),
+                                       load(&points.y_offset[i]));
+    store(&points.x_fraction[i], x.fraction);
+    store(&points.y_fraction[i], y.fraction);
+    const whole_vector left = x.pixel, top = y.pixel, near = x.near & y.near;
     const whole_vector columns = load(&points.columns[i]), rows = load(&points.rows[i]);
     const whole_vector token = load(&points.start[i]) + top * columns + left;
-    const whole_vector has_left = near & (left >= 0), has_right = near & (left + 1 < columns);
-    const whole_vector has_top = top >= 0, has_bottom = top + 1 < rows;
+    const whole_vector has_left = near & (left >= 0) & (left < columns);
+    const whole_vector has_right = near & (left >= -1) & (left + 1 < columns);
+    const whole_vector has_top = (top >= 0) & (top < rows);
+    const whole_vector has_bottom = (top >= -1) & (top + 1 < rows);
     const whole_vector outside = whole_vector{} - 1;
     store(&points.token[0][i], has_left & has_top ? token : outside);
     store(&points.token[1][i], has_right & has_top ? token + 1 : outside);
@@ -159,19 +176,20 @@ static void load_points(const Sizes& sizes, const Sampling<real>& sampling, int6
   const int64_t count = sizes.levels * sizes.points, heads = head_end - head_begin;
   const int64_t first = (row * sizes.heads + head_begin) * count;
   const real* place = sampling.places + 2 * first;
+  real* x = sampling.reference ? points.x_offset.data() : points.x_scale.data();
+  real* y = sampling.reference ? points.y_offset.data() : points.y_scale.data();
   for (int64_t i = 0; i < heads * count; ++i) {
-    points.x[i] = place[2 * i];
-    points.y[i] = place[2 * i + 1];
+    x[i] = place[2 * i];
+    y[i] = place[2 * i + 1];
   }
   std::copy_n(sampling.weights + first, heads * count, points.attention.begin());
-  if (sampling.reference && count > 0) {
+  if (sampling.reference) {
     const real* reference = sampling.reference + 2 * row * sizes.levels;
     for (int64_t head = 0, i = 0; head < heads; ++head) {
       for (int64_t level = 0; level < sizes.levels; ++level) {
-        const real x = reference[2 * level] * points.width[i] - real(0.5);
-        const real y = reference[2 * level + 1] * points.height[i] - real(0.5);
         for (int64_t point = 0; point < sizes.points; ++point, ++i) {
-          points.x_origin[i] = x, points.y_origin[i] = y;
+          points.x_scale[i] = reference[2 * level];
+          points.y_scale[i] = reference[2 * level + 1];
         }
       }
     }
@@ -229,7 +247,7 @@ DDEP_INLINE void gather_some(const Points& points, int64_t first, int64_t count,
 
 static void forward(const Sizes& sizes, const Sampling<real>& sampling, const real* value,
                     real* output, int64_t row_begin, int64_t row_end) {
-  Points points(sizes, sampling.reference, sizes.heads);
+  Points points(sizes, sizes.heads);
   const int64_t count = sizes.levels * sizes.points, stride = sizes.heads * sizes.channels;
   const std::vector<real> none(kBlock);
   const real* zeros = none.data();
@@ -286,7 +304,7 @@ static void backward_sampling(const Sizes& sizes, const Sampling<real>& sampling
                               const real* value, const real* grad_output, real* grad_reference,
                               real* grad_places, real* grad_weights, real* attention_out,
                               int64_t row_begin, int64_t row_end) {
-  Points points(sizes, sampling.reference, sizes.heads);
+  Points points(sizes, sizes.heads);
   const int64_t count = sizes.levels * sizes.points, stride = sizes.heads * sizes.channels;
   const std::vector<real> none(sizes.channels);
   for (int64_t row = row_begin; row < row_end; ++row) {
@@ -313,8 +331,9 @@ static void backward_sampling(const Sizes& sizes, const Sampling<real>& sampling
                                           : multiply(pixel, gradient, fx, fy, sizes.channels);
         const real attention = points.attention[i];
         grad_weight[i] = sample.weight;
-        grad_place[2 * i] = attention * sample.x * points.x_unit[i];
-        grad_place[2 * i + 1] = attention * sample.y * points.y_unit[i];
+        // Offsets are in pixels, locations in fractions of the level.
+        grad_place[2 * i] = attention * sample.x * (sampling.reference ? 1 : points.width[i]);
+        grad_place[2 * i + 1] = attention * sample.y * (sampling.reference ? 1 : points.height[i]);
         weighted += attention * sample.weight;
       }
       if (!sampling.reference) continue;
@@ -347,7 +366,7 @@ DDEP_INLINE void scatter(real* sums, const real* gradient, real weight, int64_t 
 static void backward_value(const Sizes& sizes, const Sampling<real>& sampling,
                            const real* grad_output, real* grad_value, int64_t column_begin,
                            int64_t column_end) {
-  Points points(sizes, sampling.reference, 1);
+  Points points(sizes, 1);
   std::vector<real> sums((sizes.tokens + 1) * kBlock);  // the last for pixels outside
   const int64_t count = sizes.levels * sizes.points, blocks = channel_blocks(sizes);
   for (int64_t column = column_begin; column < column_end; ++column) {

@@ -78,7 +78,7 @@ template <typename real>
 struct Position {
   int pixel;
   real fraction;
-  bool near;  // a pixel of the level has a part in it
+  bool near;  // a pixel of the level may have a part in it
 };
 
 // The place is scale * size + offset - 0.5, in pixels: values sit at pixel centres, and 0 is half a
@@ -89,7 +89,8 @@ template <typename real>
 __device__ __forceinline__ Position<real> find_position(real scale, int size, real offset) {
   const real length = static_cast<real>(size);
   const real place = std::fma(scale, length, real(-0.5)) + offset;
-  const bool near = place > real(-1) && place < length;  // NaN is not
+  // Rounding may have moved the place onto the border of this range. NaN is not in it.
+  const bool near = place >= real(-1) && place <= length;
   const real before = std::floor(near ? place : real(0));
   const real fraction = std::fma(scale, length, -(before + real(0.5))) + offset;
   const real again = std::fma(scale, length, -(before - real(0.5))) + offset;
