@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -67,6 +69,11 @@ def convert_file(
         )
     check_writable("DST", destination)
     _report(conversion, verbose)
+    if config_file and cfg is not None:
+        _print(f"config keys that differ in {config_file}", _differences(cfg, conversion.config))
+    elif conversion.config:
+        keys = [f"{key} {value}" for key, value in conversion.config.items()]
+        _print("config keys that fit", keys)
     with atomic_write(destination) as file:
         torch.save({"model": conversion.weights}, file)
     print(f"wrote {destination}: {len(conversion.weights)} weights")
@@ -80,6 +87,8 @@ def _check_destination(source: str, destination: str, overwrite: bool) -> None:
         raise UserError(f"DST {destination} is a folder; name a file in it")
     if os.path.exists(destination) and not overwrite:
         raise UserError(f"DST {destination} exists; choose another name or add --overwrite")
+    if destination.endswith((".pkl", ".safetensors")):
+        raise UserError(f"DST {destination}: what is written is a .pth; name it so")
     if not destination.endswith(".pth"):
         print(f"warning: DST {destination} does not end with .pth, which MODEL.WEIGHTS expects")
 
@@ -134,10 +143,16 @@ def _report(conversion: Conversion, verbose: bool) -> None:
         "missing, stays as initialised", conversion.missing or _missing_groups(conversion), shown
     )
     _print("unused", conversion.unused, shown)
-    if conversion.config:
-        _print(
-            "config keys that fit", [f"{key} {value}" for key, value in conversion.config.items()]
-        )
+
+
+def _differences(cfg: CfgNode, described: Mapping[str, Any]) -> list[str]:
+    """Where a config is not what the weights describe; sizes are adapted, the rest is not."""
+    found = {key: reduce(CfgNode.__getitem__, key.split("."), cfg) for key in described}
+    return [
+        f"{key} is {found[key]}, the weights are for {value}"
+        for key, value in described.items()
+        if found[key] != value
+    ]
 
 
 def _missing_groups(conversion: Conversion) -> list[str]:

@@ -120,6 +120,10 @@ def test_a_config_decides_the_sizes(
     table = "backbone.layers.3.blocks.0.attn.relative_position_bias_table"
     assert f"  {table}: (169, 2) -> (529, 2)\n" in output
     assert "resized (8):" in output
+    assert (
+        f"config keys that differ in {config} (1):\n  MODEL.SWIN.WINDOW_SIZE is 12, the" in output
+    )
+    assert "config keys that fit" not in output
     assert "missing, stays as initialised (0):" in output
     assert read_checkpoint(str(target))["model"][table].shape == (529, 2)
     wider = write_config(tmp_path, "wider", MODEL__SWIN={"EMBED_DIM": 16})
@@ -247,6 +251,8 @@ def test_files_are_not_overwritten_by_accident(
     torch.save({name: torch.ones(1) for name in names}, source)
     before = source.read_bytes()
     fails(monkeypatch, r"in\.pth is SRC", source, tmp_path / "." / "in.pth", "--overwrite")
+    for name in ("out.pkl", "out.safetensors"):
+        fails(monkeypatch, rf"{name}: what is written is a \.pth; name", source, tmp_path / name)
     target.write_bytes(b"precious")
     fails(monkeypatch, r"out\.bin exists; .* --overwrite", source, target)
     assert (source.read_bytes(), target.read_bytes()) == (before, b"precious")

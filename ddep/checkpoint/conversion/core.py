@@ -71,7 +71,7 @@ class Conversion:
         """Resize what a model has in another size, and find out what is missing and unused.
 
         Position tables and embeddings, and the kernels of patch embeddings, can be resized. What a
-        model computes from its config is computed here too.
+        model computes from its config is computed here too, whatever the source has.
 
         Args:
             model: the model's state dict, or the part of it that the weights are for; only shapes
@@ -89,18 +89,18 @@ class Conversion:
                 f"no weight fits the model: found {', '.join(strangers[:3])}, ..., expected "
                 f"{', '.join(list(model)[:3])}, ...; use a config of the same kind of model"
             )
-        for name, tensor in self.weights.items():
-            if tensor.shape != model[name].shape:
-                self.resized[name] = (tuple(tensor.shape), tuple(model[name].shape))
-                self.weights[name] = resize(name, tensor, tuple(model[name].shape))
         self.missing = []
-        for name, tensor in model.items():
-            if name in self.weights:
-                continue
+        for name, like in model.items():
+            shape = tuple(like.shape)
+            tensor = self.weights.get(name)
+            if tensor is not None and tuple(tensor.shape) != shape:
+                self.resized[name] = (tuple(tensor.shape), shape)
             if is_computed(name):
-                self.weights[name] = compute(name, tuple(tensor.shape))
-            else:
+                self.weights[name] = compute(name, shape)
+            elif tensor is None:
                 self.missing.append(name)
+            elif name in self.resized:
+                self.weights[name] = resize(name, tensor, shape)
 
 
 def convert(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from ddep.checkpoint.conversion.entries import Settings
+from ddep.errors import UserError
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -20,12 +22,29 @@ def input_config(
         settings: where timm says them (``pretrained_cfg``), that is what counts.
         mean: otherwise; for pixels between 0 and 1.
         std: likewise.
+
+    Raises:
+        UserError: ``settings`` have something else than three numbers.
     """
     pretrained = settings.get("pretrained_cfg")
     if isinstance(pretrained, dict):
-        mean, std = pretrained.get("mean", mean), pretrained.get("std", std)
+        mean, std = _numbers(pretrained, "mean", mean), _numbers(pretrained, "std", std)
     return {
         "MODEL.PIXEL_MEAN": [round(255 * value, 6) for value in mean],
         "MODEL.PIXEL_STD": [round(255 * value, 6) for value in std],
         "INPUT.FORMAT": "RGB",
     }
+
+
+def _numbers(pretrained: Settings, key: str, default: Sequence[float]) -> Sequence[float]:
+    values = pretrained.get(key, default)
+    if (
+        not isinstance(values, (list, tuple))
+        or len(values) != 3
+        or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    ):
+        raise UserError(
+            f"config.json: pretrained_cfg.{key} is {values!r}; expected three numbers, of pixels "
+            "between 0 and 1"
+        )
+    return values

@@ -46,8 +46,6 @@ def resize(name: str, tensor: torch.Tensor, shape: Shape) -> torch.Tensor:
     Raises:
         UserError: it is none of these, or the shapes differ in more than the size.
     """
-    if is_computed(name):
-        return compute(name, shape)
     resized = None
     if tensor.is_floating_point() and tensor.numel() and 0 not in shape:
         if name.endswith(".relative_position_bias_table"):

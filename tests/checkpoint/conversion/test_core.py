@@ -43,7 +43,10 @@ def test_weights_of_two_formats_are_ambiguous() -> None:
 
 
 def test_fitting_resizes_reports_and_computes() -> None:
-    conversion = convert(swin())
+    state = swin()
+    # Damaged, it would lead outside the table.
+    state["layers.1.blocks.0.attn.relative_position_index"][0, 0] = 10**9
+    conversion = convert(state)
     table = "backbone.layers.0.blocks.0.attn.relative_position_bias_table"
     index = "backbone.layers.0.blocks.0.attn.relative_position_index"
     model = {name: tensor.to("meta") for name, tensor in conversion.weights.items()}
@@ -57,6 +60,7 @@ def test_fitting_resizes_reports_and_computes() -> None:
     assert conversion.missing == ["backbone.norm0.weight"]
     assert "patch_embed.norm.bias" in conversion.unused
     assert conversion.weights[index].max() == 80
+    assert conversion.weights[index.replace("layers.0", "layers.1")].max() == 24
     assert conversion.weights["backbone.new.relative_position_index"].max() == 8
     assert not any(tensor.is_meta for tensor in conversion.weights.values())
 
@@ -73,6 +77,15 @@ def test_another_size_of_anything_else_is_refused() -> None:
 def test_a_model_of_another_kind_is_refused() -> None:
     with pytest.raises(UserError, match=r"no weight fits the model: found back.*expected c\.w"):
         convert(swin()).fit({"c.weight": torch.ones(1)})
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+@pytest.mark.parametrize("value", ["0.5", [0.5, 0.5], [0.5, None, 0.5], 0.5, [1, float("nan"), 1]])
+def test_pixel_statistics_are_three_numbers(key: str, value: object) -> None:
+    with pytest.raises(
+        UserError, match=rf"config\.json: pretrained_cfg\.{key} is .*; expected thr"
+    ):
+        convert(swin(), "swin", {"pretrained_cfg": {key: value}})
 
 
 def test_mask2formers_names_become_todays() -> None:
