@@ -55,7 +55,7 @@ def load_instances(name: str, image_root: Path, json_file: Path) -> list[dict[st
 
     Raises:
         UserError: a file that is missing, not of this format or of other classes than ``name`` is
-            registered with; the first image missing.
+            registered with; none of the images is there.
     """
     try:
         dicts = load_coco_json(str(json_file), str(image_root), name)
@@ -66,10 +66,10 @@ def load_instances(name: str, image_root: Path, json_file: Path) -> list[dict[st
         ) from error
     if not dicts:
         raise UserError(f"{json_file}: lists no images; prepare the data set again")
-    if not Path(dicts[0]["file_name"]).is_file():
+    if not any(Path(record["file_name"]).is_file() for record in dicts):
         raise UserError(
-            f"{dicts[0]['file_name']} does not exist, though {json_file} lists it; see "
-            f"datasets/README.md"
+            f"{dicts[0]['file_name']} does not exist, nor does any other image that {json_file} "
+            f"lists; see datasets/README.md"
         )
     return dicts
 

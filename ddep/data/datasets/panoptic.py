@@ -137,8 +137,8 @@ def load_panoptic(split: PanopticSplit, categories: Sequence[Category]) -> list[
         ``category_id`` and a bool ``isthing``.
 
     Raises:
-        UserError: a JSON file that is missing or not of this format, or the first image's files
-            missing.
+        UserError: a JSON file that is missing or not of this format; images or labels of which none
+            is there. That some are missing shows when they are read.
     """
     dicts = [
         {
@@ -153,10 +153,10 @@ def load_panoptic(split: PanopticSplit, categories: Sequence[Category]) -> list[
         for annotation in load_annotations(split.panoptic_json, categories)
     ]
     for key in ("file_name", "pan_seg_file_name", "sem_seg_file_name"):
-        if not Path(dicts[0][key]).is_file():
+        if not any(Path(record[key]).is_file() for record in dicts):
             raise UserError(
-                f"{dicts[0][key]} does not exist, though {split.panoptic_json} lists it; prepare "
-                f"the data set again, see datasets/README.md"
+                f"{dicts[0][key]} does not exist, nor does any other that {split.panoptic_json} "
+                f"lists; prepare the data set again, see datasets/README.md"
             )
     return dicts
 

@@ -149,15 +149,19 @@ def test_json_of_another_kind(split: PanopticSplit, change, expected: str) -> No
 
 
 def test_missing_and_malformed_files(split: PanopticSplit) -> None:
-    for folder, name in [
-        (split.image_root, "a.jpg"),
-        (split.panoptic_root, "a.png"),
-        (split.sem_seg_root, "a.png"),
+    for folder, suffix in [
+        (split.image_root, "jpg"),
+        (split.panoptic_root, "png"),
+        (split.sem_seg_root, "png"),
     ]:
-        (folder / name).rename(folder / "moved")
-        with pytest.raises(UserError, match=f"{folder / name} does not exist, though .*json"):
+        first, second = (folder / f"{name}.{suffix}" for name in "ab")
+        first.unlink()
+        assert len(load_panoptic(split, CATEGORIES)) == 2  # reading it will say that it is missing
+        second.unlink()
+        with pytest.raises(UserError, match=f"{first} does not exist, nor does any other .*json"):
             load_panoptic(split, CATEGORIES)
-        (folder / "moved").rename(folder / name)
+        first.touch()
+        second.touch()
     split.panoptic_json.write_text("{")
     with pytest.raises(UserError, match="not a JSON file"):
         load_panoptic(split, CATEGORIES)
