@@ -126,32 +126,35 @@ def check_labels(
         truth, truth_segments, prediction, predicted_segments: as there.
         truth_source, predicted_source: where they come from, for messages.
 
+    A true segment without pixels is allowed, and missed by any prediction, as panopticapi has it:
+    published labels list stuff that things cover completely.
+
     Raises:
-        UserError: sizes that differ, segments that a label map and its list do not share, or a true
-            segment with the id of void.
+        UserError: sizes that differ, pixels of a segment that is not listed, a predicted segment
+            without pixels, or a true segment with the id of void.
     """
     if any(segment["id"] == VOID for segment in truth_segments):
         raise UserError(f"{truth_source} lists segment {VOID}, the id of pixels without a label")
-    _check_segments(truth, truth_segments, truth_source)
-    _check_segments(prediction, predicted_segments, predicted_source)
+    _check_listed(truth, truth_segments, truth_source)
+    _check_listed(prediction, predicted_segments, predicted_source)
+    invisible = {s["id"] for s in predicted_segments} - set(np.unique(prediction).tolist())
+    if invisible:
+        raise UserError(
+            f"{predicted_source} has no pixels of segment {min(invisible)}, which its "
+            "segments_info lists; they must belong together"
+        )
     if truth.shape != prediction.shape:
         raise UserError(
             f"{predicted_source} is {_size(prediction)}; expected {_size(truth)}, as {truth_source}"
         )
 
 
-def _check_segments(ids: np.ndarray, segments: Sequence[Mapping[str, Any]], source: str) -> None:
-    drawn = set(np.unique(ids).tolist())
-    listed = {segment["id"] for segment in segments}
-    if drawn - listed - {VOID}:
+def _check_listed(ids: np.ndarray, segments: Sequence[Mapping[str, Any]], source: str) -> None:
+    unknown = set(np.unique(ids).tolist()) - {segment["id"] for segment in segments} - {VOID}
+    if unknown:
         raise UserError(
-            f"{source} has pixels of segment {min(drawn - listed - {VOID})}, which its "
-            "segments_info does not list; they must belong together"
-        )
-    if listed - drawn:
-        raise UserError(
-            f"{source} has no pixels of segment {min(listed - drawn)}, which its segments_info "
-            "lists; they must belong together"
+            f"{source} has pixels of segment {min(unknown)}, which its segments_info does not "
+            "list; they must belong together"
         )
 
 

@@ -112,6 +112,14 @@ def test_crowd_is_neither_matched_nor_missed():
     assert match_segments(ids, segments(10, crowd=(1,)), row((0, 10)), []) == {}
 
 
+def test_true_segment_without_pixels_is_missed():
+    ids = row((1, 10))
+    check_labels(ids, segments(10, 20), "truth", ids, segments(10), "prediction")
+    found = match_segments(ids, segments(10, 20), ids, segments(10))
+    assert counts(found[10]) == (1, 1, 0, 0)
+    assert counts(found[20]) == (0, 0, 0, 1)
+
+
 @pytest.mark.parametrize(("first", "false_positives"), [(8, 1), (2, 0)])
 def test_of_several_crowds_of_a_category_the_last_counts(first, false_positives):
     """As panopticapi has it: 10 pixels on crowds, but only those on the second one count."""
