@@ -19,6 +19,8 @@ import torch
 
 from ddep.checkpoint.safe_pickle import CONTAINERS, SafeUnpickler
 
+_MAX_REPEATED = 10**6
+
 _STORAGE_BYTES = {
     "Double": 8,
     "Float": 4,
@@ -79,7 +81,7 @@ def check_geometry(offset: int, size: Any, stride: Any, elements: int) -> None:
     """Raise unless a tensor of this offset, size and stride lies within a storage.
 
     Args:
-        elements: of the storage. A tensor may not have more, so none is repeated (expanded).
+        elements: of the storage. A tensor that repeats some (expanded) may have a million more.
 
     Raises:
         pickle.UnpicklingError: it does not, or these are no numbers.
@@ -90,7 +92,7 @@ def check_geometry(offset: int, size: Any, stride: Any, elements: int) -> None:
         raise pickle.UnpicklingError("a tensor's size or stride is no list of whole numbers")
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if count > elements or (count and last >= elements):
+    if count > max(elements, _MAX_REPEATED) or (count and last >= elements):
         raise pickle.UnpicklingError("a tensor has more elements than the file")
 
 

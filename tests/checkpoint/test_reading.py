@@ -55,6 +55,47 @@ def test_a_state_dict_is_found_where_it_lies(
     assert checkpoint == ({} if key is None else {"iteration": 7})
 
 
+@pytest.mark.parametrize("name", ["new.pth", "legacy.pth", "model.pkl"])
+def test_views_of_storages_are_read(tmp_path: Path, name: str) -> None:
+    numbers = torch.arange(24.0)
+    weights = {
+        "empty": torch.zeros(0, 3),
+        "scalar": torch.tensor(3.0),
+        "part": numbers[4:10],
+        "transposed": numbers.view(4, 6).T,
+        "expanded": torch.ones(1).expand(3, 5),
+        "half": numbers.half(),
+        "brain": numbers.bfloat16(),
+        "flags": numbers > 4,
+        "parameter": nn.Parameter(numbers),
+    }
+    path = tmp_path / name
+    if name.endswith(".pkl"):
+        path.write_bytes(pickle.dumps({"model": weights, "__author__": "them"}))
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=name == "new.pth")
+    assert_equal(read_checkpoint(str(path))["model"], weights)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_states_of_training_come_along(tmp_path: Path, new_format: bool) -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), amsgrad=True)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5, 5])
+    states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    data = {"model": model.state_dict(), **states, "size": torch.Size([2, 3]), "text": b"bytes"}
+    path = tmp_path / "model.pth"
+    torch.save(data, path, _use_new_zipfile_serialization=new_format)
+    found = read_checkpoint(str(path))
+    assert found["scheduler"] == states["scheduler"]
+    assert found["optimizer"]["param_groups"] == states["optimizer"]["param_groups"]
+    for index, state in states["optimizer"]["state"].items():
+        assert_equal(found["optimizer"]["state"][index], state)
+    assert (found["size"], found["text"]) == (torch.Size([2, 3]), b"bytes")
+
+
 def test_version_numbers_of_modules_come_along(tmp_path: Path) -> None:
     path = str(tmp_path / "model.pth")
     torch.save({"model": nn.BatchNorm2d(2).state_dict()}, path)
