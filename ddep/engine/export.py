@@ -10,7 +10,13 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from ddep.checkpoint import Checkpointer
-from ddep.checkpoint.export import FILES, atomic_folder, check_replaceable, to_hugging_face
+from ddep.checkpoint.export import (
+    FILES,
+    atomic_folder,
+    check_expressible,
+    check_replaceable,
+    to_hugging_face,
+)
 from ddep.config import load_config
 from ddep.errors import UserError
 
@@ -39,6 +45,7 @@ def export_to_hugging_face(
             f"{config_file} is of pretraining, which makes no segmentation model; fine-tune its "
             "checkpoint, and convert the one that comes out with its own config"
         )
+    check_expressible(cfg)
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
     checkpointer = Checkpointer(model)

@@ -146,6 +146,17 @@ def test_a_checkpoint_without_predictor(folder: Path, pretrained: Path, fine_tun
     assert not (folder / "no").exists()
 
 
+def test_a_model_of_another_kind_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    config = write_config(
+        tmp_path,
+        "timm",
+        MODEL__META_ARCHITECTURE="MaskFormer",
+        MODEL__BACKBONE={"NAME": "TimmBackbone"},
+    )
+    with pytest.raises(UserError, match=r"BACKBONE\.NAME is 'TimmBackbone'; Hugging Face's"):
+        export_to_hugging_face("absent.pth", str(tmp_path / "out"), config_file=config)
+
+
 def test_no_config(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "model.pth")
     with pytest.raises(UserError, match=r"there is no .*config\.yaml; name it with --config-file"):

@@ -93,6 +93,11 @@ class HuggingFaceModel:
             file.write(content)
 
 
+def check_expressible(cfg: CfgNode) -> None:
+    """Raise :class:`UserError` if no class of Hugging Face's can express the model of ``cfg``."""
+    _kind(cfg).config(cfg)
+
+
 def to_hugging_face(
     weights: Mapping[str, torch.Tensor], cfg: CfgNode, class_names: Sequence[str] | None = None
 ) -> HuggingFaceModel:
@@ -104,10 +109,9 @@ def to_hugging_face(
         class_names: of all classes; None calls them LABEL_0, LABEL_1, ...
 
     Raises:
-        UserError: none of the classes can express the model.
+        UserError: see :func:`check_expressible`; or a weight has no place.
     """
-    require(cfg, {"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": list(_KINDS)})
-    kind = _KINDS[cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME]
+    kind = _kind(cfg)
     labels = class_names or [f"LABEL_{i}" for i in range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
     config = {
         **kind.config(cfg),
@@ -117,6 +121,11 @@ def to_hugging_face(
     return HuggingFaceModel(
         config, processor_config(cfg, kind.processor), _tensors(weights, cfg, kind)
     )
+
+
+def _kind(cfg: CfgNode) -> _Kind:
+    require(cfg, {"MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": list(_KINDS)})
+    return _KINDS[cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME]
 
 
 def _tensors(

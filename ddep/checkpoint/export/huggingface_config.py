@@ -86,8 +86,8 @@ def maskformer_config(cfg: CfgNode) -> dict[str, Any]:
         "architectures": ["MaskFormerForInstanceSegmentation"],
         "model_type": "maskformer",
         **_values(cfg, MASKFORMER_SIZES, MASKFORMER_SETTINGS),
-        # Whatever DEEP_SUPERVISION says: with it, theirs predicts only where hidden states are asked
-        # for (transformers 5.23), and its published models do not have it.
+        # Whatever DEEP_SUPERVISION says: with it, theirs fails to predict unless hidden states are
+        # asked for (transformers 5.23), and its published models do not have it.
         "use_auxiliary_loss": False,
         "backbone_config": _backbone_config(cfg),
         "decoder_config": {
