@@ -84,7 +84,7 @@ def _input_config(processor: Settings) -> dict[str, Any]:
         ):
             raise UserError(f"{file} has {key} {values!r}; expected 3 numbers")
     config = input_config({}, mean, std)
-    # Files from before transformers 4.26 have other keys, and a number for the shorter side.
+    # Files of the first versions have other keys, and a number for the shorter side.
     divisor = processor.get("size_divisor", processor.get("size_divisibility", 32))
     size = processor.get("size")
     if not isinstance(size, dict):

@@ -23,13 +23,9 @@ class NameTable:
         Args:
             rows: see :data:`Row`.
         """
-        self._rows = [
-            (ours, (theirs,) if isinstance(theirs, str) else theirs) for ours, theirs in rows
-        ]
-        self._from_ours = [(_pattern(ours), theirs) for ours, theirs in self._rows]
-        self._from_theirs = [
-            (_pattern(name), (ours,)) for ours, theirs in self._rows for name in theirs
-        ]
+        parts = [(ours, (theirs,) if isinstance(theirs, str) else theirs) for ours, theirs in rows]
+        self._from_ours = [(_pattern(ours), theirs) for ours, theirs in parts]
+        self._from_theirs = [(_pattern(name), (ours,)) for ours, theirs in parts for name in theirs]
 
     def ours(self, theirs: str) -> str | None:
         """Our name of the weight that they call ``theirs``, or that it is a part of."""
