@@ -19,6 +19,7 @@ LINT := .venv/.ready-to-lint
 
 # What setup.py compiles; a change compiles it again.
 OPS := $(shell find ddep/ops/csrc -type f)
+CPP := $(shell find ddep tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: demo test lint clean requirements FORCE
 
@@ -31,6 +32,7 @@ test: $(TEST)
 lint: $(LINT)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 clean:
 	rm -rf .venv output/demo build dist .pytest_cache .ruff_cache .hypothesis *.egg-info ddep/_C*.so
@@ -69,7 +71,7 @@ $(TEST): requirements-dev.txt $(RUN)
 	touch $@
 
 $(LINT): requirements-dev.txt $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint requirements-dev.txt ruff
+	$(BIN)/python -m pip install --quiet --constraint requirements-dev.txt ruff clang-format
 	touch $@
 
 requirements: $(VENV)

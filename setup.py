@@ -53,6 +53,7 @@ INSTALL_REQUIRES = [
 
 # References that the tests compare with (torchmetrics, transformers), and their tools.
 DEV_REQUIRES = [
+    "clang-format>=18",
     "hypothesis>=6.80",
     "pytest>=8",
     "ruff>=0.8",

@@ -20,17 +20,17 @@ using torch::autograd::variable_list;
 void check_sizes(const char* name, const Tensor& tensor, at::SymIntArrayRef expected,
                  const char* meaning) {
   TORCH_CHECK_VALUE(tensor.sym_sizes() == expected, "ms_deform_attn: ", name, " has shape ",
-              tensor.sym_sizes(), "; expected ", meaning, " = ", expected);
+                    tensor.sym_sizes(), "; expected ", meaning, " = ", expected);
 }
 
 void check_floating(const char* name, const Tensor& tensor, const Tensor& value) {
   TORCH_CHECK_VALUE(tensor.device() == value.device(), "ms_deform_attn: ", name, " is on ",
-              tensor.device(), ", value on ", value.device());
-  TORCH_CHECK_VALUE(tensor.is_floating_point(), "ms_deform_attn: ", name, " is ", tensor.scalar_type(),
-              "; expected a floating dtype");
+                    tensor.device(), ", value on ", value.device());
+  TORCH_CHECK_VALUE(tensor.is_floating_point(), "ms_deform_attn: ", name, " is ",
+                    tensor.scalar_type(), "; expected a floating dtype");
   TORCH_CHECK_VALUE((tensor.scalar_type() == at::kDouble) == (value.scalar_type() == at::kDouble),
-              "ms_deform_attn: ", name, " is ", tensor.scalar_type(), " and value ",
-              value.scalar_type(), "; float64 does not mix with other dtypes");
+                    "ms_deform_attn: ", name, " is ", tensor.scalar_type(), " and value ",
+                    value.scalar_type(), "; float64 does not mix with other dtypes");
 }
 
 void check_index(const char* name, const Tensor& tensor, const Tensor& value) {
@@ -41,8 +41,8 @@ void check_index(const char* name, const Tensor& tensor, const Tensor& value) {
                     tensor.scalar_type(), "; expected int64");
 }
 
-// The levels must fill value, or the kernels would read beyond it. Looked at only on the host: asking a
-// GPU would stop the queue, and its kernels look for themselves.
+// The levels must fill value, or the kernels would read beyond it. Looked at only on the host:
+// asking a GPU would stop the queue, and its kernels look for themselves.
 void check_levels(const Arguments& a) {
   if (!a.shapes.device().is_cpu() || !a.starts.device().is_cpu()) return;
   const Tensor shapes = a.shapes.contiguous(), starts = a.starts.contiguous();
@@ -65,11 +65,11 @@ void check_levels(const Arguments& a) {
 
 void check_arguments(const Arguments& a) {
   TORCH_CHECK_VALUE(a.value.dim() == 4, "ms_deform_attn: value has ", a.value.dim(),
-              " dimensions; expected 4: (N, S, M, D)");
+                    " dimensions; expected 4: (N, S, M, D)");
   const char* places = a.reference.defined() ? "sampling_offsets" : "sampling_locations";
   const char* weights = a.reference.defined() ? "attention_logits" : "attention_weights";
   TORCH_CHECK_VALUE(a.places.dim() == 6, "ms_deform_attn: ", places, " has ", a.places.dim(),
-              " dimensions; expected 6: (N, Q, M, L, P, 2)");
+                    " dimensions; expected 6: (N, Q, M, L, P, 2)");
   const auto n = a.value.sym_size(0), m = a.value.sym_size(2);
   const auto q = a.places.sym_size(1), l = a.places.sym_size(3), p = a.places.sym_size(4);
   check_sizes(places, a.places, {n, q, m, l, p, 2}, "(N, Q, M, L, P, 2)");
@@ -139,31 +139,45 @@ Gradients fused_backward(const Tensor& grad_output, const Tensor& value, const T
 // ---- autograd ----
 
 template <typename Signature>
-const c10::TypedOperatorHandle<Signature>& find(const char* name) {
-  static const auto handle =
-      c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-  return handle;
+c10::TypedOperatorHandle<Signature> find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
-using PlainSignature = decltype(plain<forward_cpu>);
-using FusedSignature = decltype(fused<forward_cpu>);
-using PlainBackwardSignature = decltype(plain_backward<backward_cpu>);
-using FusedBackwardSignature = decltype(fused_backward<backward_cpu>);
+// Looked up once, when first used: then all are registered.
+const auto& plain_operator() {
+  static const auto found = find<decltype(plain<forward_cpu>)>("ddep::ms_deform_attn");
+  return found;
+}
+
+const auto& fused_operator() {
+  static const auto found = find<decltype(fused<forward_cpu>)>("ddep::ms_deform_attn_fused");
+  return found;
+}
+
+const auto& plain_backward_operator() {
+  static const auto found =
+      find<decltype(plain_backward<backward_cpu>)>("ddep::ms_deform_attn_backward");
+  return found;
+}
+
+const auto& fused_backward_operator() {
+  static const auto found =
+      find<decltype(fused_backward<backward_cpu>)>("ddep::ms_deform_attn_fused_backward");
+  return found;
+}
 
 struct PlainFunction : torch::autograd::Function<PlainFunction> {
   static Tensor forward(AutogradContext* context, const Tensor& value, const Tensor& shapes,
                         const Tensor& starts, const Tensor& locations, const Tensor& weights) {
     at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({value, shapes, starts, locations, weights});
-    return find<PlainSignature>("ddep::ms_deform_attn")
-        .call(value, shapes, starts, locations, weights);
+    return plain_operator().call(value, shapes, starts, locations, weights);
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto s = context->get_saved_variables();
     auto [value, locations, weights] =
-        find<PlainBackwardSignature>("ddep::ms_deform_attn_backward")
-            .call(gradients[0], s[0], s[1], s[2], s[3], s[4]);
+        plain_backward_operator().call(gradients[0], s[0], s[1], s[2], s[3], s[4]);
     return {value, Tensor(), Tensor(), locations, weights};
   }
 };
@@ -174,15 +188,13 @@ struct FusedFunction : torch::autograd::Function<FusedFunction> {
                         const Tensor& logits) {
     at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({value, shapes, starts, reference, offsets, logits});
-    return find<FusedSignature>("ddep::ms_deform_attn_fused")
-        .call(value, shapes, starts, reference, offsets, logits);
+    return fused_operator().call(value, shapes, starts, reference, offsets, logits);
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     const auto s = context->get_saved_variables();
     auto [value, reference, offsets, logits] =
-        find<FusedBackwardSignature>("ddep::ms_deform_attn_fused_backward")
-            .call(gradients[0], s[0], s[1], s[2], s[3], s[4], s[5]);
+        fused_backward_operator().call(gradients[0], s[0], s[1], s[2], s[3], s[4], s[5]);
     return {value, Tensor(), Tensor(), reference, offsets, logits};
   }
 };
@@ -204,8 +216,8 @@ Tensor plain_autocast(const Tensor& value, const Tensor& shapes, const Tensor& s
                       const Tensor& locations, const Tensor& weights) {
   c10::impl::ExcludeDispatchKeyGuard guard(key);
   const auto type = at::autocast::get_autocast_dtype(device);
-  return find<PlainSignature>("ddep::ms_deform_attn")
-      .call(at::autocast::cached_cast(type, value, device), shapes, starts, locations, weights);
+  return plain_operator().call(at::autocast::cached_cast(type, value, device), shapes, starts,
+                               locations, weights);
 }
 
 template <c10::DispatchKey key, c10::DeviceType device>
@@ -213,9 +225,8 @@ Tensor fused_autocast(const Tensor& value, const Tensor& shapes, const Tensor& s
                       const Tensor& reference, const Tensor& offsets, const Tensor& logits) {
   c10::impl::ExcludeDispatchKeyGuard guard(key);
   const auto type = at::autocast::get_autocast_dtype(device);
-  return find<FusedSignature>("ddep::ms_deform_attn_fused")
-      .call(at::autocast::cached_cast(type, value, device), shapes, starts, reference, offsets,
-            logits);
+  return fused_operator().call(at::autocast::cached_cast(type, value, device), shapes, starts,
+                               reference, offsets, logits);
 }
 
 }  // namespace
@@ -240,11 +251,11 @@ TORCH_LIBRARY(ddep, library) {
       "Tensor attention_logits) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
-#define DDEP_REGISTER(key, forward, backward)                               \
-  TORCH_LIBRARY_IMPL(ddep, key, library) {                                  \
-    library.impl("ms_deform_attn", plain<forward>);                         \
-    library.impl("ms_deform_attn_backward", plain_backward<backward>);      \
-    library.impl("ms_deform_attn_fused", fused<forward>);                   \
+#define DDEP_REGISTER(key, forward, backward)                                \
+  TORCH_LIBRARY_IMPL(ddep, key, library) {                                   \
+    library.impl("ms_deform_attn", plain<forward>);                          \
+    library.impl("ms_deform_attn_backward", plain_backward<backward>);       \
+    library.impl("ms_deform_attn_fused", fused<forward>);                    \
     library.impl("ms_deform_attn_fused_backward", fused_backward<backward>); \
   }
 DDEP_REGISTER(CPU, checked<forward_cpu>, checked<backward_cpu>)
@@ -260,9 +271,9 @@ TORCH_LIBRARY_IMPL(ddep, Autograd, library) {
   library.impl("ms_deform_attn_fused_backward", torch::autograd::autogradNotImplementedFallback());
 }
 
-#define DDEP_REGISTER_AUTOCAST(key, device)                                          \
-  TORCH_LIBRARY_IMPL(ddep, key, library) {                                           \
-    library.impl("ms_deform_attn", plain_autocast<c10::DispatchKey::key, device>);   \
+#define DDEP_REGISTER_AUTOCAST(key, device)                                              \
+  TORCH_LIBRARY_IMPL(ddep, key, library) {                                               \
+    library.impl("ms_deform_attn", plain_autocast<c10::DispatchKey::key, device>);       \
     library.impl("ms_deform_attn_fused", fused_autocast<c10::DispatchKey::key, device>); \
   }
 DDEP_REGISTER_AUTOCAST(AutocastCPU, c10::DeviceType::CPU)
@@ -273,8 +284,8 @@ DDEP_REGISTER_AUTOCAST(AutocastCUDA, c10::DeviceType::CUDA)
 
 // Lets Python import the library, which registers everything above, and tells what is in it.
 PyMODINIT_FUNC PyInit__C() {
-  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr,
-                                   nullptr, nullptr, nullptr, nullptr};
+  static PyModuleDef definition = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   PyObject* module = PyModule_Create(&definition);
 #if defined(DDEP_WITH_CUDA)
   constexpr int with_cuda = 1;

@@ -8,8 +8,8 @@
 namespace ddep {
 
 // The arguments of both operators. Fused: `reference` is defined (fractions of the level's size),
-// `places` are offsets in pixels from it and `weights` are logits. Unfused: `places` are locations in
-// [0, 1] and `weights` are attention.
+// `places` are offsets in pixels from it and `weights` are logits. Unfused: `places` are locations
+// in [0, 1] and `weights` are attention.
 struct Arguments {
   at::Tensor value;      // (N, S, M, D)
   at::Tensor shapes;     // (L, 2) int64: height, width

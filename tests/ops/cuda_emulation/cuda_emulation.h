@@ -51,7 +51,7 @@ struct Warp {
   Fibre* current = nullptr;
   ucontext_t scheduler;
   std::function<void()> kernel;
-  uint64_t slots[2][kWarp];  // two, so that a lane may write for the next shuffle at once
+  uint64_t slots[2][kWarp];       // two, so that a lane may write for the next shuffle at once
   const char* failure = nullptr;  // fibres cannot throw across their end
 };
 

@@ -1,7 +1,6 @@
 // The kernels as functions that Python calls with pointers to contiguous arrays.
-#include "cuda_emulation.h"
-
 #include "../../../ddep/ops/csrc/cuda/launch.cuh"
+#include "cuda_emulation.h"
 
 namespace {
 
@@ -95,9 +94,9 @@ extern "C" const char* emulate_backward(const Arguments* a, const void* grad_out
       using T = decltype(of_value);
       using U = decltype(of_sampling);
       using real = decltype(of_sums);
-      const BackwardOutputs<U, real> out = {
-          static_cast<real*>(g->value), static_cast<U*>(g->places), static_cast<U*>(g->weights),
-          static_cast<real*>(g->attention)};
+      const BackwardOutputs<U, real> out = {static_cast<real*>(g->value),
+                                            static_cast<U*>(g->places), static_cast<U*>(g->weights),
+                                            static_cast<real*>(g->attention)};
       launch_backward(problem_of<U, real>(*a), static_cast<const T*>(a->value),
                       static_cast<const T*>(grad_output), out, static_cast<real*>(g->reference),
                       launch_in(a->reversed));

@@ -1,5 +1,5 @@
-// Runs the CPU kernels over many sizes in buffers that end where the data end, and compares with loops
-// over all pixels in double. Built with sanitizers by test_sanitizers.py.
+// Runs the CPU kernels over many sizes in buffers that end where the data end, and compares with
+// loops over all pixels in double. Built with sanitizers by test_sanitizers.py.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -37,9 +37,7 @@ struct Results {
 double tent(double distance) { return std::max(0.0, 1 - std::abs(distance)); }
 
 // To the right of where the tent is evaluated.
-double slope(double distance) {
-  return distance < -1 || distance >= 1 ? 0 : distance < 0 ? 1 : -1;
-}
+double slope(double distance) { return distance < -1 || distance >= 1 ? 0 : distance < 0 ? 1 : -1; }
 
 template <typename T>
 Results<double> by_definition(const Sizes& s, bool fused, const Tensors<T>& in) {

@@ -1,8 +1,8 @@
 // Multi-scale deformable attention on the CPU (Deformable DETR, arXiv 2010.04159, section 4.1).
 //
-// kernels_of_set.h includes this twice: `real` is float and `whole` int32_t, or double and int64_t. A
-// pragma may have raised the instruction set; GCC applies it neither to templates nor to lambdas, so
-// there are none here.
+// kernels_of_set.h includes this twice: `real` is float and `whole` int32_t, or double and int64_t.
+// A pragma may have raised the instruction set; GCC applies it neither to templates nor to lambdas,
+// so there are none here.
 
 #define DDEP_INLINE static inline __attribute__((always_inline))
 
@@ -85,19 +85,20 @@ struct Points {
   }
 };
 
-// e^x for x <= 0, within 2 units in the last place: e^x = 2^n e^r with |r| <= ln(2) / 2, and e^r from its
-// series. NaN stays NaN.
+// e^x for x <= 0, within 2 units in the last place: e^x = 2^n e^r with |r| <= ln(2) / 2, and e^r
+// from its series. NaN stays NaN.
 DDEP_INLINE vector exponential(vector x) {
   constexpr bool is_float = sizeof(real) == 4;
   constexpr int mantissa_bits = is_float ? 23 : 52, bias = is_float ? 127 : 1023;
-  constexpr int terms = is_float ? 7 : 13;  // the next one is below the last place
+  constexpr int terms = is_float ? 7 : 13;        // the next one is below the last place
   constexpr real lowest = is_float ? -87 : -708;  // below, 2^n is no normal number; taken as 0
   // ln(2) in two parts, the first short enough that n times it is exact
   constexpr real ln2_high = is_float ? 0.693359375 : 6.93145751953125e-1;
   constexpr real ln2_low = is_float ? -2.12194440054690583e-4 : 1.42860682030941723212e-6;
   const whole_vector tiny = x < lowest;
   x = tiny ? vector{} + lowest : x;
-  const whole_vector n = __builtin_convertvector(x * real(1.44269504088896341) - real(0.5), whole_vector);
+  const whole_vector n =
+      __builtin_convertvector(x * real(1.44269504088896341) - real(0.5), whole_vector);
   const vector power = __builtin_convertvector(n, vector);
   const vector r = x - power * ln2_high - power * ln2_low;
   vector sum = vector{} + 1;
@@ -114,7 +115,8 @@ static void softmax(std::vector<real>& logits, int64_t count, int64_t heads) {
     for (int64_t i = 1; i < count; ++i) largest = of_head[i] > largest ? of_head[i] : largest;
     for (int64_t i = 0; i < count; ++i) of_head[i] -= largest;
   }
-  for (size_t i = 0; i < logits.size(); i += kLanes) store(&logits[i], exponential(load(&logits[i])));
+  for (size_t i = 0; i < logits.size(); i += kLanes)
+    store(&logits[i], exponential(load(&logits[i])));
   for (int64_t head = 0; head < heads; ++head) {
     real* of_head = logits.data() + head * count;
     real sum = 0;
@@ -129,9 +131,10 @@ struct Positions {
   vector fraction;
 };
 
-// Values sit at pixel centres, and 0 is half a pixel before the first (align_corners false). The pixel
-// is subtracted before the product of scale and size is rounded, where the processor can do that: this
-// keeps the digits that the place itself has no room for, and tells which side of a pixel it is on.
+// Values sit at pixel centres, and 0 is half a pixel before the first (align_corners false). The
+// pixel is subtracted before the product of scale and size is rounded, where the processor can do
+// that: this keeps the digits that the place itself has no room for, and tells which side of a
+// pixel it is on.
 DDEP_INLINE Positions find_positions(vector scale, vector size, vector offset) {
   vector place = scale * size - real(0.5) + offset;
   // Rounding may have moved the place onto the border of this range. Not if NaN.
@@ -149,8 +152,8 @@ DDEP_INLINE Positions find_positions(vector scale, vector size, vector offset) {
 
 static void find_corners(Points& points) {
   for (size_t i = 0; i < points.width.size(); i += kLanes) {
-    const Positions x = find_positions(load(&points.x_scale[i]), load(&points.width[i]),
-                                       load(&points.x_offset[i]));
+    const Positions x =
+        find_positions(load(&points.x_scale[i]), load(&points.width[i]), load(&points.x_offset[i]));
     const Positions y = find_positions(load(&points.y_scale[i]), load(&points.height[i]),
                                        load(&points.y_offset[i]));
     store(&points.x_fraction[i], x.fraction);
@@ -215,8 +218,8 @@ DDEP_INLINE Weights weights_at(const Points& points, int64_t i) {
   return {{top - top * fx, top * fx, bottom - bottom * fx, bottom * fx}};
 }
 
-// Sums a number of vectors of channels over `count` samples from `first`. With constant `vectors`, the
-// sums stay in registers.
+// Sums a number of vectors of channels over `count` samples from `first`. With constant `vectors`,
+// the sums stay in registers.
 DDEP_INLINE void gather(const Points& points, int64_t first, int64_t count, const real* source,
                         int64_t stride, const real* zeros, real* target, int64_t vectors) {
   vector sums[kVectors] = {};
@@ -231,9 +234,8 @@ DDEP_INLINE void gather(const Points& points, int64_t first, int64_t count, cons
 }
 
 // The same for less than a vector.
-DDEP_INLINE void gather_some(const Points& points, int64_t first, int64_t count,
-                             const real* source, int64_t stride, const real* zeros, real* target,
-                             int64_t channels) {
+DDEP_INLINE void gather_some(const Points& points, int64_t first, int64_t count, const real* source,
+                             int64_t stride, const real* zeros, real* target, int64_t channels) {
   vector sum = {};
   for (int64_t i = first; i < first + count; ++i) {
     const Weights weights = weights_at(points, i);
@@ -300,10 +302,10 @@ DDEP_INLINE SampleGradient multiply(const real* const pixel[4], const real* grad
           sum_lanes(bottom - top)};
 }
 
-static void backward_sampling(const Sizes& sizes, const Sampling<real>& sampling,
-                              const real* value, const real* grad_output, real* grad_reference,
-                              real* grad_places, real* grad_weights, real* attention_out,
-                              int64_t row_begin, int64_t row_end) {
+static void backward_sampling(const Sizes& sizes, const Sampling<real>& sampling, const real* value,
+                              const real* grad_output, real* grad_reference, real* grad_places,
+                              real* grad_weights, real* attention_out, int64_t row_begin,
+                              int64_t row_end) {
   Points points(sizes, sizes.heads);
   const int64_t count = sizes.levels * sizes.points, stride = sizes.heads * sizes.channels;
   const std::vector<real> none(sizes.channels);
@@ -361,8 +363,8 @@ DDEP_INLINE void scatter(real* sums, const real* gradient, real weight, int64_t 
   for (; c < channels; ++c) sums[c] += gradient[c] * weight;
 }
 
-// Sums into a small buffer of its own before it writes to grad_value: there, neighbouring tokens are
-// all heads apart, a power of two that makes them compete for the same few lines of the cache.
+// Sums into a small buffer of its own before it writes to grad_value: there, neighbouring tokens
+// are all heads apart, a power of two that makes them compete for the same few lines of the cache.
 static void backward_value(const Sizes& sizes, const Sampling<real>& sampling,
                            const real* grad_output, real* grad_value, int64_t column_begin,
                            int64_t column_end) {

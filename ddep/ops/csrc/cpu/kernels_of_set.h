@@ -1,6 +1,6 @@
 // Defines kernels_<set>_float and kernels_<set>_double. The file that includes this has raised the
-// instruction set, and says how many bytes a vector has (DDEP_VECTOR_BYTES) and what the set is called
-// (DDEP_SET).
+// instruction set, and says how many bytes a vector has (DDEP_VECTOR_BYTES) and what the set is
+// called (DDEP_SET).
 
 #define DDEP_JOIN_(a, b, c) a##b##c
 #define DDEP_JOIN(a, b, c) DDEP_JOIN_(a, b, c)

@@ -1,16 +1,15 @@
 // Multi-scale deformable attention on the CPU: threads, dtypes and the choice of instruction set.
-#include "../ms_deform_attn.h"
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include <tuple>
 
+#include "../ms_deform_attn.h"
 #include "problem.h"
 
 namespace ddep {
 
-#define DDEP_DECLARE_KERNELS(set)                \
+#define DDEP_DECLARE_KERNELS(set)                    \
   extern const Kernels<float> kernels_##set##_float; \
   extern const Kernels<double> kernels_##set##_double
 DDEP_DECLARE_KERNELS(default);
@@ -52,13 +51,19 @@ at::Tensor prepare(const at::Tensor& tensor, at::ScalarType type) {
 
 Arguments prepare(const Arguments& a) {
   const at::ScalarType type = compute_type(a.value);
-  return {prepare(a.value, type), a.shapes.contiguous(), a.starts.contiguous(),
+  return {prepare(a.value, type),     a.shapes.contiguous(),   a.starts.contiguous(),
           prepare(a.reference, type), prepare(a.places, type), prepare(a.weights, type)};
 }
 
 Sizes sizes_of(const Arguments& a) {
-  return {a.value.size(0), a.value.size(1), a.value.size(2), a.value.size(3), a.places.size(1),
-          a.places.size(3), a.places.size(4), a.shapes.const_data_ptr<int64_t>(),
+  return {a.value.size(0),
+          a.value.size(1),
+          a.value.size(2),
+          a.value.size(3),
+          a.places.size(1),
+          a.places.size(3),
+          a.places.size(4),
+          a.shapes.const_data_ptr<int64_t>(),
           a.starts.const_data_ptr<int64_t>()};
 }
 

@@ -11,26 +11,27 @@ struct Sizes {
   const int64_t* starts;  // (L)
 };
 
-// Where to sample and with what weight.
+// Where to sample and with what weight. `places` are offsets in pixels from `reference`, or
+// locations in [0, 1] if that is null. `weights` are logits, which become attention by a softmax
+// over levels and points, or attention.
 template <typename T>
 struct Sampling {
-  const T* reference;  // (N, Q, L, 2) if `places` are offsets in pixels from there; null if they are
-                       // locations in [0, 1]
+  const T* reference;  // (N, Q, L, 2) or null
   const T* places;     // (N, Q, M, L, P, 2)
   const T* weights;    // (N, Q, M, L, P)
-  bool logits;         // `weights` become attention by a softmax over levels and points
+  bool logits;
 };
 
 // The kernels of one instruction set. Rows are (image, query) pairs; columns are
-// (image, head, block of channels) triples. Ranges of either may run in parallel: no two rows, and no
-// two columns, write to the same place.
+// (image, head, block of channels) triples. Ranges of either may run in parallel: no two rows, and
+// no two columns, write to the same place.
 template <typename T>
 struct Kernels {
   // output (N, Q, M, D)
   void (*forward)(const Sizes&, const Sampling<T>&, const T* value, T* output, int64_t row_begin,
                   int64_t row_end);
-  // Gradients have the shapes of what they are gradients of; grad_reference is added to. `attention`,
-  // (N, Q, M, L, P), receives the weights after the softmax, unless null.
+  // Gradients have the shapes of what they are gradients of; grad_reference is added to.
+  // `attention`, (N, Q, M, L, P), receives the weights after the softmax, unless null.
   void (*backward_sampling)(const Sizes&, const Sampling<T>&, const T* value, const T* grad_output,
                             T* grad_reference, T* grad_places, T* grad_weights, T* attention,
                             int64_t row_begin, int64_t row_end);
@@ -42,8 +43,6 @@ struct Kernels {
 // Channels that are worked on at once.
 constexpr int64_t kBlock = 32;
 
-inline int64_t channel_blocks(const Sizes& sizes) {
-  return (sizes.channels + kBlock - 1) / kBlock;
-}
+inline int64_t channel_blocks(const Sizes& sizes) { return (sizes.channels + kBlock - 1) / kBlock; }
 
 }  // namespace ddep

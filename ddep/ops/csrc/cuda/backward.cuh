@@ -156,8 +156,8 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = index / p.levels.count;
   if (row >= p.images * p.queries) return;
   const int level = static_cast<int>(index - row * p.levels.count);
-  const auto* grads = reinterpret_cast<const Pair<U>*>(grad_places) +
-                      row * p.heads * p.samples + level * p.points;
+  const auto* grads =
+      reinterpret_cast<const Pair<U>*>(grad_places) + row * p.heads * p.samples + level * p.points;
   real x = 0, y = 0;
   for (int head = 0; head < p.heads; ++head, grads += p.samples) {
     for (int point = 0; point < p.points; ++point) {

@@ -42,8 +42,8 @@ template <typename T, typename U, typename real, typename Launch>
 void launch_forward(const Problem<U, real>& p, const T* value, T* output, const Launch& launch) {
   with_layout<T>(p.channels, [&](auto layout) {
     using L = decltype(layout);
-    launch(forward_kernel<T, U, real, L::kVector, L::kLanes, L::kExact>, blocks_of(p, L::kLanes),
-           p, value, output);
+    launch(forward_kernel<T, U, real, L::kVector, L::kLanes, L::kExact>, blocks_of(p, L::kLanes), p,
+           value, output);
   });
 }
 

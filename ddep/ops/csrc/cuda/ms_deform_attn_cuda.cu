@@ -1,6 +1,4 @@
 // Multi-scale deformable attention on CUDA: dtypes and launches.
-#include "../ms_deform_attn.h"
-
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/Dispatch.h>
@@ -13,6 +11,7 @@
 #include <limits>
 #include <utility>
 
+#include "../ms_deform_attn.h"
 #include "launch.cuh"
 
 namespace ddep {
@@ -43,8 +42,9 @@ Arguments prepare(const Arguments& a) {
   TORCH_CHECK(a.value.is_cuda(), "ms_deform_attn: value is on ", a.value.device(),
               "; expected a CUDA device");
   const at::ScalarType type = sampling_type(a);
-  Arguments ready = {prepare(a.value), a.shapes, a.starts, a.reference, prepare(a.places.to(type)),
-                     prepare(a.weights.to(type))};
+  Arguments ready = {
+      prepare(a.value),           a.shapes, a.starts, a.reference, prepare(a.places.to(type)),
+      prepare(a.weights.to(type))};
   if (a.reference.defined()) ready.reference = prepare(a.reference.to(compute_type(a.value)));
   const bool on_host = a.shapes.is_cpu() && a.starts.is_cpu() && a.starts.size(0) <= kMaxHostLevels;
   const at::Device device = on_host ? at::Device(at::kCPU) : a.value.device();

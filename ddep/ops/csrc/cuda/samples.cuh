@@ -95,8 +95,8 @@ __device__ __forceinline__ Position<real> find_position(real scale, int size, re
   const real fraction = std::fma(scale, length, -(before + real(0.5))) + offset;
   const real again = std::fma(scale, length, -(before - real(0.5))) + offset;
   const bool rounded_up = fraction < 0;
-  return {static_cast<int>(before) - rounded_up,
-          near ? (rounded_up ? again : fraction) : real(0), near};
+  return {static_cast<int>(before) - rounded_up, near ? (rounded_up ? again : fraction) : real(0),
+          near};
 }
 
 // Of the four pixels around a place: top left, top right, bottom left, bottom right.
@@ -134,7 +134,7 @@ template <typename real>
 struct Sample {
   Corners<uint32_t> offsets;  // of pixels from the image's first, in vectors, or kOutside
   Corners<real> weights;      // attention times bilinear weight; 0 outside
-  real x, y;              // fractions, from the left and top pixels
+  real x, y;                  // fractions, from the left and top pixels
   real attention;
   real x_unit, y_unit;  // of the places, in pixels
 };
