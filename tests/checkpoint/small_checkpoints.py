@@ -6,7 +6,9 @@ import json
 import pickle
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -14,8 +16,11 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_backbone
 from safetensors.torch import save_file
 from torch import nn
+from transformers import Mask2FormerForUniversalSegmentation
 
 from ddep.modeling.backbone import D2SwinTransformer
+from tests.huggingface_map import saved, small_config
+from tests.huggingface_maskformer_map import maskformer
 
 State = dict[str, torch.Tensor]
 DECODER = "sem_seg_head.pixel_decoder"
@@ -116,6 +121,18 @@ def pretraining() -> State:
     return {**state, "denoising_head.conv.weight": torch.randn(4, 4)}
 
 
+@cache
+def hugging_face_mask2former() -> tuple[State, dict[str, Any]]:
+    """Weights and config.json, with Hugging Face's image processor."""
+    return saved(Mask2FormerForUniversalSegmentation(small_config(decoder_layers=2)))
+
+
+@cache
+def hugging_face_maskformer() -> tuple[State, dict[str, Any]]:
+    """The same of MaskFormer."""
+    return saved(maskformer(small=True))
+
+
 # Format, file name -> state dict.
 SMALL: dict[tuple[str, str], Callable[[], State]] = {
     ("swin", "swin.pth"): swin,
@@ -128,15 +145,25 @@ SMALL: dict[tuple[str, str], Callable[[], State]] = {
     ("detectron2", "caffe2.pkl"): caffe2_resnet,
     ("mask2former", "mask2former.pkl"): segmentation,
     ("ddep", "model_final.pth"): pretraining,
+    ("hf-mask2former", "mask2former/model.safetensors"): lambda: hugging_face_mask2former()[0],
+    ("hf-maskformer", "maskformer/model.safetensors"): lambda: hugging_face_maskformer()[0],
+}
+
+# Folder of a file -> the content of its config.json.
+SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
+    "timm_resnet": lambda: {"architecture": "test_resnet"},
+    "timm_convnext": lambda: {"architecture": "test_convnext"},
+    "timm_vit": lambda: {"architecture": "test_vit"},
+    "mask2former": lambda: hugging_face_mask2former()[1],
+    "maskformer": lambda: hugging_face_maskformer()[1],
 }
 
 
 def write(path: Path, state: State) -> None:
-    """Write a checkpoint as files of that name are written, with timm's config.json if apt."""
+    """Write a checkpoint as files of that name are written, with a config.json if apt."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.parent.name.startswith("timm_"):
-        name = path.parent.name.replace("timm", "test")
-        (path.parent / "config.json").write_text(json.dumps({"architecture": name}))
+    if path.parent.name in SETTINGS:
+        (path.parent / "config.json").write_text(json.dumps(SETTINGS[path.parent.name]()))
     if path.suffix == ".safetensors":
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
     elif path.suffix == ".pkl":

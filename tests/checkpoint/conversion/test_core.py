@@ -8,7 +8,14 @@ import torch
 from ddep.checkpoint.conversion import FORMATS, convert
 from ddep.checkpoint.conversion.entries import children, find, joined, renamed
 from ddep.errors import UserError
-from tests.checkpoint.small_checkpoints import DECODER, SMALL, pretraining, segmentation, swin
+from tests.checkpoint.small_checkpoints import (
+    DECODER,
+    SETTINGS,
+    SMALL,
+    pretraining,
+    segmentation,
+    swin,
+)
 
 WEIGHTS = {"a.0.w": torch.ones(2, 3), "a.1.w": torch.zeros(1, 3), "b": torch.ones(4)}
 
@@ -17,7 +24,7 @@ WEIGHTS = {"a.0.w": torch.ones(2, 3), "a.1.w": torch.zeros(1, 3), "b": torch.one
 def test_every_format_is_recognised_by_its_names_alone(expected: str, file: str) -> None:
     state = SMALL[expected, file]()
     assert [name for name, form in FORMATS.items() if form.recognises(state)] == [expected]
-    conversion = convert(state)
+    conversion = convert(state, settings=SETTINGS.get(file.split("/")[0], dict)())
     assert conversion.format_name == expected
     assert conversion.weights.keys() == conversion.sources.keys()
     used = {source for sources in conversion.sources.values() for source in sources}
