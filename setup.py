@@ -105,15 +105,18 @@ def why_no_cuda() -> str:
     return ""
 
 
-def cuda_headers() -> list[str]:
-    """Return where PyTorch's packages hold the headers that some toolkits lack."""
+def arguments_for_nvcc() -> list[str]:
+    """Return what nvcc is called with."""
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
-    if Path(CUDA_HOME or "", "include", "cusparse.h").is_file():
-        return []
-    site_packages = Path(torch.__file__).parents[1]
-    return [str(path) for path in sorted(site_packages.glob("nvidia/*/include"))]
+    arguments = ["-O3"]
+    if not Path(CUDA_HOME or "", "include", "cusparse.h").is_file():
+        # The headers that some toolkits lack lie among PyTorch's packages, beside others that are
+        # not this toolkit's: to be looked up last.
+        packages = Path(torch.__file__).parents[1].glob("nvidia/*/include")
+        arguments += [f"-Xcompiler=-idirafter,{path}" for path in sorted(packages)]
+    return arguments
 
 
 def operators() -> Extension:
@@ -123,7 +126,8 @@ def operators() -> Extension:
     folder = Path("ddep/ops/csrc")
     sources = [*folder.glob("*.cpp"), *folder.glob("cpu/*.cpp")]
     headers = [*folder.rglob("*.h"), *folder.rglob("*.cuh")]
-    compile_arguments = {"cxx": ["-O3"], "nvcc": ["-O3"]}
+    missing = why_no_cuda()
+    compile_arguments = {"cxx": ["-O3"], "nvcc": [] if missing else arguments_for_nvcc()}
     link_arguments = []
     if sys.platform == "linux":
         compile_arguments["cxx"].append("-fopenmp")
@@ -132,7 +136,6 @@ def operators() -> Extension:
         version = [get_cxx_compiler(), "--version"]
         if "clang" in subprocess.run(version, capture_output=True, text=True, check=True).stdout:
             link_arguments.append("-fopenmp")
-    missing = why_no_cuda()
     if missing:
         print(f"note: the CUDA kernels are not compiled: {missing}", file=sys.stderr)
     else:
@@ -141,7 +144,6 @@ def operators() -> Extension:
         "ddep._C",
         sorted(map(str, sources)),
         depends=sorted(map(str, headers)),
-        include_dirs=[] if missing else cuda_headers(),
         define_macros=[] if missing else [("DDEP_WITH_CUDA", None)],
         extra_compile_args=compile_arguments,
         extra_link_args=link_arguments,

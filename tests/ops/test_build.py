@@ -145,7 +145,7 @@ def test_what_is_compiled_for_cuda(setup_py, capsys, monkeypatch, tmp_path):
 
 
 def test_headers_that_the_toolkit_lacks(setup_py, monkeypatch, tmp_path):
-    """They come from PyTorch's packages."""
+    """They come from PyTorch's packages, after the toolkit's own."""
     site_packages = tmp_path / "site-packages"
     ours = site_packages / "nvidia" / "cu13" / "include"
     ours.mkdir(parents=True)
@@ -153,9 +153,9 @@ def test_headers_that_the_toolkit_lacks(setup_py, monkeypatch, tmp_path):
     home = tmp_path / "cuda"
     (home / "include").mkdir(parents=True)
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(home))
-    assert setup_py.cuda_headers() == [str(ours)]
+    assert setup_py.arguments_for_nvcc() == ["-O3", f"-Xcompiler=-idirafter,{ours}"]
     (home / "include" / "cusparse.h").touch()
-    assert setup_py.cuda_headers() == []
+    assert setup_py.arguments_for_nvcc() == ["-O3"]
 
 
 def check_quiet(compiler_said: str) -> None:
