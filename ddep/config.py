@@ -190,6 +190,9 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     ddep.TIMM.NAME = "convnext_tiny"
     # Stochastic depth rate.
     ddep.TIMM.DROP_PATH_RATE = 0.0
+    # Side of a plain model's patches in pixels; 0 is its own (14 for DINOv2, which 16 suits better:
+    # it divides the strides). tools/convert-pretrained.py --config-file resizes the weights.
+    ddep.TIMM.PATCH_SIZE = 0
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:

@@ -135,6 +135,28 @@ def test_a_config_decides_the_sizes(
     assert not (tmp_path / "no.pth").exists()
 
 
+def test_dinov2_gets_patches_of_16(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    name = "vit_small_patch14_dinov2"
+    state = {**timm.create_model(name).state_dict(), "mask_token": torch.zeros(1, 384)}
+    torch.save(state, tmp_path / "dinov2.pth")
+    config = write_config(
+        tmp_path,
+        "dinov2",
+        MODEL__BACKBONE={"NAME": "TimmBackbone"},
+        MODEL__DDEP={"TIMM": {"NAME": name, "PATCH_SIZE": 16}},
+    )
+    convert(monkeypatch, tmp_path / "dinov2.pth", tmp_path / "out.pth", "--config-file", config)
+    output = capsys.readouterr().out
+    assert "  backbone.model.pos_embed: (1, 1370, 384) -> (1, 1025, 384)\n" in output
+    assert "proj.weight: (384, 3, 14, 14) -> (384, 3, 16, 16)\n" in output
+    model = nn.ModuleDict({"backbone": build_backbone(load_config(config))})
+    weights = read_checkpoint(str(tmp_path / "out.pth"))["model"]
+    report = load_weights(model, weights, "out.pth")
+    assert not (report.new or report.unused or report.mismatched)
+
+
 @pytest.mark.parametrize("architecture", ["MaskFormer", "DenoisingPretrainer"])
 def test_a_whole_model_is_compared_with_its_config(
     monkeypatch: pytest.MonkeyPatch,

@@ -32,20 +32,26 @@ class TimmBackbone(Backbone):
     """
 
     @configurable
-    def __init__(self, *, name: str, in_channels: int = 3, drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self, *, name: str, in_channels: int = 3, drop_path_rate: float = 0.0, patch_size: int = 0
+    ) -> None:
         """Build the model with random weights.
 
         Args:
             name: timm's name of the model, such as ``convnext_tiny``.
             in_channels: channels of the images.
             drop_path_rate: stochastic depth rate.
+            patch_size: side of the patches in pixels; 0 is the model's own.
 
         Raises:
             UserError: an unknown name; a model without features at these strides, or for one image
-                size only; a rate for one that knows no stochastic depth.
+                size only; a rate for one that knows no stochastic depth, or a patch size for one
+                without patches.
         """
         super().__init__()
-        self.model = _create(name, in_channels, drop_path_rate)
+        _check_options(name, drop_path_rate, patch_size)
+        options = {"drop_path_rate": drop_path_rate, "patch_size": patch_size}
+        self.model = _create(name, in_channels, {k: v for k, v in options.items() if v})
         if not hasattr(self.model, "forward_intermediates"):
             raise UserError(
                 f"MODEL.DDEP.TIMM.NAME {name}: timm {timm.__version__} gives no features of this"
@@ -70,6 +76,7 @@ class TimmBackbone(Backbone):
             "name": cfg.MODEL.DDEP.TIMM.NAME,
             "in_channels": input_shape.channels,
             "drop_path_rate": cfg.MODEL.DDEP.TIMM.DROP_PATH_RATE,
+            "patch_size": cfg.MODEL.DDEP.TIMM.PATCH_SIZE,
         }
 
     @property
@@ -167,7 +174,7 @@ def _cells(height: int, width: int, stride: int) -> tuple[int, int]:
     return -(-height // stride), -(-width // stride)
 
 
-def _create(name: str, in_channels: int, drop_path_rate: float) -> nn.Module:
+def _check_options(name: str, drop_path_rate: float, patch_size: int) -> None:
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
@@ -176,9 +183,12 @@ def _create(name: str, in_channels: int, drop_path_rate: float) -> nn.Module:
         raise UserError(
             f"MODEL.DDEP.TIMM.DROP_PATH_RATE is {drop_path_rate}; expected at least 0 and below 1"
         )
-    options: dict[str, Any] = {"pretrained": False, "in_chans": in_channels}
-    if drop_path_rate:
-        options["drop_path_rate"] = drop_path_rate
+    if patch_size < 0:
+        raise UserError(f"MODEL.DDEP.TIMM.PATCH_SIZE is {patch_size}; expected pixels, or 0")
+
+
+def _create(name: str, in_channels: int, chosen: dict[str, Any]) -> nn.Module:
+    options = {"pretrained": False, "in_chans": in_channels, **chosen}
     try:
         try:
             return timm.create_model(name, dynamic_img_size=True, **options)
@@ -188,11 +198,13 @@ def _create(name: str, in_channels: int, drop_path_rate: float) -> nn.Module:
                 raise
             return timm.create_model(name, **options)
     except TypeError as error:
-        if "drop_path_rate" not in str(error):
+        unknown = next((option for option in chosen if option in str(error)), None)
+        if unknown is None:
             raise
+        what = {"drop_path_rate": "stochastic depth", "patch_size": "patches"}[unknown]
         raise UserError(
-            f"MODEL.DDEP.TIMM.DROP_PATH_RATE is {drop_path_rate}, but {name} knows no stochastic"
-            " depth; set it to 0"
+            f"MODEL.DDEP.TIMM.{unknown.upper()} is {chosen[unknown]}, but {name} knows no {what};"
+            " set it to 0"
         ) from error
 
 

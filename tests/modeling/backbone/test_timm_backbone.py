@@ -170,12 +170,13 @@ def test_any_size_and_gradients_for_every_parameter(name: str) -> None:
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
 
 
-def config(name: str, drop_path_rate: float = 0.0) -> CfgNode:
+def config(name: str, drop_path_rate: float = 0.0, patch_size: int = 0) -> CfgNode:
     cfg = get_cfg()
     add_ddep_config(cfg)
     cfg.MODEL.BACKBONE.NAME = "TimmBackbone"
     cfg.MODEL.DDEP.TIMM.NAME = name
     cfg.MODEL.DDEP.TIMM.DROP_PATH_RATE = drop_path_rate
+    cfg.MODEL.DDEP.TIMM.PATCH_SIZE = patch_size
     return cfg
 
 
@@ -187,6 +188,15 @@ def test_builds_from_the_config() -> None:
     assert max(rates) == pytest.approx(0.3)
 
 
+def test_patches_may_have_another_size() -> None:
+    model = build_backbone(config("vit_small_patch14_dinov2", patch_size=16), ShapeSpec(channels=3))
+    assert model.model.patch_embed.proj.weight.shape == (384, 3, 16, 16)
+    # Cells of stride 16 are the tokens themselves.
+    inputs = images(64, 96)
+    tokens = model.model.forward_intermediates(inputs, indices=[8], intermediates_only=True)
+    assert torch.equal(model.eval()(inputs)["res4"], tokens[0])
+
+
 @pytest.mark.parametrize(
     "cfg, message",
     [
@@ -196,6 +206,8 @@ def test_builds_from_the_config() -> None:
         (config("convit_tiny"), r"NAME convit_tiny does not take images of any size.*\(224\)"),
         (config("test_coatnet"), "NAME test_coatnet does not take images of any size"),
         (config("resnet18", 1.0), "DROP_PATH_RATE is 1.0; expected at least 0 and below 1"),
+        (config("resnet18", patch_size=-1), "PATCH_SIZE is -1; expected pixels, or 0"),
+        (config("resnet18", patch_size=16), "PATCH_SIZE is 16, but resnet18 knows no patches; se"),
         (config("ghostnet_050", 0.1), "DROP_PATH_RATE is 0.1, but ghostnet_050 knows no stoch"),
     ],
 )
