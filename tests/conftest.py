@@ -1,7 +1,8 @@
-"""What all tests share: the real images, seeds, threads, and no data sets of the user's own."""
+"""What all tests share: the real images, seeds, logs, threads, and no data sets of the user's own."""
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from pathlib import Path
@@ -28,6 +29,12 @@ def seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def logs() -> None:
+    """Let pytest see the project's logs; a run in an earlier test has had detectron2 hide them."""
+    logging.getLogger("ddep").propagate = True
 
 
 @pytest.fixture(scope="session")

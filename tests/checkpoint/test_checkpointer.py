@@ -110,8 +110,6 @@ def test_a_worker_that_is_not_the_main_one_saves_nothing(tmp_path: Path) -> None
 def test_every_weight_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = Checkpointer(make_model(3), str(tmp_path))
     source.save("model_final")
-    # Other tests may have set up detectron2's loggers, which keep what they log to themselves.
-    logging.getLogger("ddep").propagate = True
     with caplog.at_level(logging.DEBUG, logger="ddep"):
         Checkpointer(make_model()).load(str(tmp_path / "model_final.pth"))
     levels: dict[int, str] = {}
@@ -130,7 +128,6 @@ def test_many_mismatches_are_one_warning(tmp_path: Path, caplog: pytest.LogCaptu
         return nn.ModuleDict({"backbone": layers, "predictor": nn.Linear(2, 1)})
 
     Checkpointer(make(3), str(tmp_path)).save("model_final")
-    logging.getLogger("ddep").propagate = True
     with caplog.at_level(logging.DEBUG, logger="ddep"):
         Checkpointer(make(2)).load(str(tmp_path / "model_final.pth"))
     [warning] = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]

@@ -145,7 +145,6 @@ def test_truncated_image_is_skipped_and_named_in_the_log(
         logger = logging.getLogger("ddep")
         for handler in logger.handlers[:]:
             logger.removeHandler(handler)
-        logger.propagate = True
     assert set(drawn) == set(range(COUNT)) - {5} and len(drawn) == 32
     lines = (tmp_path / "log.txt").read_text().splitlines()
     named = [line for line in lines if records[5]["file_name"] in line]

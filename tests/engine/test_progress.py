@@ -10,9 +10,6 @@ from ddep.engine.progress import ProgressPrinter
 
 @pytest.fixture
 def line(caplog: pytest.LogCaptureFixture):
-    # Other tests may have set up detectron2's loggers, which keep what they log to themselves.
-    logging.getLogger("ddep").propagate = True
-
     def write(printer: ProgressPrinter) -> str:
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="ddep"):
