@@ -1,4 +1,4 @@
-"""What all tests share: the real images, seeds, logs, threads, and no data sets of the user's own."""
+"""What all tests share: real images, seeds, logs, threads, and no data sets of the user's own."""
 
 from __future__ import annotations
 
