@@ -6,7 +6,7 @@ that it imports is. ``tools/install-detectron2.py`` installs it.
 The operators of deformable attention (``ddep/ops/csrc``) are compiled against the PyTorch that is
 installed, hence ``pip install -e . --no-build-isolation``. Environment variables:
 
-* ``DDEP_OPS=reference`` compiles nothing; so does the lack of a compiler.
+* ``DDEP_OPS=reference`` compiles nothing, ``compiled`` fails where nothing can be compiled.
 * CUDA kernels are compiled where a GPU is visible; ``FORCE_CUDA=1`` compiles them without one.
 * ``CUDA_HOME``, ``TORCH_CUDA_ARCH_LIST``, ``CXX`` and ``MAX_JOBS`` mean what they mean to PyTorch.
 """
@@ -70,7 +70,10 @@ def read_version() -> str:
 
 def why_not_compiled() -> str:
     """Return what keeps the operators from being compiled, or nothing."""
-    if os.environ.get("DDEP_OPS") == "reference":
+    choice = os.environ.get("DDEP_OPS", "")
+    if choice not in ("", "compiled", "reference"):
+        sys.exit(f"error: DDEP_OPS is '{choice}'; expected 'compiled', 'reference' or nothing")
+    if choice == "reference":
         return "DDEP_OPS is 'reference'"
     try:
         import torch  # noqa: F401
@@ -90,13 +93,21 @@ def why_no_cuda() -> str:
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
-    if os.environ.get("FORCE_CUDA") == "1":
-        return ""
-    if not torch.cuda.is_available():
+    force = os.environ.get("FORCE_CUDA", "0")
+    if force not in ("0", "1"):
+        sys.exit(f"error: FORCE_CUDA is '{force}'; expected 1, 0 or nothing")
+    if torch.version.cuda is None:
+        return "this PyTorch is built without CUDA"
+    if force == "0" and not torch.cuda.is_available():
         return "no GPU is visible (FORCE_CUDA=1 compiles them all the same)"
-    nvcc = Path(CUDA_HOME or "", "bin", "nvcc")
-    if not nvcc.is_file():
-        return "there is no CUDA toolkit (set CUDA_HOME to the folder that holds bin/nvcc)"
+    if not CUDA_HOME or not Path(CUDA_HOME, "bin", "nvcc").is_file():
+        missing = "there is no CUDA toolkit (set CUDA_HOME to the folder that holds bin/nvcc)"
+        if force == "1":
+            sys.exit(f"error: FORCE_CUDA is 1, but {missing}")
+        return missing
+    if force == "1":
+        return ""
+    nvcc = Path(CUDA_HOME, "bin", "nvcc")
     output = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     release = re.search(r"release (\d+)", output)
     if not release or release.group(1) != torch.version.cuda.split(".")[0]:
@@ -130,7 +141,8 @@ def operators() -> Extension:
     compile_arguments = {"cxx": ["-O3"], "nvcc": [] if missing else arguments_for_nvcc()}
     link_arguments = []
     if sys.platform == "linux":
-        compile_arguments["cxx"].append("-fopenmp")
+        # Places keep digits by fused multiply-add (csrc/cpu/kernels.h), GCC's default.
+        compile_arguments["cxx"] += ["-fopenmp", "-ffp-contract=fast"]
         # GCC's OpenMP is left out of the link: PyTorch brings it, and a second one would not know
         # how many threads PyTorch was told to use.
         version = [get_cxx_compiler(), "--version"]
@@ -153,6 +165,8 @@ def operators() -> Extension:
 def what_to_compile() -> dict[str, object]:
     """Return setup's arguments that compile the operators, or warn that they will be missing."""
     missing = why_not_compiled()
+    if missing and os.environ.get("DDEP_OPS") == "compiled":
+        sys.exit(f"error: DDEP_OPS is 'compiled', but {missing}")
     if missing:
         print(
             "warning: the operators of deformable attention are not compiled, slower ones in plain "

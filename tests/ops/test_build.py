@@ -91,14 +91,57 @@ def test_without_headers_of_python(setup_py, capsys, monkeypatch, tmp_path):
     assert "Python's headers are missing" in warned(setup_py, capsys)
 
 
-def test_without_gpu(setup_py, monkeypatch):
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("compiled", "error: DDEP_OPS is 'compiled', but there is no C++ compiler 'no-such-"),
+        ("compield", "error: DDEP_OPS is 'compield'; expected 'compiled', 'reference' or nothing"),
+    ],
+)
+def test_choice_that_cannot_be_met(setup_py, monkeypatch, choice, message):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("DDEP_OPS", choice)
+    with pytest.raises(SystemExit) as stopped:
+        setup_py.what_to_compile()
+    assert str(stopped.value).startswith(message)
+
+
+def test_without_gpu(setup_py, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
     assert setup_py.why_no_cuda().startswith("no GPU is visible (FORCE_CUDA=1")
     monkeypatch.setenv("FORCE_CUDA", "1")
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", toolkit(tmp_path, "13.2"))
     assert setup_py.why_no_cuda() == ""
+
+
+@pytest.mark.parametrize(
+    ("force", "message"),
+    [
+        ("1", "error: FORCE_CUDA is 1, but there is no CUDA toolkit (set CUDA_HOME"),
+        ("yes", "error: FORCE_CUDA is 'yes'; expected 1, 0 or nothing"),
+    ],
+)
+def test_force_that_cannot_be_met(setup_py, monkeypatch, force, message):
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    monkeypatch.setenv("FORCE_CUDA", force)
+    with pytest.raises(SystemExit) as stopped:
+        setup_py.why_no_cuda()
+    assert str(stopped.value).startswith(message)
+
+
+def test_torch_without_cuda(setup_py, monkeypatch):
+    """Such as one for AMD's GPUs, which says that CUDA is available."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert setup_py.why_no_cuda() == "this PyTorch is built without CUDA"
 
 
 def test_gpu_without_toolkit(setup_py, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
     assert setup_py.why_no_cuda().startswith("there is no CUDA toolkit (set CUDA_HOME")
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(tmp_path))
     assert setup_py.why_no_cuda().startswith("there is no CUDA toolkit (set CUDA_HOME")
@@ -118,7 +161,9 @@ def test_gpu_with_toolkit(setup_py, monkeypatch, tmp_path, release, fits):
 @pytest.mark.skipif(not COMPILERS, reason="needs a C++ compiler")
 def test_what_is_compiled_for_the_cpu(setup_py, capsys, monkeypatch):
     monkeypatch.setenv("CXX", COMPILERS[0])
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # but no toolkit
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
     extension = setup_py.operators()
     output = capsys.readouterr().err
     assert output.startswith("note: the CUDA kernels are not compiled: there is no CUDA toolkit")

@@ -39,7 +39,8 @@ def test_pixels_attend_to_the_same_place_on_all_levels():
     features = [feature.requires_grad_() for feature in random_features()]
     # Row 3, column 1 of 4 x 5: its centre is at the fractions y = 3.5 / 4, x = 1.5 / 5.
     encoder(features)[1][0, :, 3, 1].square().sum().backward()
-    seen = [feature.grad[0].abs().sum(0).nonzero().tolist() for feature in features]
+    # A centre is a fraction that float32 rounds, which gives a neighbour a weight of 1e-7.
+    seen = [(f.grad[0].abs().sum(0) > 1e-5).nonzero().tolist() for f in features]
     # 2 x 3: y = 1.25, of which row 2 does not exist; x = 0.4
     assert seen[0] == [[1, 0], [1, 1]]
     assert seen[1] == [[3, 1]]

@@ -73,7 +73,7 @@ Results<double> by_definition(const Sizes& s, bool fused, const Tensors<T>& in) 
           x *= double(width), y *= double(height);
         }
         x -= 0.5, y -= 0.5;
-        if (!(x > -1 && x < double(width) && y > -1 && y < double(height))) continue;
+        if (!(x >= -1 && x < double(width) && y >= -1 && y < double(height))) continue;
         double grad_x = 0, grad_y = 0;
         for (int64_t r = 0; r < height; ++r) {
           for (int64_t c = 0; c < width; ++c) {

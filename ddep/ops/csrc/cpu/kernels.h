@@ -186,6 +186,7 @@ static void load_points(const Sizes& sizes, const Sampling<real>& sampling, int6
     y[i] = place[2 * i + 1];
   }
   std::copy_n(sampling.weights + first, heads * count, points.attention.begin());
+  std::fill(points.attention.begin() + heads * count, points.attention.end(), real(0));
   if (sampling.reference) {
     const real* reference = sampling.reference + 2 * row * sizes.levels;
     for (int64_t head = 0, i = 0; head < heads; ++head) {

@@ -2,7 +2,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <tuple>
+#include <type_traits>
 
 #include "../ms_deform_attn.h"
 #include "problem.h"
@@ -31,13 +31,17 @@ bool has_avx2() {
 
 template <typename T>
 const Kernels<T>& kernels() {
-  const auto of_type = [](const Kernels<float>& of_float, const Kernels<double>& of_double) {
-    return std::get<const Kernels<T>*>(std::make_tuple(&of_float, &of_double));
-  };
+  if constexpr (std::is_same_v<T, float>) {
 #if defined(__x86_64__)
-  if (has_avx2()) return *of_type(kernels_avx2_float, kernels_avx2_double);
+    if (has_avx2()) return kernels_avx2_float;
 #endif
-  return *of_type(kernels_default_float, kernels_default_double);
+    return kernels_default_float;
+  } else {
+#if defined(__x86_64__)
+    if (has_avx2()) return kernels_avx2_double;
+#endif
+    return kernels_default_double;
+  }
 }
 
 // Half types are computed in float: converting once costs little beside gathering.
