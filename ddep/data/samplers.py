@@ -157,7 +157,7 @@ def _class_uniform_sampler(
     rarest = shown[counts[shown].argmin()]
     logger.info(
         f"ClassUniformSampler: {len(shown)} of {len(counts)} classes are in the {len(records)} "
-        f"training images; the rarest, {rarest}, is in {counts[rarest]}; "
+        f"training images; the rarest, class {rarest}, is in {counts[rarest]}; "
         f"{sum(len(found) == 0 for found in classes)} images show none and are never drawn"
     )
     groups: list[np.ndarray] = []
