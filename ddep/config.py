@@ -26,11 +26,33 @@ def add_ddep_config(cfg: CfgNode) -> None:
     because Mask2Former's YAML files use them.
     """
     add_deeplab_config(cfg)
+    _add_datasets_config(cfg)
     _add_input_config(cfg)
     _add_solver_config(cfg)
     _add_mask_former_config(cfg)
     _add_swin_config(cfg)
     _add_denoising_config(cfg)
+
+
+def _add_datasets_config(cfg: CfgNode) -> None:
+    datasets = cfg.DATASETS
+    # Few labels: training uses this part (0 to 1) or this number of the images of each set in
+    # DATASETS.TRAIN by itself; 1.0 and 0 use all. The images are the first ones of a permutation of
+    # the set's sorted file names, so that fewer images are among more of the same LABEL_SEED, on
+    # every machine. They are written to OUTPUT_DIR/labelled_images.txt. Evaluation and denoising
+    # always use all images.
+    datasets.LABEL_FRACTION = 1.0
+    datasets.LABEL_COUNT = 0
+    datasets.LABEL_SEED = 0
+    # Instead of both, a file with the names of the images to use, as labelled_images.txt has them.
+    datasets.LABEL_LIST = ""
+    # Expected share of each set of DATASETS.TRAIN among the training images, whatever its size; any
+    # positive numbers, which are divided by their sum. Empty: the sets are joined, so that each
+    # image counts the same.
+    datasets.TRAIN_WEIGHTS = ()
+    # DATALOADER.SAMPLER_TRAIN, one of detectron2's keys, can also be ClassUniformSampler: a class
+    # is drawn uniformly, then one of the images that show it. With TRAIN_WEIGHTS the set is drawn
+    # first, by them, and the class is one of those that the set shows.
 
 
 def _add_input_config(cfg: CfgNode) -> None:

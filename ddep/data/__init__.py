@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddep.data.build import build_test_loader, build_train_loader
+from ddep.data.build import build_test_loader, build_train_loader, check_training_sets
 from ddep.data.datasets import register_from_config
 from ddep.data.image_reader import UnreadableImageError, read_image
 
@@ -10,6 +10,7 @@ __all__ = [
     "UnreadableImageError",
     "build_test_loader",
     "build_train_loader",
+    "check_training_sets",
     "read_image",
     "register_from_config",
 ]

@@ -14,10 +14,11 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ddep.config import load_config
-from ddep.data import register_from_config
+from ddep.data import check_training_sets, register_from_config
+from ddep.data.labels import limits_labels
 from ddep.engine.checks import check_run, check_values, has_checkpoint
 from ddep.errors import UserError
-from ddep.evaluation import check_evaluation
+from ddep.evaluation import check_evaluation, compare_classes
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
     register_from_config(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
     if args.eval_only and not cfg.DATASETS.TEST:
         raise UserError("--eval-only, but DATASETS.TEST is empty; name at least one data set")
+    if not args.eval_only:
+        check_training_sets(cfg)
     for name in cfg.DATASETS.TEST:
-        check_evaluation(cfg, name)
+        notes += compare_classes(cfg, name, check_evaluation(cfg, name))
     notes += _notes(cfg, args)
     try:
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
@@ -94,6 +97,11 @@ def _notes(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
         notes.append(
             f"{cfg.OUTPUT_DIR} holds an earlier run, whose checkpoints will be replaced; "
             "--resume would go on with it"
+        )
+    if limits_labels(cfg) and cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
+        notes.append(
+            "DATASETS.LABEL_FRACTION, LABEL_COUNT or LABEL_LIST is given, but denoising uses no "
+            "labels: ignored, all images are used"
         )
     if cfg.TEST.AUG.ENABLED:
         notes.append("TEST.AUG.ENABLED is True, but there is no test-time augmentation: ignored")

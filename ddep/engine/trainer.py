@@ -27,7 +27,7 @@ from ddep.engine.checks import frozen_backbone_error, is_frozen
 from ddep.engine.optimizer import build_optimizer
 from ddep.engine.progress import ProgressPrinter
 from ddep.errors import UserError
-from ddep.evaluation import build_evaluator
+from ddep.evaluation import ResultsTable, build_evaluator
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +215,8 @@ class Trainer(DefaultTrainer):
     ) -> dict[str, Any]:
         """Evaluate ``model`` on every data set in DATASETS.TEST.
 
-        Writes the results to OUTPUT_DIR/inference/results.json too.
+        Writes the results to OUTPUT_DIR/inference/results.json too. Those of several data sets
+        also make up one table, in the log and as results.md and results.csv beside that file.
 
         Args:
             cfg: the whole config.
@@ -228,10 +229,16 @@ class Trainer(DefaultTrainer):
         """
         results = super().test(cfg, model, evaluators)
         if comm.is_main_process() and results:
-            path = os.path.join(cfg.OUTPUT_DIR, "inference", "results.json")
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with atomic_write(path) as file:
-                file.write(json.dumps(results, indent=2, default=float).encode())
+            files = {"results.json": json.dumps(results, indent=2, default=float)}
+            if len(set(cfg.DATASETS.TEST)) > 1:
+                table = ResultsTable(results)
+                files |= {"results.md": f"{table.to_markdown()}\n", "results.csv": table.to_csv()}
+                logger.info(f"Results on {len(results)} data sets:\n{table.to_markdown()}")
+            folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+            os.makedirs(folder, exist_ok=True)
+            for name, text in files.items():
+                with atomic_write(os.path.join(folder, name)) as file:
+                    file.write(text.encode())
         return results
 
 

@@ -1,10 +1,11 @@
 """What is measured: denoising, mean IoU, panoptic quality and mask AP."""
 
-from ddep.evaluation.build import build_evaluator, check_evaluation
+from ddep.evaluation.build import build_evaluator, check_evaluation, compare_classes
 from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.instance import MaskAPEvaluator
 from ddep.evaluation.panoptic import PanopticQualityEvaluator
+from ddep.evaluation.results_table import ResultsTable
 from ddep.evaluation.semantic import CheckedSemSegEvaluator
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "DenoisingEvaluator",
     "MaskAPEvaluator",
     "PanopticQualityEvaluator",
+    "ResultsTable",
     "build_evaluator",
     "check_evaluation",
+    "compare_classes",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -126,6 +127,46 @@ def check_evaluation(cfg: CfgNode, dataset_name: str) -> list[str]:
     if "SEMANTIC" in tasks:
         check_metadata(dataset_name)
     return tasks
+
+
+def compare_classes(cfg: CfgNode, dataset_name: str, tasks: Sequence[str]) -> list[str]:
+    """Compare the classes of a data set to evaluate on with the model's.
+
+    Args:
+        cfg: the whole config; the classes of the first training set are taken for the model's.
+        dataset_name: a registered data set.
+        tasks: what is evaluated on it, by :func:`check_evaluation`.
+
+    Returns:
+        A line for what may be a mistake: fewer classes, or classes of other names.
+
+    Raises:
+        UserError: mean IoU of a model that has more classes than the data set.
+    """
+    if "SEMANTIC" not in tasks:
+        return []
+    number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    theirs = MetadataCatalog.get(dataset_name).stuff_classes
+    if number > len(theirs):
+        raise UserError(
+            f"DATASETS.TEST has {dataset_name}, which has {len(theirs)} classes, but "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {number}; evaluate on data sets of the model's "
+            "classes"
+        )
+    if number < len(theirs):
+        return [
+            f"{dataset_name} has {len(theirs)} classes, but MODEL.SEM_SEG_HEAD.NUM_CLASSES is "
+            f"{number}: those from {theirs[number]} on are never predicted"
+        ]
+    for name in cfg.DATASETS.TRAIN[:1]:
+        ours = MetadataCatalog.get(name).get("stuff_classes", theirs)
+        for index, (own, other) in enumerate(zip(ours, theirs, strict=False)):
+            if own != other:
+                return [
+                    f"class {index} is {own} in {name} and {other} in {dataset_name}: unless these "
+                    "are names of the same, the results on it mean nothing"
+                ]
+    return []
 
 
 def _has_ground_truth(task: str, dataset_name: str) -> bool:

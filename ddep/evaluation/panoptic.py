@@ -23,6 +23,7 @@ from ddep.evaluation.panoptic_quality import (
     average_quality,
     check_labels,
     match_segments,
+    quality_per_category,
     quality_table,
 )
 
@@ -112,8 +113,8 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         """Average over all images and processes.
 
         Returns:
-            ``{"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "RQ_st"}}`` in percent; None on all
-            but the main process.
+            ``{"panoptic_seg": {"PQ", "SQ", "RQ", "PQ_th", ..., "RQ_st", "PQ-<class>", ...}}`` in
+            percent, of the classes that are seen; None on all but the main process.
 
         Raises:
             UserError: images of the ground truth without a prediction.
@@ -138,7 +139,8 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 json.dump({"annotations": list(predictions.values())}, file)
         table = quality_table(totals, self._categories)
         logger.info("Panoptic quality on %s:\n%s", self._name, table)
-        return {"panoptic_seg": average_quality(totals, self._categories)}
+        averages = average_quality(totals, self._categories)
+        return {"panoptic_seg": averages | quality_per_category(totals, self._categories)}
 
     def _decode(
         self, ids: torch.Tensor, segments: list[dict[str, Any]] | None

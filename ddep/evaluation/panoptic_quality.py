@@ -189,6 +189,21 @@ def average_quality(
     return results
 
 
+def quality_per_category(
+    statistics: Mapping[int, CategoryStatistics], categories: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """``PQ-<name>`` in percent of each category that is seen.
+
+    Args:
+        statistics, categories: as of :func:`average_quality`.
+    """
+    return {
+        f"PQ-{category.get('name', category['id'])}": statistics[category["id"]].quality()["PQ"]
+        for category in categories
+        if statistics[category["id"]].seen
+    }
+
+
 def quality_table(
     statistics: Mapping[int, CategoryStatistics], categories: Sequence[Mapping[str, Any]]
 ) -> str:

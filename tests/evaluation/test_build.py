@@ -21,6 +21,7 @@ from ddep.evaluation import (
     PanopticQualityEvaluator,
     build_evaluator,
     check_evaluation,
+    compare_classes,
 )
 
 NAME = "test_build_evaluator"
@@ -185,6 +186,28 @@ def test_a_check_tells_what_will_be_evaluated(cfg, register):
     assert check_evaluation(cfg, NAME) == ["PANOPTIC", "SEMANTIC"]
     cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
     assert check_evaluation(cfg, "images:some/folder") == []
+
+
+def test_classes_are_compared_with_the_models(cfg, register):
+    register("panoptic_seg")
+    MetadataCatalog.get("test_trained_on").set(stuff_classes=["thing"])
+    cfg.DATASETS.TRAIN = ("test_trained_on",)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 1
+    assert compare_classes(cfg, NAME, ["SEMANTIC"]) == []
+    MetadataCatalog.pop("test_trained_on")
+    MetadataCatalog.get("test_trained_on").set(stuff_classes=["cat"])
+    [note] = compare_classes(cfg, NAME, ["SEMANTIC"])
+    assert note.startswith(f"class 0 is cat in test_trained_on and thing in {NAME}: ")
+    MetadataCatalog.pop("test_trained_on")
+    cfg.DATASETS.TRAIN = ()
+    assert compare_classes(cfg, NAME, ["SEMANTIC"]) == []
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
+    [note] = compare_classes(cfg, NAME, ["SEMANTIC"])
+    assert note.endswith("those from thing on are never predicted")
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
+    with pytest.raises(UserError, match=f"{NAME}, which has 1 classes, but .*NUM_CLASSES is 2"):
+        compare_classes(cfg, NAME, ["SEMANTIC"])
+    assert compare_classes(cfg, NAME, ["PANOPTIC", "INSTANCE"]) == []
 
 
 @pytest.mark.parametrize("attribute", ["ignore_label", "stuff_classes"])

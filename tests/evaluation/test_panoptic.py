@@ -88,7 +88,8 @@ def test_results(truth, tmp_path, caplog):
     iou = 8 / 14
     things = {"PQ_th": iou / 1.5, "SQ_th": iou, "RQ_th": 1 / 1.5}
     everything = {"PQ": (1 + iou / 1.5) / 2, "SQ": (1 + iou) / 2, "RQ": (1 + 1 / 1.5) / 2}
-    expected = {**everything, **things, "PQ_st": 1, "SQ_st": 1, "RQ_st": 1}
+    classes = {"PQ-road": 1, "PQ-car": iou / 1.5}
+    expected = {**everything, **things, "PQ_st": 1, "SQ_st": 1, "RQ_st": 1, **classes}
     assert results == {"panoptic_seg": pytest.approx({k: 100 * v for k, v in expected.items()})}
     assert "| car " in caplog.text
     assert f"{100 * iou:.3f}" in caplog.text

@@ -1,0 +1,161 @@
+"""Which classes each training image shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from tqdm import tqdm
+
+from ddep.data.datasets.preparation import write_json
+from ddep.data.image_reader import UnreadableImageError, read_labels
+from ddep.data.mappers import MAPPERS, InstanceMapper, PanopticMapper
+from ddep.data.mappers.base import check_classes
+from ddep.data.unreadable import check_limit
+from ddep.errors import UserError
+from ddep.parallel import Crash, available_cores, parallel_map
+
+Record = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+# What label images were found to show goes here, in OUTPUT_DIR, to be used again.
+CACHE = "class_presence.json"
+
+
+def find_classes(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
+    """The classes that each image shows, by the labels that ``INPUT.DATASET_MAPPER_NAME`` uses.
+
+    Segments and annotations say it themselves, crowds apart. Label images are read, with all cores
+    if ``DATALOADER.NUM_WORKERS`` is not 0, by the main process, which tells the others; the result
+    is kept in ``OUTPUT_DIR/class_presence.json`` and used again until one of the files changes.
+    Those that cannot be read show nothing, and count as unreadable training images.
+
+    Returns:
+        Per image (N,) int64, sorted, without repetition.
+
+    Raises:
+        UserError: an image without labels, or with a class out of range; more unreadable label
+            images than ``INPUT.MAX_UNREADABLE``.
+    """
+    mapper = MAPPERS[cfg.INPUT.DATASET_MAPPER_NAME]
+    number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if mapper in (PanopticMapper, InstanceMapper):
+        key = "segments_info" if mapper is PanopticMapper else "annotations"
+        found = [_listed(record, key) for record in records]
+        for record, classes in zip(records, found, strict=True):
+            check_classes(record["file_name"], classes, number)
+        return found
+    outcome: list[np.ndarray] | UserError | None = None
+    if comm.is_main_process():
+        try:
+            outcome = _semantic(cfg, records)
+        except UserError as error:  # raised by all processes: none waits for the others in vain
+            outcome = error
+    outcome = comm.all_gather(outcome)[0]
+    if isinstance(outcome, UserError):
+        raise outcome
+    return outcome
+
+
+def _listed(record: Record, key: str) -> np.ndarray:
+    if key not in record:
+        raise _no_labels(record, key)
+    classes = {entry["category_id"] for entry in record[key] if not entry.get("iscrowd", 0)}
+    return np.array(sorted(classes), dtype=np.int64)
+
+
+def _no_labels(record: Record, key: str) -> UserError:
+    return UserError(
+        f"image {record['file_name']} has no labels ({key}), which ClassUniformSampler needs; "
+        "choose another DATALOADER.SAMPLER_TRAIN, INPUT.DATASET_MAPPER_NAME or data set"
+    )
+
+
+def _semantic(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
+    for record in records:
+        if "sem_seg_file_name" not in record:
+            raise _no_labels(record, "sem_seg_file_name")
+    paths = [record["sem_seg_file_name"] for record in records]
+    ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    cache = Path(cfg.OUTPUT_DIR, CACHE)
+    key = _fingerprint(paths, ignore_label)
+    content = _load(cache, key)
+    if content is None:
+        workers = available_cores() if cfg.DATALOADER.NUM_WORKERS else 0
+        logger.info(f"Reading {len(paths)} label images once, for the classes that they show")
+        content = {"key": key, **_read(paths, ignore_label, workers)}
+        try:
+            write_json(cache, content)
+        except OSError as error:
+            raise UserError(f"{cache} cannot be written: {error.strerror}; free space") from error
+    logged: dict[str, str] = {}
+    for path, message in content["unreadable"].items():
+        logged[path] = message
+        check_limit(logged, cfg.INPUT.MAX_UNREADABLE)
+        logger.warning("skipped: %s", message)
+    found = [np.array(classes, dtype=np.int64) for classes in content["classes"]]
+    for path, classes in zip(paths, found, strict=True):
+        check_classes(path, classes, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    return found
+
+
+def _fingerprint(paths: Iterable[str], ignore_label: int) -> str:
+    """Changes when a file is replaced, or another is taken."""
+    digest = hashlib.sha256(str(ignore_label).encode())
+    for path in paths:
+        try:
+            status = os.stat(path)
+            state = (path, status.st_size, status.st_mtime_ns)
+        except OSError:  # reading it says what is wrong
+            state = (path, None, None)
+        digest.update(repr(state).encode())
+    return digest.hexdigest()
+
+
+def _load(cache: Path, key: str) -> dict[str, Any] | None:
+    """What was found in an earlier run; None if that was of other files, or is damaged."""
+    try:
+        content = json.loads(cache.read_text(encoding="utf-8"))
+        if content["key"] != key or not {"classes", "unreadable"} <= content.keys():
+            return None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        logger.warning(f"{cache} is damaged; it is made again")
+        return None
+    logger.info(f"The classes that label images show are known from {cache}")
+    return content
+
+
+def _read(paths: Sequence[str], ignore_label: int, workers: int) -> dict[str, Any]:
+    read = partial(_classes_of, ignore_label)
+    results = parallel_map(read, paths, workers) if workers else map(read, paths)
+    classes: list[list[int]] = []
+    unreadable: dict[str, str] = {}
+    progress = tqdm(results, total=len(paths), desc="classes", unit="image", disable=None)
+    for path, found in zip(paths, progress, strict=True):
+        if isinstance(found, Crash):
+            unreadable[path] = f"label image {path} ends the process that reads it; replace it"
+        elif isinstance(found, str):
+            unreadable[path] = found
+        classes.append(found if isinstance(found, list) else [])
+    return {"classes": classes, "unreadable": unreadable}
+
+
+def _classes_of(ignore_label: int, path: str) -> list[int] | str:
+    """The classes in a label image, or why it cannot be read."""
+    try:
+        labels = read_labels(path)
+    except UnreadableImageError as error:
+        return str(error)
+    return [label for label in np.unique(labels).tolist() if label != ignore_label]

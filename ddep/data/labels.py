@@ -1,0 +1,204 @@
+"""Training on few labels: which images of a data set count as labelled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+
+from ddep.data.datasets.preparation import replacing
+from ddep.errors import UserError
+
+Record = dict[str, Any]
+
+# Where the chosen names go, in OUTPUT_DIR.
+LABELLED_IMAGES = "labelled_images.txt"
+_MAX_SEED = 2**32 - 1
+
+
+def limits_labels(cfg: CfgNode) -> bool:
+    """Whether ``cfg`` wants training to use some of the labels only."""
+    datasets = cfg.DATASETS
+    return bool(datasets.LABEL_FRACTION != 1 or datasets.LABEL_COUNT or datasets.LABEL_LIST)
+
+
+def check_label_keys(cfg: CfgNode) -> None:
+    """Raise :class:`UserError` if the ``DATASETS.LABEL_*`` keys have no meaning, or not together.
+
+    What depends on the size of the data sets is found by :func:`choose_labelled`.
+    """
+    fraction, count = cfg.DATASETS.LABEL_FRACTION, cfg.DATASETS.LABEL_COUNT
+    seed, path = cfg.DATASETS.LABEL_SEED, cfg.DATASETS.LABEL_LIST
+    if not (isinstance(fraction, (int, float)) and 0 < fraction <= 1):
+        raise UserError(
+            f"DATASETS.LABEL_FRACTION is {fraction}; expected a number above 0 and up to 1"
+        )
+    if not (isinstance(count, int) and count >= 0):
+        raise UserError(f"DATASETS.LABEL_COUNT is {count}; expected a number of images, or 0")
+    if not (isinstance(seed, int) and 0 <= seed <= _MAX_SEED):
+        raise UserError(f"DATASETS.LABEL_SEED is {seed}; expected 0 to {_MAX_SEED}")
+    given = {"LABEL_FRACTION": fraction != 1, "LABEL_COUNT": count, "LABEL_LIST": path}
+    keys = [f"DATASETS.{key}" for key, is_given in given.items() if is_given]
+    if len(keys) > 1:
+        raise UserError(f"{' and '.join(keys)} are given; expected one of them at most")
+    if path and not os.path.isfile(path):
+        found = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise UserError(f"DATASETS.LABEL_LIST {path} {found}; expected a list of file names")
+
+
+def choose_labelled(
+    cfg: CfgNode, names: Sequence[str], sets: Sequence[list[Record]]
+) -> list[list[Record]]:
+    """The records that training may use, of each data set by itself.
+
+    Args:
+        cfg: the ``DATASETS.LABEL_*`` keys are read.
+        names: of the data sets.
+        sets: the records of each, all of them, in any order.
+
+    Returns:
+        Of each set the records of the chosen images, in their order.
+
+    Raises:
+        UserError: more images are asked for than there are, or none; a list that names an image or
+            a data set that is not there.
+    """
+    relative = [relative_names(record["file_name"] for record in records) for records in sets]
+    if cfg.DATASETS.LABEL_LIST:
+        available = {name: set(paths.values()) for name, paths in zip(names, relative, strict=True)}
+        chosen = read_label_list(cfg.DATASETS.LABEL_LIST, available)
+    else:
+        chosen = {
+            name: _draw(cfg, name, sorted(set(paths.values())))
+            for name, paths in zip(names, relative, strict=True)
+        }
+    return [
+        [record for record in records if paths[record["file_name"]] in chosen[name]]
+        for name, paths, records in zip(names, relative, sets, strict=True)
+    ]
+
+
+def relative_names(file_names: Iterable[str]) -> dict[str, str]:
+    """Paths below the deepest folder that holds all of them, with ``/``, by file name.
+
+    They are the same wherever a data set lies, and so is their order.
+    """
+    paths = {name: os.path.abspath(name) for name in file_names}
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths.values()])
+    start = len(folder.rstrip(os.sep)) + 1
+    return {name: path[start:].replace(os.sep, "/") for name, path in paths.items()}
+
+
+def draw_names(names: Sequence[str], count: int, seed: int) -> set[str]:
+    """The first ``count`` of a permutation of sorted ``names`` that ``seed`` alone makes."""
+    # RandomState, unlike Generator, gives the same numbers in every version of NumPy.
+    order = np.random.RandomState(seed).permutation(len(names))
+    return {names[i] for i in order[:count]}
+
+
+def _draw(cfg: CfgNode, data_set: str, names: Sequence[str]) -> set[str]:
+    fraction, count = cfg.DATASETS.LABEL_FRACTION, cfg.DATASETS.LABEL_COUNT
+    if count > len(names):
+        raise UserError(
+            f"DATASETS.LABEL_COUNT is {count}, but data set {data_set} has {len(names)} images; "
+            f"expected {len(names)} at most"
+        )
+    count = count or round(fraction * len(names))
+    if not count:
+        raise UserError(
+            f"DATASETS.LABEL_FRACTION {fraction} of the {len(names)} images of data set {data_set} "
+            f"is less than one image; expected {1 / len(names):.2g} at least"
+        )
+    return draw_names(names, count, cfg.DATASETS.LABEL_SEED)
+
+
+def write_label_list(
+    path: str, names: Sequence[str], chosen: Sequence[list[Record]], sets: Sequence[list[Record]]
+) -> None:
+    """Write the names of the chosen images, whole or not at all, to give back as LABEL_LIST.
+
+    A line ``[data set]`` stands in front of the images of each set, one a line, sorted.
+
+    Args:
+        path: the file.
+        names: of the data sets.
+        chosen: the chosen records of each.
+        sets: all records of each.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    lines = []
+    for name, records, everything in zip(names, chosen, sets, strict=True):
+        if f"[{name}]" in lines:  # a set that is named twice
+            continue
+        paths = relative_names(record["file_name"] for record in everything)
+        lines += [f"[{name}]", *sorted({paths[record["file_name"]] for record in records})]
+    try:
+        with replacing(Path(path)) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}; free space") from error
+
+
+def read_label_list(path: str, available: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Read a list that :func:`write_label_list` wrote, or one written by hand.
+
+    Where there is one data set only, its images need no ``[data set]`` in front of them. Empty
+    lines do not count.
+
+    Args:
+        path: the file.
+        available: the names of all images, by data set.
+
+    Returns:
+        The names of the chosen images, by data set.
+
+    Raises:
+        UserError: a file that cannot be read; an image or a data set that is not there; a data set
+            without an image in the list.
+    """
+    source = f"DATASETS.LABEL_LIST {path}"
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: no text in UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{source} cannot be read: {error.strerror}") from error
+    chosen: dict[str, set[str]] = {name: set() for name in available}
+    current = next(iter(available)) if len(available) == 1 else None
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line:
+            continue
+        if line.startswith("[") and line.endswith("]"):
+            current = line[1:-1]
+            if current not in available:
+                raise UserError(
+                    f"{source}, line {number}: data set {current} is not in DATASETS.TRAIN, which "
+                    f"has {', '.join(available)}"
+                )
+        elif current is None:
+            raise UserError(
+                f"{source}, line {number}: a file name without a data set; expected [NAME] in "
+                f"front of the images of each of {', '.join(available)}"
+            )
+        else:
+            chosen[current].add(line)
+    for name, images in chosen.items():
+        _check_listed(source, name, images, available[name])
+    return chosen
+
+
+def _check_listed(source: str, data_set: str, images: set[str], available: set[str]) -> None:
+    if not images:
+        raise UserError(f"{source} names no image of data set {data_set}; expected one at least")
+    unknown = sorted(images - available)
+    if unknown:
+        raise UserError(
+            f"{source} has {len(unknown)} names that are not in data set {data_set}, such as "
+            f"{unknown[0]}; its images are named like {min(available)}"
+        )
