@@ -58,6 +58,8 @@ def _why_not_compiled(device_type: str) -> str:
     """Return what is missing and how to get it, or nothing."""
     if device_type not in ("cpu", "cuda", "meta"):
         return "the compiled operators are for CPU and CUDA"
+    if _LIBRARY is None:
+        return "DDEP_OPS was 'reference' when ddep was imported"
     if isinstance(_LIBRARY, ModuleNotFoundError) and _LIBRARY.name == "ddep._C":
         return f"the operators were not compiled; {_BUILD}"
     if isinstance(_LIBRARY, ImportError):
@@ -109,8 +111,13 @@ def _gradients(
     return tuple(tensor.new_empty(tensor.shape) for tensor in (value, *sampling))
 
 
-def _load() -> ModuleType | ImportError:
-    """Import the library, which registers the operators, and register what shapes they return."""
+def _load() -> ModuleType | ImportError | None:
+    """Import the library, which registers the operators, and register what shapes they return.
+
+    None if ``DDEP_OPS`` is ``reference``: then not even a library that crashes does harm.
+    """
+    if os.environ.get("DDEP_OPS") == "reference":
+        return None
     try:
         library = importlib.import_module("ddep._C")
     except ImportError as error:

@@ -26,7 +26,9 @@ class MSDeformAttn(nn.Module):
         ValueError: ``d_model`` is not a multiple of ``n_heads``.
     """
 
-    def __init__(self, d_model: int, n_levels: int, n_heads: int, n_points: int) -> None:
+    def __init__(
+        self, d_model: int = 256, n_levels: int = 4, n_heads: int = 8, n_points: int = 4
+    ) -> None:
         super().__init__()
         if d_model % n_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of n_heads {n_heads}")

@@ -22,7 +22,13 @@ def ms_deform_attn(
     (x, y) in [0, 1] x [0, 1] spans the level from border to border (``align_corners`` is false).
 
     Coordinates and sums are float64 for float64 and float32 for all other dtypes. Under autocast,
-    ``value`` is cast to the lower precision and the rest is taken as it is.
+    ``value`` is cast to the lower precision and the rest is taken as it is. At a pixel's centre,
+    where the slope changes, gradients are those of the right-hand side.
+
+    The compiled operators have first derivatives only, and none under ``torch.func``. They take NaN
+    for a location outside every level, where the reference returns NaN. Their gradients are the
+    same from run to run on the CPU. On a GPU, those of ``value`` are summed in any order, and
+    refused under ``torch.use_deterministic_algorithms(True)``.
 
     Args:
         value: (N, S, M, D) floating; N images, S = sum of H*W over levels, M heads, D channels.
@@ -38,7 +44,8 @@ def ms_deform_attn(
 
     Raises:
         ValueError: an argument's shape, dtype or device does not fit the others', or S is not the
-            sum of H*W.
+            sum of H*W. Nobody waits for sizes that lie on a GPU: there, a level that does not fit
+            into S is taken to have no pixels.
     """
     if extension.use_compiled(value.device.type):
         run = torch.ops.ddep.ms_deform_attn
@@ -55,7 +62,7 @@ def ms_deform_attn_fused(
     sampling_offsets: torch.Tensor,
     attention_logits: torch.Tensor,
 ) -> torch.Tensor:
-    """:func:`ms_deform_attn` from raw projections, with less memory and in less time.
+    """:func:`ms_deform_attn` from raw projections, in less time.
 
     Deformable DETR, section 4.1: locations are reference points plus offsets, and attention weights
     are the logits' softmax over all levels and points of a head.

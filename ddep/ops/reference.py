@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from ddep.ops.arguments import check_arguments
+
 
 def ms_deform_attn_reference(
     value: torch.Tensor,
@@ -17,15 +19,10 @@ def ms_deform_attn_reference(
 
     Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn`.
     """
+    check_arguments(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     value = _lower_under_autocast(value)
-    batch, positions, heads, channels = value.shape
-    _, queries, *_ = sampling_locations.shape
-    shapes = spatial_shapes.tolist()
-    if sum(height * width for height, width in shapes) != positions:
-        raise ValueError(
-            f"ms_deform_attn: value has S = {positions}; expected the sum of H * W over "
-            f"spatial_shapes {shapes}"
-        )
+    batch, _, heads, channels = value.shape
+    queries = sampling_locations.shape[1]
     dtype = _compute_dtype(value)
     # (N, Q, M, L, P, 2) -> per level (N * M, Q, P, 2), in grid_sample's [-1, 1]
     grids = (2 * sampling_locations.to(dtype) - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
@@ -33,7 +30,7 @@ def ms_deform_attn_reference(
     weights = attention_weights.to(dtype).permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)
     output = value.new_zeros(batch * heads, channels, queries, dtype=dtype)
     for (height, width), start, grid, weight in zip(
-        shapes, level_start_index.tolist(), grids, weights, strict=True
+        spatial_shapes.tolist(), level_start_index.tolist(), grids, weights, strict=True
     ):
         if height * width == 0:
             continue  # grid_sample refuses a level without pixels
@@ -60,6 +57,14 @@ def ms_deform_attn_fused_reference(
 
     Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn_fused`.
     """
+    check_arguments(
+        value,
+        spatial_shapes,
+        level_start_index,
+        sampling_offsets,
+        attention_logits,
+        reference_points,
+    )
     dtype = _compute_dtype(value)
     # (H, W) -> (W, H) of each level, (L, 1, 2). Not 0 where a level has no pixels: dividing by 0
     # would make NaN of the gradient.
