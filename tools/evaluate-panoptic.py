@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 
 from ddep.engine import errors_as_lines
-from ddep.engine.output_files import check_writable, write_json
+from ddep.engine.output_files import check_replaces_nothing, check_writable, write_json
+from ddep.errors import UserError
 from ddep.evaluation.panoptic_files import PanopticFiles, evaluate_panoptic_files
 from ddep.evaluation.panoptic_quality import quality_table
 from ddep.parallel import available_cores, check_workers
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--pred-json", required=True, metavar="FILE", help="predictions")
     parser.add_argument("--pred-dir", required=True, metavar="FOLDER", help="their PNG files")
     parser.add_argument("--out", metavar="FILE", help="JSON file to write all numbers to")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     parser.add_argument(
         "--workers", type=int, default=available_cores(), help="processes (default: %(default)s)"
     )
@@ -34,6 +36,10 @@ def main() -> None:
     with errors_as_lines():
         check_workers(args.workers)
         if args.out:
+            inputs = {"--gt-json": args.gt_json, "--pred-json": args.pred_json}
+            check_replaces_nothing("--out", args.out, inputs, overwrite=args.overwrite)
+            if args.out.endswith(".png"):  # of the input folders, by a slip
+                raise UserError(f"--out {args.out}: what is written is a .json; name it so")
             check_writable("--out", args.out)
         result = evaluate_panoptic_files(
             PanopticFiles(args.gt_json, args.gt_dir),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
@@ -17,7 +16,7 @@ from ddep.checkpoint.groups import TRANSFERABLE, group_of
 from ddep.checkpoint.report import group_table
 from ddep.checkpoint.writing import atomic_write
 from ddep.config import add_ddep_config, load_config
-from ddep.engine.output_files import check_writable
+from ddep.engine.output_files import check_replaces_nothing, check_writable
 from ddep.errors import UserError, one_line
 
 # How many names of a list are printed unless all are asked for.
@@ -81,12 +80,7 @@ def convert_file(
 
 
 def _check_destination(source: str, destination: str, overwrite: bool) -> None:
-    if os.path.realpath(destination) == os.path.realpath(source):
-        raise UserError(f"DST {destination} is SRC; choose another name")
-    if os.path.isdir(destination) or not os.path.basename(destination):
-        raise UserError(f"DST {destination} is a folder; name a file in it")
-    if os.path.exists(destination) and not overwrite:
-        raise UserError(f"DST {destination} exists; choose another name or add --overwrite")
+    check_replaces_nothing("DST", destination, {"SRC": source}, overwrite=overwrite)
     if destination.endswith((".pkl", ".safetensors")):
         raise UserError(f"DST {destination}: what is written is a .pth; name it so")
     if not destination.endswith(".pth"):

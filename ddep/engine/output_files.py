@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ddep.checkpoint.writing import atomic_write
 from ddep.errors import UserError
+
+
+def check_replaces_nothing(
+    option: str, path: str, inputs: Mapping[str, str], *, overwrite: bool
+) -> None:
+    """Raise :class:`UserError` if writing the file ``path`` would destroy something.
+
+    Args:
+        option: whose value ``path`` is.
+        path: the file to be written.
+        inputs: files that are read, by the options that name them; never to be replaced.
+        overwrite: whether another existing file may be replaced.
+    """
+    for name, file in inputs.items():
+        if os.path.exists(path) and os.path.exists(file) and os.path.samefile(path, file):
+            raise UserError(f"{option} {path} is {name}; choose another name")
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise UserError(f"{option} {path} is a folder; name a file in it")
+    if os.path.exists(path) and not overwrite:
+        raise UserError(f"{option} {path} exists; choose another name or add --overwrite")
 
 
 def check_writable(option: str, path: str) -> None:

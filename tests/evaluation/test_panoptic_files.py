@@ -286,8 +286,34 @@ def test_the_tool_names_mistakes(
         (["--workers", 0], "--workers is 0; expected at least 1"),
         (["--out", tree.folder], "--out .* is a folder; name a file in it"),
         (["--out", tree.folder / "gt.json" / "x"], "--out .* cannot be written: its folder cannot"),
+        (["--out", tree.folder / "new.png"], r"--out .*new\.png: what is written is a \.json"),
     ]:
         with pytest.raises(SystemExit) as end:
             tool(monkeypatch, tree, *words)
         assert re.match(f"error: {expected}", end.value.code)
     assert capsys.readouterr().out == ""
+
+
+def test_the_tool_replaces_nothing_by_accident(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    out, link = tree.folder / "quality.json", tree.folder / "link.json"
+    out.write_text("precious")
+    link.symlink_to("pred.json")
+    truth, prediction = tree.truth.json_file, tree.prediction.json_file
+    before = Path(truth).read_bytes(), Path(prediction).read_bytes()
+    for path, expected in [
+        (truth, r"gt\.json is --gt-json; choose another name$"),
+        (tree.folder / "pred" / ".." / "pred.json", "is --pred-json; choose another name$"),
+        (link, r"link\.json is --pred-json; choose another name$"),
+    ]:
+        with pytest.raises(SystemExit) as end:
+            tool(monkeypatch, tree, "--out", path, "--overwrite")
+        assert re.match(f"error: --out .*{expected}", end.value.code)
+    with pytest.raises(SystemExit) as end:
+        tool(monkeypatch, tree, "--out", out)
+    assert re.match("error: --out .* exists; choose another name or add --overwr", end.value.code)
+    assert (Path(truth).read_bytes(), Path(prediction).read_bytes()) == before
+    assert out.read_text() == "precious" and capsys.readouterr().out == ""
+    tool(monkeypatch, tree, "--out", out, "--overwrite", "--workers", 1)
+    assert json.loads(out.read_text()) == tree.evaluate()
