@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections import deque
@@ -57,11 +58,11 @@ def parallel_map(
         while True:
             for item in islice(items, _AHEAD * workers - len(pending)):
                 try:
-                    future = pool.submit(function, item)
+                    future = _submit(pool, function, item)
                 except BrokenProcessPool:  # by an item before
                     pool.shutdown()
                     pool = _pool(workers)
-                    future = pool.submit(function, item)
+                    future = _submit(pool, function, item)
                 pending.append((item, future))
             if not pending:
                 return
@@ -78,7 +79,7 @@ def parallel_map(
 def _call_alone(function: Callable[[Item], Result], item: Item) -> Result | Crash:
     with _pool(1) as pool:
         try:
-            return pool.submit(function, item).result()
+            return _submit(pool, function, item).result()
         except BrokenProcessPool:
             return Crash()
 
@@ -88,3 +89,19 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
         workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
     )
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item) -> Future:
+    # May start workers; those are not to hear of Ctrl-C before they ignore it either.
+    with _interrupt_blocked():
+        return pool.submit(function, item)
+
+
+@contextlib.contextmanager
+def _interrupt_blocked() -> Iterator[None]:
+    """Let Ctrl-C wait. Processes that are started meanwhile inherit that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

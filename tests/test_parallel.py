@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +60,41 @@ def test_number_of_workers():
     check_workers(1)
     with pytest.raises(UserError, match="--workers is 0; expected at least 1"):
         check_workers(0)
+
+
+def blocked(_: int) -> set[int]:
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+
+def test_workers_never_hear_of_ctrl_c():
+    """Not before they ignore it, either: they start with it blocked."""
+    (in_worker,) = parallel_map(blocked, [0], 1)
+    assert signal.SIGINT in in_worker
+    assert signal.SIGINT not in blocked(0)
+
+
+def test_ctrl_c_is_one_line(tmp_path: Path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from ddep.engine import errors_as_lines\n"
+        "from ddep.parallel import parallel_map\n"
+        "if __name__ == '__main__':\n"
+        "    with errors_as_lines():\n"
+        "        for _ in parallel_map(time.sleep, [0.1] * 1000, 2):\n"
+        "            print('one', flush=True)\n"
+    )
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that the signal reaches the workers too, and nobody else
+    ) as process:
+        assert process.stdout.readline() == "one\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted" and "Traceback" not in errors

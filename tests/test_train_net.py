@@ -19,7 +19,7 @@ from ddep.checkpoint.conversion import convert
 from ddep.checkpoint.groups import group_of
 from ddep.data.datasets import dataset_root, register_all
 from ddep.data.datasets.shapes import generate_shapes
-from ddep.engine import errors_as_lines, main, run
+from ddep.engine import Trainer, errors_as_lines, main, run
 from ddep.errors import UserError
 from tests.engine.tiny_runs import (
     arguments,
@@ -277,3 +277,28 @@ def test_training_that_diverges_in_one_of_several_processes_ends_with_one_line()
     with pytest.raises(SystemExit) as end, errors_as_lines():
         raise ProcessRaisedException(text, 1, 1234)
     assert end.value.code == "error: it has diverged"
+
+
+def test_ctrl_c_ends_training_with_one_line(
+    folder: Path,
+    panoptic_config: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    run_step = Trainer.run_step
+
+    def stop(self: Trainer) -> None:
+        if self.iter == 1:
+            raise KeyboardInterrupt
+        run_step(self)
+
+    monkeypatch.setattr(Trainer, "run_step", stop)
+    output = folder / "interrupted"
+    with pytest.raises(SystemExit) as end:
+        run(["--config-file", panoptic_config, "SOLVER.MAX_ITER", "3", "OUTPUT_DIR", str(output)])
+    assert end.value.code == 130
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == "interrupted"
+    log = (output / "log.txt").read_text()
+    assert "Interrupted in iteration 2 of 3; --resume goes on" in log
+    assert "Traceback" not in captured.out + captured.err + log

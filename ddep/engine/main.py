@@ -27,7 +27,7 @@ def run(arguments: list[str] | None = None) -> None:
     """Run ``train_net.py`` with the given command line (the process's by default).
 
     A mistake of the user's or a training that diverges, in whichever process, ends the program with
-    ``error: <one line>`` on stderr and status 1.
+    ``error: <one line>`` on stderr and status 1; Ctrl-C ends it with ``interrupted`` and 130.
     """
     args = default_argument_parser().parse_args(arguments)
     with errors_as_lines():
@@ -79,10 +79,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 def errors_as_lines() -> Iterator[None]:
     """End the program with one line on stderr and status 1 on an error that one line explains.
 
-    Those are :class:`UserError` and the FloatingPointError of a training that diverges.
+    Those are :class:`UserError` and the FloatingPointError of a training that diverges. Ctrl-C ends
+    it with the line ``interrupted`` and status 130, a shell's for that signal.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except (UserError, FloatingPointError) as error:
         sys.exit(f"error: {one_line(error)}")
     except ProcessRaisedException as error:

@@ -127,8 +127,18 @@ class Trainer(DefaultTrainer):
 
         Returns:
             The results of the evaluation at the end (see :meth:`test`).
+
+        Raises:
+            KeyboardInterrupt: the user stopped it; the log says where.
         """
-        super().train()
+        try:
+            super().train()
+        except KeyboardInterrupt:
+            logger.warning(
+                f"Interrupted in iteration {min(self.iter + 1, self.max_iter)} of {self.max_iter}; "
+                "--resume goes on behind the last checkpoint, if there is one"
+            )
+            raise
         return self._last_eval_results
 
     def state_dict(self) -> dict[str, Any]:

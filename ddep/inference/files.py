@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from PIL import Image
 from tqdm import tqdm
 
 from ddep.data.datasets.image_folder import find_images
+from ddep.data.datasets.preparation import write_png
 from ddep.data.image_reader import UnreadableImageError
 from ddep.errors import UserError
 from ddep.inference.predictor import Predictor
@@ -43,8 +43,7 @@ def predict_files(cfg: CfgNode, inputs: Sequence[Path], output: Path) -> list[Pa
         except UnreadableImageError as error:
             unreadable.append(str(error))
             continue
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw_outputs(cfg, model_input, model_output)).save(picture)
+        write_png(picture, draw_outputs(cfg, model_input, model_output))
         written.append(picture)
     if unreadable:
         raise UserError(
