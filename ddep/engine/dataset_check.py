@@ -47,12 +47,11 @@ def check_dataset(name: str, output: str, workers: int) -> DatasetReport:
     Raises:
         UserError: there is no such data set, or nothing can be written.
     """
+    _find(name)
     for file in (REPORT, CONTACT_SHEET):
         check_writable("--output", os.path.join(output, file))
-    _find(name)
     metadata = MetadataCatalog.get(name)
     records, problems = _load(name, metadata)
-    problems = check_annotation_files(metadata) + problems
     report = DatasetReport(name, metadata.get("stuff_classes", metadata.get("thing_classes", ())))
     report.add_problems(problems)
     is_fine = np.zeros(len(records), dtype=bool)
@@ -86,14 +85,24 @@ def _find(name: str) -> None:
 
 def _load(name: str, metadata: Metadata) -> tuple[list[dict[str, Any]], list[Problem]]:
     """The records of a data set, as far as there are any, and what is wrong with it as a whole."""
+    unreadable = ""
+    problems: list[Problem] = []
+    try:
+        problems = check_annotation_files(metadata)
+    except UserError as error:
+        unreadable = str(error)
     try:
         records = DatasetCatalog.get(name)
     except Exception as error:  # loaders of all kinds raise all kinds of things
-        records, problems = pair_folders(metadata)
+        records, unpaired = pair_folders(metadata)
         consequence = "" if records else ", so no image was checked"
-        message = f"{name} cannot be loaded{consequence}: {one_line(error) or repr(error)}"
-        return records, [*problems, Problem("annotations", name, message)]
-    return records, check_folders(metadata, records)
+        # What a loader says of such a file depends on where it happens to stumble.
+        cause = unreadable or one_line(error) or repr(error)
+        message = f"{name} cannot be loaded{consequence}: {cause}"
+        return records, [*problems, *unpaired, Problem("annotations", name, message)]
+    if unreadable:
+        problems = [Problem("annotations", name, unreadable)]
+    return records, [*problems, *check_folders(metadata, records)]
 
 
 def _crashed(record: dict[str, Any]) -> ImageReport:

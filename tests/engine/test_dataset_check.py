@@ -107,13 +107,22 @@ def test_nothing_that_is_fine_leaves_no_contact_sheet(
         (["camvid_panoptic_train"], "data set camvid_panoptic_train: .* does not exist; make it"),
         (["images:nowhere"], "data set images:nowhere: there is no such folder"),
         (["images:tests", "--workers", 0], "--workers is 0; expected at least 1"),
-        (["images:tests", "--output", "setup.py"], "--output setup.py/.* cannot be written"),
+        (["nonexistent"], "unknown data set .*; datasets/README.md lists them; a folder of images"),
+        (["tests"], r"unknown data set 'tests'; did you mean images:tests\?$"),
     ],
 )
 def test_mistakes_are_named(
     words: list, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(ROOT)
-    if "--output" not in words:
-        words = [*words, "--output", tmp_path]
-    assert re.match(f"error: {message}", run(monkeypatch, *words))
+    output = tmp_path / "out"
+    assert re.match(f"error: {message}", run(monkeypatch, *words, "--output", output))
+    assert not output.exists()
+
+
+def test_where_nothing_can_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write_images(tmp_path / "images", 1)
+    found = run(monkeypatch, f"images:{images}", "--output", images / "0.png")
+    assert re.match("error: --output .*0.png/report.json cannot be written", found)

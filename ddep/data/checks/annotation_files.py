@@ -16,7 +16,6 @@ from detectron2.data.catalog import Metadata
 from ddep.data.checks.problems import Problem
 from ddep.data.datasets.image_folder import find_images
 from ddep.data.json_file import read_json
-from ddep.errors import UserError
 
 Record = dict[str, Any]
 
@@ -28,16 +27,16 @@ def check_annotation_files(metadata: Metadata) -> list[Problem]:
 
     Args:
         metadata: the data set's.
+
+    Raises:
+        UserError: it cannot be read as a whole.
     """
     path, check = metadata.get("panoptic_json"), _check_panoptic
     if not path:
         path, check = metadata.get("json_file"), _check_instances
     if not path:
         return []
-    try:
-        content = read_json(path, ("images", "annotations", "categories"))
-    except UserError as error:
-        return [Problem("annotations", path, str(error))]
+    content = read_json(path, ("images", "annotations", "categories"))
     known = _known_categories(metadata) or {_key(c, "id") for c in content["categories"]}
     found = [*_check_images(content["images"]), *check(content, known)]
     return [Problem(kind, path, f"{path}: {message}") for kind, message in found]

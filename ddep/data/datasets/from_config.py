@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -66,12 +67,13 @@ def register_from_config(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) 
 
 def _explain_unknown(name: str) -> str:
     text = f"unknown data set {name!r}"
+    if os.path.isdir(name):
+        return f"{text}; did you mean {PREFIX}{name}?"
+    folders = f"folder of images is written {PREFIX}<folder>"
     near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
     if near:
-        text += f"; did you mean {' or '.join(near)}?"
-    else:
-        text += "; datasets/README.md lists them"
-    return text + f" A folder of images is written {PREFIX}<folder>"
+        return f"{text}; did you mean {' or '.join(near)}? A {folders}"
+    return f"{text}; datasets/README.md lists them; a {folders}"
 
 
 def _check(name: str, instances: bool) -> None:

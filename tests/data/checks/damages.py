@@ -222,8 +222,15 @@ DAMAGES = [
         "not JSON",
         PANOPTIC,
         lambda tree: cut(tree.split.panoptic_json),
-        [("annotations", r"panoptic_train\.json is not a JSON file"), ("annotations", LOADED)],
+        [("annotations", LOADED + r".*panoptic_train\.json is not a JSON file")],
         r"panoptic_train\.json: not a JSON file",
+    ),
+    Damage(
+        "a list of JSON",
+        PANOPTIC,
+        lambda tree: tree.split.panoptic_json.write_text("[]"),
+        [("annotations", LOADED + r".*panoptic_train\.json has no list 'images'; expected")],
+        r"panoptic_train\.json",
     ),
     Damage(
         "label missing",

@@ -69,7 +69,10 @@ def test_unknown_names(root: Path) -> None:
     assert "camvid_sem_seg_train" in found
     found = message(config([], ["/data/photographs"]), keys=())
     assert found.startswith("DATASETS.TEST: unknown data set '/data/photographs'; datasets/README")
-    assert "images:<folder>" in found
+    assert found.endswith("lists them; a folder of images is written images:<folder>")
+    (root / "photographs").mkdir()
+    found = message(config([str(root / "photographs")]))
+    assert found.endswith(f"; did you mean images:{root}/photographs?")
 
 
 @pytest.mark.parametrize(
