@@ -114,7 +114,8 @@ def convert(
         settings: the content of the ``config.json`` beside it, if there is one.
 
     Raises:
-        UserError: the weights are not of that format, of none, or of several.
+        UserError: the weights are not of that format, of none, or of several; with "auto", they
+            have this project's names already.
     """
     settings = settings or {}
     name = _recognise(weights, format_name)
@@ -138,6 +139,11 @@ def _is_counter(name: str) -> bool:
 def _recognise(weights: Weights, format_name: str) -> str:
     candidates = list(FORMATS) if format_name == "auto" else [format_name]
     found = [name for name in candidates if FORMATS[name].recognises(weights)]
+    if format_name == "auto" and found == ["detectron2"] and detectron2_zoo.is_converted(weights):
+        raise UserError(
+            f"the {len(weights)} weights have this project's names already ({next(iter(weights))}, "
+            "...); name the file in MODEL.WEIGHTS as it is"
+        )
     if len(found) == 1:
         return found[0]
     if found:

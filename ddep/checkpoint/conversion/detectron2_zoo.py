@@ -40,6 +40,14 @@ def recognises(weights: Weights) -> bool:
     )
 
 
+def is_converted(weights: Weights) -> bool:
+    """Whether there is nothing but a ResNet below ``backbone.``, as in a converted file.
+
+    The zoo's detectors have their heads beside it.
+    """
+    return _prefix(weights) == "backbone." and all(n.startswith("backbone.") for n in weights)
+
+
 def entries(weights: Weights, settings: Settings) -> Entries:
     """The ResNet's weights, below ``backbone.``.
 

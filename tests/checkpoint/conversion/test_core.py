@@ -49,6 +49,17 @@ def test_weights_of_two_formats_are_ambiguous() -> None:
     assert convert(state, "swin").format_name == "swin"
 
 
+def test_what_was_converted_is_not_converted_again() -> None:
+    converted = convert(SMALL["resnet", "legacy.pth"]()).weights
+    with pytest.raises(UserError, match="names already .*; name the file in MODEL.WEIGHTS as it"):
+        convert(converted)
+    assert convert(converted, "detectron2").weights.keys() == converted.keys()
+    bottom_up = {n.replace("backbone.", "backbone.bottom_up."): t for n, t in converted.items()}
+    head = {"roi_heads.box_predictor.cls_score.weight": torch.ones(2, 3)}
+    for detector in (converted | head, bottom_up | head, bottom_up):
+        assert convert(detector).weights.keys() == converted.keys()
+
+
 def test_fitting_resizes_reports_and_computes() -> None:
     state = swin()
     # Damaged, it would lead outside the table.
