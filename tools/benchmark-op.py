@@ -17,8 +17,6 @@ from pathlib import Path
 
 # The profiler, which records memory on the CPU, writes its stages to the terminal. Before torch.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-# Says what is missing, if the operators cannot run.
-os.environ.setdefault("DDEP_OPS", "compiled")
 
 from ddep.engine import errors_as_lines
 from ddep.ops.benchmark.program import run_benchmark

@@ -43,7 +43,7 @@ def _decide(device_type: str) -> bool:
     if choice == "reference":
         _LOGGER.info("Deformable attention on %s: reference, as DDEP_OPS says", device_type)
         return False
-    missing = _why_not_compiled(device_type)
+    missing = why_not_compiled(device_type)
     if missing and choice == "compiled":
         raise UserError(f"DDEP_OPS is 'compiled', but {missing}")
     if missing:
@@ -54,8 +54,8 @@ def _decide(device_type: str) -> bool:
     return True
 
 
-def _why_not_compiled(device_type: str) -> str:
-    """Return what is missing and how to get it, or nothing."""
+def why_not_compiled(device_type: str) -> str:
+    """Return what the compiled operators lack on a type of device and how to get it, or nothing."""
     if device_type not in ("cpu", "cuda", "meta"):
         return "the compiled operators are for CPU and CUDA"
     if _LIBRARY is None:

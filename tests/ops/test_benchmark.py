@@ -11,18 +11,20 @@ import pytest
 import torch
 
 from ddep.errors import UserError
+from ddep.ops import extension
 from ddep.ops.benchmark import measure
 from ddep.ops.benchmark.cases import Case, coordinate_dtype, make_inputs
 from ddep.ops.benchmark.implementations import load_peer, peer_implementation, run, unfused
 from ddep.ops.benchmark.measure import Benchmark, Result, relative_error
 from ddep.ops.benchmark.memory import available_memory, peak_memory
 from ddep.ops.benchmark.report import report, write_section
-from ddep.ops.extension import use_compiled
 from ddep.ops.reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
 
 CPU = torch.device("cpu")
 TINY = Case(torch.float32, 32, 2, True)
-needs_compiled = pytest.mark.skipif(not use_compiled("cpu"), reason="needs the compiled operators")
+needs_compiled = pytest.mark.skipif(
+    not extension.use_compiled("cpu"), reason="needs the compiled operators"
+)
 
 
 def peer_module(sign: float = 1, dtypes: tuple[torch.dtype, ...] = (torch.float32,)):
@@ -241,8 +243,12 @@ def test_running_out_of_memory_is_no_crash(monkeypatch):
 
 
 def test_nothing_to_compare(monkeypatch):
-    monkeypatch.setattr(measure, "use_compiled", lambda device_type: False)
-    with pytest.raises(UserError, match="nothing to compare: .* on cpu runs the reference"):
+    monkeypatch.setattr(extension, "use_compiled", lambda device_type: False)
+    monkeypatch.setattr(extension, "why_not_compiled", lambda device_type: "")
+    with pytest.raises(UserError, match="needs the compiled .*, but DDEP_OPS is 'reference'; uns"):
+        benchmark()
+    monkeypatch.setattr(extension, "why_not_compiled", lambda device_type: "they were not; run it")
+    with pytest.raises(UserError, match="timing needs the compiled .*, but they were not; run it$"):
         benchmark()
 
 

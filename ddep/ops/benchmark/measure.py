@@ -12,10 +12,10 @@ from types import ModuleType
 import torch
 
 from ddep.errors import UserError, one_line
+from ddep.ops import extension
 from ddep.ops.benchmark.cases import Case, Inputs, coordinate_dtype, dtype_name, make_inputs
 from ddep.ops.benchmark.implementations import Implementation, peer_implementation, run, unfused
 from ddep.ops.benchmark.memory import available_memory, peak_memory
-from ddep.ops.extension import use_compiled
 from ddep.ops.ms_deform_attn import ms_deform_attn_fused
 from ddep.ops.reference import ms_deform_attn_fused_reference
 
@@ -65,16 +65,18 @@ class Benchmark:
         peer: a module with Deformable DETR's two functions; timed as "original".
 
     Raises:
-        UserError: the compiled operators do not run on this device.
+        UserError: the compiled operators do not run on this device; says what they lack.
     """
 
     def __init__(
         self, device: torch.device, repeats: int, seconds: float, peer: ModuleType | None = None
     ) -> None:
-        if not use_compiled(device.type):
+        missing = extension.why_not_compiled(device.type)
+        if not (missing or extension.use_compiled(device.type)):
+            missing = "DDEP_OPS is 'reference'; unset it"
+        if missing:
             raise UserError(
-                f"there is nothing to compare: deformable attention on {device.type} runs the "
-                "reference; DDEP_OPS=compiled says what is missing"
+                f"timing needs the compiled operators, to compare the reference with, but {missing}"
             )
         self.device = device
         self.repeats = repeats

@@ -12,6 +12,7 @@ from ddep.ops.benchmark.cases import STRIDES, Case, dtype_name
 from ddep.ops.benchmark.implementations import load_peer
 from ddep.ops.benchmark.measure import LARGEST_ERROR, Benchmark
 from ddep.ops.benchmark.report import report, write_section
+from ddep.parallel import available_cores
 
 
 def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
@@ -38,6 +39,13 @@ def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
     for option, number in numbers.items():
         if number < 1:
             raise UserError(f"{option} is {number}; expected 1 or more")
+    if args.threads is not None and args.threads > 2 * available_cores():
+        raise UserError(
+            f"--threads is {args.threads}; expected {2 * available_cores()} at most, twice the "
+            f"{available_cores()} cores"
+        )
+    if not args.seconds > 0:
+        raise UserError(f"--seconds is {args.seconds:g}; expected more than 0")
     if args.output:
         _check_output(args.output)
     if args.threads:
