@@ -1,6 +1,8 @@
 // The kernels as functions that Python calls with pointers to contiguous arrays.
-#include "../../../ddep/ops/csrc/cuda/launch.cuh"
+// clang-format off: the kernels need what stands for CUDA's own headers.
 #include "cuda_emulation.h"
+#include "../../../ddep/ops/csrc/cuda/launch.cuh"
+// clang-format on
 
 namespace {
 
