@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from pathlib import Path
 
 from ddep.data.datasets.ade20k_full import prepare_ade20k_full
 from ddep.data.datasets.catalog import dataset_root
-from ddep.data.datasets.preparation import print_counts
+from ddep.data.datasets.preparation import prepare_in_place
 from ddep.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        nargs="?",
-        type=Path,
-        default=dataset_root() / "ADE20K_2021_17_01",
-        help="with images/; images_detectron2/ and annotations_detectron2/ are written into it "
-        "(default: %(default)s)",
+    prepare_in_place(
+        __doc__,
+        dataset_root() / "ADE20K_2021_17_01",
+        "with images/; images_detectron2/ and annotations_detectron2/ are written into it",
+        prepare_ade20k_full,
     )
-    parser.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="default: %(default)s"
-    )
-    args = parser.parse_args()
-    print_counts(args.folder, prepare_ade20k_full(args.folder, args.processes))
 
 
 if __name__ == "__main__":

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from pathlib import Path
 
 from ddep.data.datasets.ade20k_preparation import prepare_ade20k
 from ddep.data.datasets.catalog import dataset_root
-from ddep.data.datasets.preparation import print_counts
+from ddep.data.datasets.preparation import prepare_in_place
 from ddep.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        nargs="?",
-        type=Path,
-        default=dataset_root() / "ADEChallengeData2016",
-        help="with images/, annotations/ and, for panoptic and instance labels, "
-        "annotations_instance/; all labels are written into it (default: %(default)s)",
+    folder = prepare_in_place(
+        __doc__,
+        dataset_root() / "ADEChallengeData2016",
+        "with images/, annotations/ and, for panoptic and instance labels, "
+        "annotations_instance/; all labels are written into it",
+        prepare_ade20k,
     )
-    parser.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="default: %(default)s"
-    )
-    args = parser.parse_args()
-    print_counts(args.folder, prepare_ade20k(args.folder, args.processes))
-    if not (args.folder / "annotations_instance").exists():
+    if not (folder / "annotations_instance").exists():
         print("no panoptic and instance labels, because there is no annotations_instance/")
 
 

@@ -28,7 +28,7 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(folder)
+        sync(folder)
     except (OSError, RuntimeError) as error:
         # torch.save turns a full disk's OSError into a RuntimeError about zip positions.
         cause = error if isinstance(error, OSError) else error.__context__
@@ -43,9 +43,9 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
             os.remove(temporary)
 
 
-def _sync_folder(folder: str) -> None:
-    """Make a rename in ``folder`` last through a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: str) -> None:
+    """Make a file, or the names in a folder, last through a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

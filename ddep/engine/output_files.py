@@ -25,8 +25,7 @@ def check_replaces_nothing(
     for name, file in inputs.items():
         if os.path.exists(path) and os.path.exists(file) and os.path.samefile(path, file):
             raise UserError(f"{option} {path} is {name}; choose another name")
-    if os.path.isdir(path) or not os.path.basename(path):
-        raise UserError(f"{option} {path} is a folder; name a file in it")
+    _check_is_file_name(option, path)
     if os.path.exists(path) and not overwrite:
         raise UserError(f"{option} {path} exists; choose another name or add --overwrite")
 
@@ -36,8 +35,7 @@ def check_writable(option: str, path: str) -> None:
 
     Its folder is made if need be.
     """
-    if os.path.isdir(path) or not os.path.basename(path):
-        raise UserError(f"{option} {path} is a folder; name a file in it")
+    _check_is_file_name(option, path)
     folder = os.path.dirname(os.path.abspath(path))
     try:
         os.makedirs(folder, exist_ok=True)
@@ -50,6 +48,11 @@ def check_writable(option: str, path: str) -> None:
         raise UserError(
             f"{option} {path} cannot be written: its folder is read-only; choose another folder"
         )
+
+
+def _check_is_file_name(option: str, path: str) -> None:
+    if os.path.isdir(path) or not os.path.basename(path):
+        raise UserError(f"{option} {path} is a folder; name a file in it")
 
 
 def write_json(path: str, content: Any) -> None:

@@ -20,6 +20,16 @@ def ms_deform_attn_reference(
     Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn`.
     """
     check_arguments(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    return _sample(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+
+
+def _sample(
+    value: torch.Tensor,
+    spatial_shapes: torch.Tensor,
+    level_start_index: torch.Tensor,
+    sampling_locations: torch.Tensor,
+    attention_weights: torch.Tensor,
+) -> torch.Tensor:
     value = _lower_under_autocast(value)
     batch, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
@@ -73,7 +83,7 @@ def ms_deform_attn_fused_reference(
     # (N, Q, 1, L, 1, 2) + (N, Q, M, L, P, 2)
     locations = reference_points[:, :, None, :, None].to(dtype) + sampling_offsets / size
     weights = attention_logits.to(dtype).flatten(3).softmax(-1).view_as(attention_logits)
-    return ms_deform_attn_reference(value, spatial_shapes, level_start_index, locations, weights)
+    return _sample(value, spatial_shapes, level_start_index, locations, weights)
 
 
 def _compute_dtype(value: torch.Tensor) -> torch.dtype:

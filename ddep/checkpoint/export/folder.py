@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 
+from ddep.checkpoint.writing import sync
 from ddep.errors import UserError
 
 
@@ -38,8 +39,8 @@ def atomic_folder(path: str, files: Collection[str], *, overwrite: bool = False)
         os.mkdir(temporary)
         yield temporary
         for file in os.listdir(temporary):
-            _sync(os.path.join(temporary, file))
-        _sync(temporary)
+            sync(os.path.join(temporary, file))
+        sync(temporary)
         if os.path.isdir(path):
             os.rename(path, replaced)
         try:
@@ -48,7 +49,7 @@ def atomic_folder(path: str, files: Collection[str], *, overwrite: bool = False)
             if os.path.isdir(replaced):
                 os.rename(replaced, path)
             raise
-        _sync(parent)
+        sync(parent)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror or error}; free space or choose another "
@@ -76,12 +77,3 @@ def check_replaceable(path: str, files: Collection[str], *, overwrite: bool) -> 
         raise UserError(
             f"DST {path} holds {others[0]}, which no conversion has written; choose another name"
         )
-
-
-def _sync(path: str) -> None:
-    """Make a file, or the names in a folder, last through a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

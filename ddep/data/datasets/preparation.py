@@ -6,10 +6,11 @@ interrupted preparation leaves a data set that is known to be absent, and can be
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,38 @@ def print_counts(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
     print(f"written to {folder}:")
     for split, numbers in counts.items():
         print(f"  {split}: " + ", ".join(f"{number} {what}" for what, number in numbers.items()))
+
+
+def prepare_in_place(
+    description: str,
+    folder: Path,
+    what: str,
+    prepare: Callable[[Path, int], Mapping[str, Mapping[str, int]]],
+) -> Path:
+    """Do what the scripts do whose labels go into the folder of the source.
+
+    Args:
+        description: of the script.
+        folder: that is prepared unless the command line names another.
+        what: the help of the argument FOLDER.
+        prepare: called with the folder and a number of processes; returns what it wrote, as
+            :func:`print_counts` takes it.
+
+    Returns:
+        The folder.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        nargs="?",
+        type=Path,
+        default=folder,
+        help=f"{what} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count(), help="default: %(default)s"
+    )
+    args = parser.parse_args()
+    print_counts(args.folder, prepare(args.folder, args.processes))
+    return args.folder

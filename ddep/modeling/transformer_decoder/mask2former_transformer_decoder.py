@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import fvcore.nn.weight_init as weight_init
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d
 from torch import nn
 
 from ddep.errors import UserError
 from ddep.modeling.position_encoding import sine_position_encoding
 from ddep.modeling.transformer_decoder.build import MULTI_SCALE, TRANSFORMER_DECODER_REGISTRY
+from ddep.modeling.transformer_decoder.common import common_arguments, input_projection
 from ddep.modeling.transformer_decoder.layers import (
     MLP,
     CrossAttentionLayer,
@@ -85,13 +83,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.query_feat = nn.Embedding(num_queries, hidden_dim)
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.level_embed = nn.Embedding(self.num_feature_levels, hidden_dim)
-        self.input_proj = nn.ModuleList()
-        for _ in range(self.num_feature_levels):
-            if in_channels == hidden_dim and not enforce_input_project:
-                self.input_proj.append(nn.Identity())
-                continue
-            self.input_proj.append(Conv2d(in_channels, hidden_dim, kernel_size=1))
-            weight_init.c2_xavier_fill(self.input_proj[-1])
+        self.input_proj = nn.ModuleList(
+            input_projection(in_channels, hidden_dim, enforce_input_project)
+            for _ in range(self.num_feature_levels)
+        )
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
 
@@ -122,24 +117,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
                 f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}; expected at least 1, "
                 "for the predictions of the queries themselves"
             )
-        if mask_former.HIDDEN_DIM % math.lcm(4, mask_former.NHEADS):
-            raise UserError(
-                f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask_former.HIDDEN_DIM}; expected a multiple of "
-                f"4 (position encoding) and of MODEL.MASK_FORMER.NHEADS {mask_former.NHEADS}"
-            )
         return {
-            "in_channels": in_channels,
-            "mask_classification": mask_classification,
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            "hidden_dim": mask_former.HIDDEN_DIM,
-            "num_queries": mask_former.NUM_OBJECT_QUERIES,
-            "nheads": mask_former.NHEADS,
-            "dim_feedforward": mask_former.DIM_FEEDFORWARD,
+            **common_arguments(cfg, in_channels, mask_classification),
             # DEC_LAYERS counts predictions, and the queries themselves make the first.
             "dec_layers": mask_former.DEC_LAYERS - 1,
-            "pre_norm": mask_former.PRE_NORM,
-            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
-            "enforce_input_project": mask_former.ENFORCE_INPUT_PROJ,
         }
 
     def forward(

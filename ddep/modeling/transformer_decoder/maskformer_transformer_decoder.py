@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import Conv2d
 from torch import nn
 
 from ddep.errors import UserError
 from ddep.modeling.transformer_decoder.build import MULTI_SCALE, TRANSFORMER_DECODER_REGISTRY
+from ddep.modeling.transformer_decoder.common import common_arguments, input_projection
 from ddep.modeling.transformer_decoder.layers import MLP
 from ddep.modeling.transformer_decoder.transformer import Transformer
 
@@ -76,10 +74,7 @@ class StandardTransformerDecoder(nn.Module):
             normalize_before=pre_norm,
         )
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
-        self.input_proj = nn.Identity()
-        if in_channels != hidden_dim or enforce_input_project:
-            self.input_proj = Conv2d(in_channels, hidden_dim, kernel_size=1)
-            weight_init.c2_xavier_fill(self.input_proj)
+        self.input_proj = input_projection(in_channels, hidden_dim, enforce_input_project)
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
         self.deep_supervision = deep_supervision
@@ -103,26 +98,12 @@ class StandardTransformerDecoder(nn.Module):
             raise UserError(
                 f"MODEL.MASK_FORMER.DEC_LAYERS is {mask_former.DEC_LAYERS}; expected at least 1"
             )
-        if mask_former.HIDDEN_DIM % math.lcm(4, mask_former.NHEADS):
-            raise UserError(
-                f"MODEL.MASK_FORMER.HIDDEN_DIM is {mask_former.HIDDEN_DIM}; expected a multiple of "
-                f"4 (position encoding) and of MODEL.MASK_FORMER.NHEADS {mask_former.NHEADS}"
-            )
         return {
-            "in_channels": in_channels,
-            "mask_classification": mask_classification,
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            "hidden_dim": mask_former.HIDDEN_DIM,
-            "num_queries": mask_former.NUM_OBJECT_QUERIES,
-            "nheads": mask_former.NHEADS,
+            **common_arguments(cfg, in_channels, mask_classification),
             "dropout": mask_former.DROPOUT,
-            "dim_feedforward": mask_former.DIM_FEEDFORWARD,
             "enc_layers": mask_former.ENC_LAYERS,
             "dec_layers": mask_former.DEC_LAYERS,
-            "pre_norm": mask_former.PRE_NORM,
             "deep_supervision": mask_former.DEEP_SUPERVISION,
-            "mask_dim": cfg.MODEL.SEM_SEG_HEAD.MASK_DIM,
-            "enforce_input_project": mask_former.ENFORCE_INPUT_PROJ,
         }
 
     def forward(
