@@ -32,6 +32,7 @@ def add_ddep_config(cfg: CfgNode) -> None:
     _add_mask_former_config(cfg)
     _add_swin_config(cfg)
     _add_denoising_config(cfg)
+    _add_monitoring_config(cfg)
 
 
 def _add_datasets_config(cfg: CfgNode) -> None:
@@ -50,6 +51,9 @@ def _add_datasets_config(cfg: CfgNode) -> None:
     # positive numbers, which are divided by their sum. Empty: the sets are joined, so that each
     # image counts the same.
     datasets.TRAIN_WEIGHTS = ()
+    # Data sets of one's own, to be named in TRAIN and TEST; a list of mappings, see
+    # datasets/README.md.
+    datasets.CUSTOM = []
     # DATALOADER.SAMPLER_TRAIN, one of detectron2's keys, can also be ClassUniformSampler: a class
     # is drawn uniformly, then one of the images that show it. With TRAIN_WEIGHTS the set is drawn
     # first, by them, and the class is one of those that the set shows.
@@ -71,6 +75,9 @@ def _add_input_config(cfg: CfgNode) -> None:
     cfg.INPUT.IMAGE_SIZE = 1024
     cfg.INPUT.MIN_SCALE = 0.1
     cfg.INPUT.MAX_SCALE = 2.0
+    # Denoising decodes JPEG files that are much larger than the model's input at 1/2, 1/4 or 1/8 of
+    # their size, several times faster; never smaller than what they are resized to.
+    cfg.INPUT.DRAFT_DECODING = True
     # Training skips images that cannot be read and names them in the log; more than this many in
     # one run stop it.
     cfg.INPUT.MAX_UNREADABLE = 100
@@ -83,6 +90,22 @@ def _add_solver_config(cfg: CfgNode) -> None:
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
     # Weight decay of embeddings (queries, levels).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
+    # Each step's batch of IMS_PER_BATCH images goes through the model in this many parts, one after
+    # the other: the gradients are those of the whole batch, with the memory of a part.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # With SOLVER.AMP.ENABLED, one of detectron2's keys: float16 (with loss scaling) or bfloat16.
+    cfg.SOLVER.AMP.PRECISION = "float16"
+    # A step whose loss or gradients are NaN or infinite is skipped and its images are named in the
+    # log; after this many in a row training stops.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 10
+    # Beside model_final and model_best, this many of the latest checkpoints are kept; 0 keeps all.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
+
+    # An exponential moving average of the weights: evaluated and saved beside the weights.
+    cfg.SOLVER.EMA = CfgNode()
+    cfg.SOLVER.EMA.ENABLED = False
+    # The average keeps this part of itself in each step (less in the first steps).
+    cfg.SOLVER.EMA.DECAY = 0.9998
 
 
 def _add_mask_former_config(cfg: CfgNode) -> None:
@@ -207,6 +230,14 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     # pixel decoder's input projections and deformable encoder), fpn, mask_features.
     ddep.TRANSFER = ["backbone", "encoder", "fpn", "mask_features"]
 
+    # Recompute the pixel decoder's activations in the backward pass to save memory
+    # (MODEL.SWIN.USE_CHECKPOINT does so for Swin).
+    ddep.CHECKPOINT_PIXEL_DECODER = False
+    # Memory layout of convolutions, (N, H, W, C).
+    ddep.CHANNELS_LAST = False
+    # Compile backbone, pixel decoder and heads with torch.compile.
+    ddep.COMPILE = False
+
     # MODEL.BACKBONE.NAME TimmBackbone: any encoder that timm knows.
     ddep.TIMM = CfgNode()
     ddep.TIMM.NAME = "convnext_tiny"
@@ -215,6 +246,22 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     # Side of a plain model's patches in pixels; 0 is its own (14 for DINOv2, which 16 suits better:
     # it divides the strides). tools/convert-pretrained.py --config-file resizes the weights.
     ddep.TIMM.PATCH_SIZE = 0
+
+
+def _add_monitoring_config(cfg: CfgNode) -> None:
+    # Evaluations in training (TEST.EVAL_PERIOD) keep the checkpoint with the best result of this
+    # name as model_best.pth, such as panoptic_seg/PQ, sem_seg/mIoU, segm/AP or
+    # denoising/noise_mse; with several test sets <set>/panoptic_seg/PQ. Empty: none is kept.
+    cfg.TEST.BEST_METRIC = ""
+    # Whether the best is the largest (max) or the smallest (min).
+    cfg.TEST.BEST_MODE = "max"
+
+    # Weights & Biases, an additional writer; needs pip install wandb.
+    cfg.WANDB = CfgNode()
+    cfg.WANDB.ENABLED = False
+    cfg.WANDB.PROJECT = "ddep"
+    # Name of the run; empty is the name of OUTPUT_DIR.
+    cfg.WANDB.NAME = ""
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ddep.data.build import build_test_loader, build_train_loader, check_training_sets
+from ddep.data.build import build_test_loader, build_train_loader
 from ddep.data.datasets import register_from_config
 from ddep.data.image_reader import UnreadableImageError, read_image
+from ddep.data.records import check_training_sets
 
 __all__ = [
     "UnreadableImageError",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from ddep.data import check_training_sets
-from ddep.data.build import _load_training_sets
+from ddep.data.records import load_training_sets
 from ddep.data.labels import (
     check_label_keys,
     choose_labelled,
@@ -217,7 +217,7 @@ def test_images_without_objects_count_as_labelled(config, objects, tmp_path: Pat
         *("DATASETS.TRAIN", (objects,), "INPUT.DATASET_MAPPER_NAME", "mask_former_instance"),
         *("DATASETS.LABEL_COUNT", 6, "OUTPUT_DIR", str(out)),
     )
-    [used] = _load_training_sets(cfg)
+    [used] = load_training_sets(cfg)
     listed = (out / "labelled_images.txt").read_text().splitlines()[1:]
     assert len(listed) == 6
     assert names_of(used) == [name for name in TEN[:5] if name in listed]
@@ -225,7 +225,7 @@ def test_images_without_objects_count_as_labelled(config, objects, tmp_path: Pat
     cfg.DATASETS.LABEL_COUNT = 0
     cfg.DATASETS.LABEL_LIST = str(tmp_path / "empty.txt")
     with pytest.raises(UserError, match="none of the images of data set test_few .* an object"):
-        _load_training_sets(cfg)
+        load_training_sets(cfg)
 
 
 def test_denoising_uses_all_images(config, objects, tmp_path: Path) -> None:
@@ -233,6 +233,6 @@ def test_denoising_uses_all_images(config, objects, tmp_path: Path) -> None:
         *("DATASETS.TRAIN", (objects,), "INPUT.DATASET_MAPPER_NAME", "ddep_denoising"),
         *("DATASETS.LABEL_COUNT", 1, "OUTPUT_DIR", str(tmp_path / "out")),
     )
-    [used] = _load_training_sets(cfg)
+    [used] = load_training_sets(cfg)
     assert names_of(used) == TEN
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,121 @@
+"""The records of the data sets that a config names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.utils import comm
+
+from ddep.data.labels import (
+    LABELLED_IMAGES,
+    check_label_keys,
+    choose_labelled,
+    limits_labels,
+    write_label_list,
+)
+from ddep.data.samplers import check_sampler_keys
+from ddep.errors import UserError, one_line
+
+Record = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+
+def check_training_sets(cfg: CfgNode) -> None:
+    """Check what ``cfg`` says of its training sets, as far as it can be seen without loading them.
+
+    Raises:
+        UserError: sets of different classes; sampler, mixing weights or numbers of labels that are
+            not possible.
+    """
+    check_label_keys(cfg)
+    check_sampler_keys(cfg)
+    if not _is_denoising(cfg):
+        _check_same_classes(cfg.DATASETS.TRAIN)
+
+
+def _is_denoising(cfg: CfgNode) -> bool:
+    """Whether training looks at no annotation, so that images without any are as good."""
+    return cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising"
+
+
+def load_training_sets(cfg: CfgNode) -> list[list[Record]]:
+    """The records of each training set that training uses.
+
+    Where the ``DATASETS.LABEL_*`` keys limit the labels, the main process writes the images that
+    were chosen to ``OUTPUT_DIR/labelled_images.txt``; denoising uses all images.
+
+    Raises:
+        UserError: no such data set or no image in it; labels that cannot be limited so.
+    """
+    names = cfg.DATASETS.TRAIN
+    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and not _is_denoising(cfg)
+    if _is_denoising(cfg) or not limits_labels(cfg):
+        return load_records("DATASETS.TRAIN", names, filter_empty)
+    # An image in which nothing was found has been labelled, too: it counts before it is left out.
+    sets = load_records("DATASETS.TRAIN", names, filter_empty=False)
+    chosen = choose_labelled(cfg, names, sets)
+    path = os.path.join(cfg.OUTPUT_DIR, LABELLED_IMAGES)
+    if comm.is_main_process():
+        write_label_list(path, names, chosen, sets)
+    for name, records, everything in zip(names, chosen, sets, strict=True):
+        logger.info(f"{name}: {len(records)} of {len(everything)} images count as labelled: {path}")
+    if not filter_empty:
+        return chosen
+    return [_without_empty(name, records) for name, records in zip(names, chosen, strict=True)]
+
+
+def _without_empty(name: str, records: list[Record]) -> list[Record]:
+    if "annotations" in records[0]:
+        records = filter_images_with_only_crowd_annotations(records)
+    if not records:
+        raise UserError(
+            f"none of the images of data set {name} that count as labelled shows an object; raise "
+            "DATASETS.LABEL_FRACTION or LABEL_COUNT, or change LABEL_SEED or LABEL_LIST"
+        )
+    return records
+
+
+def load_records(key: str, names: Sequence[str], filter_empty: bool) -> list[list[Record]]:
+    """The records of each data set.
+
+    Args:
+        key: the config key that names them, for errors.
+        names: of the data sets.
+        filter_empty: whether images without objects are left out; not all need to have labels.
+
+    Raises:
+        UserError: no such data set, or it cannot be loaded.
+    """
+    if not names:
+        raise UserError(f"{key} is empty; name at least one data set")
+    sets = []
+    for name in names:
+        if name not in DatasetCatalog:
+            raise UserError(f"{key} has {name!r}, which is not a registered data set")
+        try:
+            sets.append(get_detection_dataset_dicts(name, filter_empty=filter_empty))
+        except (AssertionError, KeyError, OSError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{key}: data set {name} cannot be loaded: {one_line(error)}; data are looked for "
+                "under $DETECTRON2_DATASETS, or ./datasets if that is not set; "
+                f"tools/check-dataset.py {name} says more of damaged ones"
+            ) from error
+    return sets
+
+
+def _check_same_classes(names: Sequence[str]) -> None:
+    for key in ("thing_classes", "stuff_classes"):
+        for name in names[1:]:
+            first, other = (MetadataCatalog.get(n).get(key, []) for n in (names[0], name))
+            if list(first) != list(other):
+                raise UserError(
+                    f"DATASETS.TRAIN has {names[0]} and {name}, whose {key} differ; train on data "
+                    "sets of the same classes in the same order"
+                )
