@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from ddep.data import check_training_sets
-from ddep.data.records import load_training_sets
 from ddep.data.labels import (
     check_label_keys,
     choose_labelled,
@@ -22,6 +21,7 @@ from ddep.data.labels import (
     relative_names,
     write_label_list,
 )
+from ddep.data.records import load_training_sets
 from ddep.errors import UserError
 
 NAMES = st.lists(
