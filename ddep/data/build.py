@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ddep.data.mappers import build_mapper
-from ddep.data.records import Record, check_training_sets, load_records, load_training_sets
+from ddep.data.records import check_training_sets, load_records, load_training_sets
 from ddep.data.samplers import build_train_sampler
-from ddep.data.unreadable import ReadableSamples, TrainLoader
+from ddep.data.samples import TrainingSamples
+from ddep.data.train_loader import TrainLoader
 from ddep.errors import UserError
 
 
-def build_train_loader(cfg: CfgNode) -> Iterable[list[Record]]:
+def build_train_loader(cfg: CfgNode) -> TrainLoader:
     """Build the endless loader of training batches.
 
-    The order of the images follows from ``SEED`` alone if that is not negative. Where the
-    ``DATASETS.LABEL_*`` keys limit the labels, the main process writes the images that were chosen
-    to ``OUTPUT_DIR/labelled_images.txt``; denoising uses all images. Images that cannot
-    be read are replaced by others; up to ``INPUT.MAX_UNREADABLE`` of them in each process are
-    named in the log, more end the iteration with a :class:`UserError`.
+    Order, augmentation and noise of the images follow from ``SEED`` alone if that is not negative,
+    with any number of processes and workers. Where the ``DATASETS.LABEL_*`` keys limit the labels,
+    the main process writes the images that were chosen to ``OUTPUT_DIR/labelled_images.txt``;
+    denoising uses all images. Images that cannot be read are replaced by others; up to
+    ``INPUT.MAX_UNREADABLE`` of them in each process are named in the log, more end the iteration
+    with a :class:`UserError`.
 
     Returns:
         An iterable over lists of ``SOLVER.IMS_PER_BATCH / processes`` samples; see
-        :mod:`ddep.data.mappers` for what a sample holds.
+        :mod:`ddep.data.mappers` for what a sample holds. Its ``state_dict`` and
+        ``load_state_dict`` resume it exactly.
 
     Raises:
         UserError: no such data set or no image in it; a value of the config that does not fit.
@@ -41,16 +42,21 @@ def build_train_loader(cfg: CfgNode) -> Iterable[list[Record]]:
     mapper = build_mapper(cfg, is_train=True)
     check_training_sets(cfg)
     sets = load_training_sets(cfg)
-    limit = cfg.INPUT.MAX_UNREADABLE
-    loader = build_detection_train_loader(
-        ReadableSamples([record for records in sets for record in records], mapper, limit),
-        mapper=None,
-        sampler=build_train_sampler(cfg, sets),
-        total_batch_size=batch_size,
-        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+    return TrainLoader(
+        TrainingSamples(sets, mapper, cfg.INPUT.MAX_UNREADABLE),
+        build_train_sampler(cfg, sets),
+        seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+        batch_size=batch_size,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        origin={
+            "SEED": cfg.SEED,
+            "DATASETS.TRAIN": list(cfg.DATASETS.TRAIN),
+            "number of training images in each set": [len(records) for records in sets],
+            "DATASETS.TRAIN_WEIGHTS": list(cfg.DATASETS.TRAIN_WEIGHTS),
+            "DATALOADER.SAMPLER_TRAIN": cfg.DATALOADER.SAMPLER_TRAIN,
+        },
     )
-    return TrainLoader(loader, limit)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

@@ -1,19 +1,18 @@
-"""The order in which training sees its images: endless, seeded, shared out to the processes."""
+"""The order in which training sees its images: endless, and a function of a seed alone."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
-from detectron2.utils import comm
-from torch.utils.data import Sampler
+from detectron2.data import samplers as detectron2_samplers
 
 from ddep.data.class_presence import find_classes
 from ddep.errors import UserError
@@ -27,48 +26,117 @@ SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "ClassUniformSampl
 _DRAWN_AT_ONCE = 1024
 
 
-class GroupSampler(Sampler[int]):
-    """An endless stream of indices: draws a group by its weight, then goes on in that group.
+class TrainSampler(ABC):
+    """An endless stream of indices that follows from a seed alone."""
 
-    Each group is passed through in a random order, again and again, so that no index of it comes a
-    second time before all have come once. Like detectron2's ``TrainingSampler``, all processes make
-    the same stream, and each takes every N-th index of it.
+    @abstractmethod
+    def indices(self, seed: int, start: int) -> Iterator[int]:
+        """Yield the indices at the positions ``start``, ``start + 1``, ... of the seed's stream."""
+
+
+class _PassSampler(TrainSampler):
+    """Passes through the indices, each in an order of its own.
+
+    One pass is in memory at a time, as an array; those before ``start`` are drawn and dropped.
     """
 
-    def __init__(
-        self, groups: Sequence[np.ndarray], weights: Sequence[float], seed: int | None = None
-    ) -> None:
+    @abstractmethod
+    def _draw_pass(self, generator: torch.Generator) -> torch.Tensor:
+        """The indices of the next pass, (N,), int32 or int64."""
+
+    def indices(self, seed: int, start: int) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            order = self._draw_pass(generator).numpy()
+            yield from map(int, order[start:])
+            start = max(0, start - len(order))
+            del order  # before the next one is drawn
+
+
+class TrainingSampler(_PassSampler):
+    """All indices in a random order, again and again.
+
+    The stream is that of detectron2's ``TrainingSampler``, whose memory grows with Python numbers.
+    """
+
+    def __init__(self, size: int) -> None:
         """
         Args:
-            groups: the indices of each group, (N,) int64, N > 0; groups may overlap.
+            size: how many indices there are, positive.
+        """
+        self._size = size
+        self._dtype = torch.int32 if size <= torch.iinfo(torch.int32).max else torch.int64
+
+    def _draw_pass(self, generator: torch.Generator) -> torch.Tensor:
+        return torch.randperm(self._size, generator=generator, dtype=self._dtype)
+
+
+class RepeatFactorTrainingSampler(_PassSampler):
+    """In each pass an index comes as often as its repeat factor says, on average.
+
+    The stream is that of detectron2's sampler of this name (LVIS, Gupta et al., 2019, arXiv
+    1908.03195, section 5.1; fractions are rounded at random in every pass).
+    """
+
+    def __init__(self, repeat_factors: torch.Tensor) -> None:
+        """
+        Args:
+            repeat_factors: of each index, (N,) float32, at least 1.
+        """
+        self._whole = torch.trunc(repeat_factors)
+        self._fraction = repeat_factors - self._whole
+
+    def _draw_pass(self, generator: torch.Generator) -> torch.Tensor:
+        rounded_up = torch.rand(len(self._fraction), generator=generator) < self._fraction
+        indices = torch.repeat_interleave((self._whole + rounded_up).long())
+        return indices[torch.randperm(len(indices), generator=generator)]
+
+
+class GroupSampler(TrainSampler):
+    """Draws a group by its weight, then goes on in that group.
+
+    Each group is passed through in a random order, again and again, so that no index of it comes a
+    second time before all have come once.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]], weights: Sequence[float]) -> None:
+        """
+        Args:
+            groups: the indices of each group, ranges or arrays, not empty; groups may overlap.
             weights: one a group, positive: the expected share of the group in the stream is its
                 weight divided by the sum of all.
-            seed: the same in all processes; None draws one, which they share.
         """
-        self._groups = [torch.from_numpy(group) for group in groups]
+        self._groups = groups
         self._weights = torch.tensor(weights, dtype=torch.float64)
-        self._seed = comm.shared_random_seed() if seed is None else seed
-        self._rank = comm.get_rank()
-        self._world_size = comm.get_world_size()
 
-    def __iter__(self) -> Iterator[int]:
-        yield from itertools.islice(self._stream(), self._rank, None, self._world_size)
-
-    def _stream(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self._seed)
-        passes = [_pass_endlessly(group, generator) for group in self._groups]
+    def indices(self, seed: int, start: int) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(seed)
+        # How often each group has been drawn before ``start``.
+        drawn = torch.zeros(len(self._groups), dtype=torch.int64)
+        for _ in range(start // _DRAWN_AT_ONCE):
+            drawn += self._count(self._draw(generator))
+        current = self._draw(generator)
+        first, current = current.split(
+            (start % _DRAWN_AT_ONCE, len(current) - start % _DRAWN_AT_ONCE)
+        )
+        drawn += self._count(first)
+        seeds = np.random.SeedSequence(seed).spawn(len(self._groups))
+        passes = [
+            TrainingSampler(len(group)).indices(int(own.generate_state(1)[0]), skipped)
+            for group, own, skipped in zip(self._groups, seeds, drawn.tolist(), strict=True)
+        ]
         while True:
-            drawn = torch.multinomial(
-                self._weights, _DRAWN_AT_ONCE, replacement=True, generator=generator
-            )
-            for group in drawn.tolist():
-                yield next(passes[group])
+            for group in current.tolist():
+                yield int(self._groups[group][next(passes[group])])
+            current = self._draw(generator)
 
+    def _draw(self, generator: torch.Generator) -> torch.Tensor:
+        return torch.multinomial(
+            self._weights, _DRAWN_AT_ONCE, replacement=True, generator=generator
+        )
 
-def _pass_endlessly(group: torch.Tensor, generator: torch.Generator) -> Iterator[int]:
-    while True:
-        order = torch.randperm(len(group), generator=generator)
-        yield from map(int, group[order].numpy())
+    def _count(self, drawn: torch.Tensor) -> torch.Tensor:
+        return torch.bincount(drawn, minlength=len(self._groups))
 
 
 def check_sampler_keys(cfg: CfgNode) -> None:
@@ -100,50 +168,56 @@ def check_sampler_keys(cfg: CfgNode) -> None:
         )
 
 
-def build_train_sampler(cfg: CfgNode, sets: Sequence[list[Record]]) -> Sampler[int]:
+def build_train_sampler(cfg: CfgNode, sets: Sequence[Sequence[Record]]) -> TrainSampler:
     """Make the sampler that ``DATALOADER.SAMPLER_TRAIN`` and ``DATASETS.TRAIN_WEIGHTS`` call for.
 
     Args:
         cfg: the whole config.
-        sets: the records of each training set; indices count through them in this order.
+        sets: the records of each training set; indices count through them in this order. Only
+            samplers that need labels look at the records.
 
     Raises:
         UserError: see :func:`check_sampler_keys`; records without the labels that are needed, or
             labels that are out of range.
     """
     check_sampler_keys(cfg)
-    seed = cfg.SEED if cfg.SEED >= 0 else None
     name = cfg.DATALOADER.SAMPLER_TRAIN
     sizes = [len(records) for records in sets]
     weights = cfg.DATASETS.TRAIN_WEIGHTS
     if name == "TrainingSampler" and not weights:
-        return TrainingSampler(sum(sizes), seed=seed)
+        return TrainingSampler(sum(sizes))
     if not weights:
         sizes, weights = [sum(sizes)], (1.0,)
-    ends = np.cumsum(sizes)
-    parts = [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    ends = itertools.accumulate(sizes)
+    parts = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
     if name == "TrainingSampler":
-        return GroupSampler(parts, weights, seed)
-    records = [record for records in sets for record in records]
-    if name == "ClassUniformSampler":
-        return _class_uniform_sampler(cfg, records, parts, weights, seed)
-    if not all("annotations" in record for record in records):
+        return GroupSampler(parts, weights)
+    if name == "RepeatFactorTrainingSampler":
+        return _repeat_factor_sampler(cfg, sets)
+    return _class_uniform_sampler(cfg, _joined(sets), parts, weights)
+
+
+def _joined(sets: Sequence[Sequence[Record]]) -> list[Record]:
+    return [record for records in sets for record in records]
+
+
+def _repeat_factor_sampler(
+    cfg: CfgNode, sets: Sequence[Sequence[Record]]
+) -> RepeatFactorTrainingSampler:
+    if not all("annotations" in record for records in sets for record in records):
         raise UserError(
-            f"DATALOADER.SAMPLER_TRAIN is {name}, which needs instance annotations; "
-            "expected TrainingSampler for these data sets"
+            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN}, which needs instance "
+            "annotations; expected TrainingSampler for these data sets"
         )
-    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-        records, cfg.DATALOADER.REPEAT_THRESHOLD
+    detectron2_sampler = detectron2_samplers.RepeatFactorTrainingSampler
+    factors = detectron2_sampler.repeat_factors_from_category_frequency(
+        _joined(sets), cfg.DATALOADER.REPEAT_THRESHOLD
     )
-    return RepeatFactorTrainingSampler(factors, seed=seed)
+    return RepeatFactorTrainingSampler(factors)
 
 
 def _class_uniform_sampler(
-    cfg: CfgNode,
-    records: list[Record],
-    parts: Sequence[np.ndarray],
-    weights: Sequence[float],
-    seed: int | None,
+    cfg: CfgNode, records: list[Record], parts: Sequence[range], weights: Sequence[float]
 ) -> GroupSampler:
     """Groups are the images that show a class, of each part by itself."""
     classes = find_classes(cfg, records)
@@ -163,15 +237,15 @@ def _class_uniform_sampler(
     groups: list[np.ndarray] = []
     group_weights: list[float] = []
     for part, weight, name in zip(parts, weights, cfg.DATASETS.TRAIN, strict=False):
-        found = group_by_class([classes[i] for i in part])
+        found = group_by_class(classes[part.start : part.stop])
         if not found:
             raise UserError(
                 f"DATALOADER.SAMPLER_TRAIN is ClassUniformSampler, but no image of data set {name} "
                 "shows any class; take it out of DATASETS.TRAIN"
             )
-        groups += [part[images] for images in found.values()]
+        groups += [part.start + images for images in found.values()]
         group_weights += [weight / len(found)] * len(found)
-    return GroupSampler(groups, group_weights, seed)
+    return GroupSampler(groups, group_weights)
 
 
 def group_by_class(classes: Sequence[np.ndarray]) -> dict[int, np.ndarray]:

@@ -1,0 +1,186 @@
+"""The endless loader of training batches, which can be resumed exactly."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from detectron2.data.build import trivial_batch_collator
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from ddep.data.samplers import TrainSampler
+from ddep.data.samples import Record, Sample, SampleKey, TrainingSamples
+from ddep.data.unreadable import UnreadableImages
+from ddep.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# A change of these moves samples to other batches or processes; the stream remains the same.
+_LAYOUT = {
+    "world_size": "processes",
+    "batch_size": "SOLVER.IMS_PER_BATCH",
+    "aspect_ratio_grouping": "DATALOADER.ASPECT_RATIO_GROUPING",
+}
+
+
+class TrainLoader:
+    """Iterates endlessly over batches of a stream of samples.
+
+    The stream is the same for any number of processes and workers: process r of N takes the samples
+    at the positions r, r + N, r + 2 N, ... With aspect-ratio grouping, a batch has either lying
+    images or others, and a sample that completes none waits.
+
+    Iterating starts behind the last batch that was yielded, or where :meth:`load_state_dict` says.
+    """
+
+    def __init__(
+        self,
+        samples: TrainingSamples,
+        sampler: TrainSampler,
+        *,
+        seed: int,
+        batch_size: int,
+        num_workers: int,
+        aspect_ratio_grouping: bool,
+        origin: dict[str, Any],
+    ) -> None:
+        """
+        Args:
+            samples: makes a sample of a key.
+            sampler: the order of the records.
+            seed: of the stream, not negative; the same in all processes.
+            batch_size: of all processes together, a multiple of their number.
+            num_workers: worker processes of this process; 0 makes samples in this one.
+            aspect_ratio_grouping: see above; samples then need ``width`` and ``height``.
+            origin: what the stream follows from besides the seed, by config key or name; plain
+                values. A state is loaded only where it is the same.
+        """
+        self._samples = samples
+        self._sampler = sampler
+        self._num_workers = num_workers
+        self._rank = comm.get_rank()
+        self._origin = origin
+        self._seed = seed
+        self._layout = {
+            "world_size": comm.get_world_size(),
+            "batch_size": batch_size,
+            "aspect_ratio_grouping": aspect_ratio_grouping,
+        }
+        # Behind the last batch that was yielded.
+        self._position = 0
+        self._waiting: list[SampleKey] = []
+        self._unreadable = UnreadableImages(samples.max_unreadable)
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Why each of the images that this process has skipped cannot be read, by file."""
+        return self._unreadable.found
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        """
+        Raises:
+            UserError: more images than ``INPUT.MAX_UNREADABLE`` could not be read, or what the
+                mapper raises.
+            RuntimeError: a worker process died.
+        """
+        world_size = self._layout["world_size"]
+        batch_size = self._layout["batch_size"] // world_size
+        groups: dict[bool, list[Sample]] = {False: [], True: []}
+        position = self._position
+        keys = chain(self._waiting, self._keys(position + self._rank, world_size))
+        loader = DataLoader(
+            self._samples,
+            batch_sampler=iter(lambda: list(islice(keys, batch_size)), []),
+            num_workers=self._num_workers,
+            collate_fn=trivial_batch_collator,
+            # Else it would draw from the global generator.
+            generator=torch.Generator(),
+        )
+        for sample in chain.from_iterable(loader):
+            self._unreadable.add(sample.unreadable)
+            # Samples that waited when the state was saved come first; they are behind it.
+            position = max(position, sample.key.position - self._rank + world_size)
+            group = groups[self._lies(sample)]
+            group.append(sample)
+            if len(group) == batch_size:
+                batch = [sample.content for sample in group]
+                group.clear()
+                self._position = position
+                self._waiting = [sample.key for group in groups.values() for sample in group]
+                yield batch
+
+    def _keys(self, start: int, step: int) -> Iterator[SampleKey]:
+        indices = islice(self._sampler.indices(self._seed, start), 0, None, step)
+        for i, index in enumerate(indices):
+            yield SampleKey(self._seed, start + i * step, index)
+
+    def _lies(self, sample: Sample) -> bool:
+        if not self._layout["aspect_ratio_grouping"]:
+            return False
+        return sample.content["width"] > sample.content["height"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this process is: behind the last batch that was yielded; plain Python values.
+
+        - ``seed``: of the stream;
+        - ``position``: in the stream of all processes; this one goes on ``rank`` behind it. It is
+          the same in all processes, but for aspect-ratio grouping, where they drift apart;
+        - ``waiting``: [position, index] of each sample that waits for its batch;
+        - ``unreadable``: why each skipped image cannot be read, by file;
+        - ``world_size``, ``batch_size``, ``aspect_ratio_grouping``;
+        - ``origin``: what else the stream follows from.
+        """
+        return {
+            "seed": self._seed,
+            "position": self._position,
+            "waiting": [[key.position, key.index] for key in self._waiting],
+            "unreadable": dict(self.unreadable),
+            **self._layout,
+            "origin": copy.deepcopy(self._origin),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a state was saved, when iterating starts.
+
+        With the number of processes, the batch size and the grouping of the run that saved it, each
+        process loads its own state and the batches are exactly those that would have followed.
+        Where one of them is another, the stream goes on at the same position, and samples that
+        waited for their batches are dropped. All processes then have to load the same state if
+        their number is another.
+
+        Args:
+            state: from :meth:`state_dict`.
+
+        Raises:
+            UserError: the state is of other data sets, or another sampler or seed.
+        """
+        for name, value in self._origin.items():
+            if value != state["origin"].get(name):
+                raise UserError(
+                    f"{name} is {value}, but the run that is resumed has "
+                    f"{state['origin'].get(name)}; resume it with the config that it was started "
+                    "with, or start another run in another OUTPUT_DIR"
+                )
+        self._seed = state["seed"]
+        self._position = state["position"]
+        self._waiting = [SampleKey(self._seed, *key) for key in state["waiting"]]
+        self._unreadable.found = dict(state["unreadable"])
+        changes = [
+            f"{name}: {self._layout[key]} instead of {state[key]}"
+            for key, name in _LAYOUT.items()
+            if self._layout[key] != state[key]
+        ]
+        if changes:
+            self._waiting = []
+            logger.warning(
+                "the training images go on at image %d of the stream, but not in the batches of "
+                "the run that is resumed (%s); %d that waited for their batch are left out",
+                self._position,
+                ", ".join(changes),
+                len(state["waiting"]),
+            )
