@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
@@ -112,7 +113,7 @@ def _flip(cfg: CfgNode) -> list[T.Augmentation]:
     direction = _one_of(cfg.INPUT, "RANDOM_FLIP", ("horizontal", "vertical", "none"))
     if direction == "none":
         return []
-    return [T.RandomFlip(horizontal=direction == "horizontal", vertical=direction == "vertical")]
+    return [RandomFlip(horizontal=direction == "horizontal", vertical=direction == "vertical")]
 
 
 def _pad(cfg: CfgNode) -> list[T.Augmentation]:
@@ -145,6 +146,37 @@ def _at_least_one_pixel(resize: T.Transform) -> T.Transform:
     if isinstance(resize, T.ResizeTransform):
         resize.new_h, resize.new_w = max(1, int(resize.new_h)), max(1, int(resize.new_w))
     return resize
+
+
+class RandomFlip(T.RandomFlip):
+    """detectron2's, but images are turned by OpenCV: many times faster, and contiguous."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        flip = super().get_transform(image)
+        if isinstance(flip, T.HFlipTransform):
+            return HorizontalFlip(flip.width)
+        return VerticalFlip(flip.height) if isinstance(flip, T.VFlipTransform) else flip
+
+
+class HorizontalFlip(T.HFlipTransform):
+    """Left becomes right."""
+
+    def apply_image(self, image: np.ndarray) -> np.ndarray:
+        return cv2.flip(image, 1)
+
+    def apply_segmentation(self, labels: np.ndarray) -> np.ndarray:
+        # OpenCV does not take every dtype.
+        return labels[:, ::-1]
+
+
+class VerticalFlip(T.VFlipTransform):
+    """Top becomes bottom."""
+
+    def apply_image(self, image: np.ndarray) -> np.ndarray:
+        return cv2.flip(image, 0)
+
+    def apply_segmentation(self, labels: np.ndarray) -> np.ndarray:
+        return labels[::-1]
 
 
 class MixedCrop(T.RandomCrop_CategoryAreaConstraint):

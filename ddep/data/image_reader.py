@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import cv2
 import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ddep.errors import UserError
 
@@ -17,6 +22,7 @@ _TRANSPOSITIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = [_TRANSPOSITIONS[orientation] for orientation in (5, 6, 7, 8)]
 
 
 class UnreadableImageError(UserError):
@@ -45,19 +51,104 @@ def read_image(path: str, format: str = "RGB") -> np.ndarray:
             against decompression bombs; floating-point or 32-bit pixels.
         UserError: ``format`` is neither RGB nor BGR.
     """
-    if format not in ("RGB", "BGR"):
-        raise UserError(f"INPUT.FORMAT is {format!r}; expected RGB or BGR")
-    image = _decode(path)
-    if image.mode == "F":
-        raise _unreadable("image", path, "its pixels are floating-point numbers of unknown range")
-    if image.mode == "I" or image.mode.startswith("I;"):
-        grey = np.asarray(image)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise _unreadable("image", path, "its pixels are 32-bit integers of unknown range")
-        pixels = np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
-    else:
-        pixels = np.asarray(_to_rgb(image, path))
-    return np.array(pixels if format == "RGB" else pixels[..., ::-1], order="C")
+    with open_image(path) as image:
+        return image.pixels(format)
+
+
+@contextmanager
+def open_image(path: str) -> Iterator[EncodedImage]:
+    """Open an image file, of which a JPEG file's pixels need not be decoded in full.
+
+    Args:
+        path: as :func:`read_image`'s.
+
+    Raises:
+        UnreadableImageError: as :func:`read_image`, on opening or when pixels are decoded.
+    """
+    with _open(path, "image") as image:
+        yield image
+
+
+class EncodedImage:
+    """An open file whose size is known; the pixels of JPEG files are not decoded yet."""
+
+    def __init__(self, path: str, image: Image.Image, what: str) -> None:
+        """
+        Args:
+            path: for error messages.
+            image: as Pillow opens it.
+            what: ``"image"`` or whatever else an error message shall call it.
+
+        Raises:
+            UnreadableImageError: damaged.
+        """
+        self.path = path
+        self._what = what
+        self._image = image
+        with _as_unreadable(what, path):
+            if not isinstance(image, JpegImageFile):
+                # Loading comes first: Pillow turns some formats itself when it loads them.
+                image.load()
+            self._turn = _TRANSPOSITIONS.get(_orientation(image))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the upright image."""
+        width, height = self._image.size
+        return (width, height) if self._turn in _SIDEWAYS else (height, width)
+
+    def decode(
+        self,
+        least_size: tuple[int, int] | None = None,
+        part: tuple[float, float, float, float] | None = None,
+    ) -> Image.Image:
+        """Decode the image, or a part of it, upright. To be called once.
+
+        Args:
+            least_size: height and width that are enough. A JPEG file is then decoded at 1/2, 1/4 or
+                1/8 of its size, the smallest that is not below; a decoder that computes fewer
+                coefficients of each block's cosine transform makes this several times faster.
+            part: top, left, bottom and right border of what is wanted, as fractions of height and
+                width; they are rounded to whole pixels.
+
+        Raises:
+            UnreadableImageError: damaged.
+        """
+        image = self._image
+        with _as_unreadable(self._what, self.path):
+            if least_size:
+                height, width = least_size
+                image.draft(None, (height, width) if self._turn in _SIDEWAYS else (width, height))
+            image.load()
+            if self._turn is not None:
+                image = image.transpose(self._turn)
+        return image if part is None else image.crop(_whole_pixels(part, image.size))
+
+    def pixels(
+        self,
+        format: str,
+        least_size: tuple[int, int] | None = None,
+        part: tuple[float, float, float, float] | None = None,
+    ) -> np.ndarray:
+        """Decode as :meth:`decode` does, into the array that :func:`read_image` describes."""
+        if format not in ("RGB", "BGR"):
+            raise UserError(f"INPUT.FORMAT is {format!r}; expected RGB or BGR")
+        image = self.decode(least_size, part)
+        if image.mode == "F":
+            raise _unreadable(
+                "image", self.path, "its pixels are floating-point numbers of unknown range"
+            )
+        if image.mode == "I" or image.mode.startswith("I;"):
+            grey = np.asarray(image)
+            if grey.min() < 0 or grey.max() > 65535:
+                raise _unreadable(
+                    "image", self.path, "its pixels are 32-bit integers of unknown range"
+                )
+            pixels = np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        else:
+            pixels = np.asarray(_to_rgb(image, self.path))
+        # A copy either way: what Pillow hands out is not writable.
+        return pixels.copy() if format == "RGB" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
 
 
 def read_labels(path: str) -> np.ndarray:
@@ -99,16 +190,41 @@ def read_panoptic(path: str) -> np.ndarray:
     return red + 256 * green + 65536 * blue
 
 
-def _decode(path: str, what: str = "image") -> Image.Image:
+def _decode(path: str, what: str) -> Image.Image:
     """Open and decode a file, upright."""
+    with _open(path, what) as image:
+        return image.decode()
+
+
+@contextmanager
+def _open(path: str, what: str) -> Iterator[EncodedImage]:
+    with ExitStack() as files:
+        with _as_unreadable(what, path):
+            file = files.enter_context(PathManager.open(path, "rb"))
+            image = files.enter_context(Image.open(file))
+        yield EncodedImage(path, image, what)
+
+
+@contextmanager
+def _as_unreadable(what: str, path: str) -> Iterator[None]:
     try:
-        with PathManager.open(path, "rb") as file, Image.open(file) as image:
-            # Loading comes first: Pillow turns some formats itself when it loads them.
-            image.load()
-            turn = _TRANSPOSITIONS.get(_orientation(image))
-            return image if turn is None else image.transpose(turn)
+        yield
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise _unreadable(what, path, _cause(error)) from error
+
+
+def _whole_pixels(
+    part: tuple[float, float, float, float], size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Pillow's box (left, top, right, bottom) of a part; at least one pixel."""
+    top, left, bottom, right = part
+    columns, rows = _interval(left, right, size[0]), _interval(top, bottom, size[1])
+    return columns[0], rows[0], columns[1], rows[1]
+
+
+def _interval(low: float, high: float, length: int) -> tuple[int, int]:
+    start = min(round(low * length), length - 1)
+    return start, max(round(high * length), start + 1)
 
 
 def _cause(error: Exception) -> str:

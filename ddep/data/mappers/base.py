@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
@@ -83,9 +84,9 @@ class SegmentationMapper:
             UserError: labels that do not fit the image or the classes.
         """
         image = read_image(record["file_name"], self.image_format)
-        sample = describe(record, image)
-        check_size(record, image)
         size = image.shape[:2]
+        sample = describe(record, size)
+        check_size(record, size)
         maps = self.read_maps(record, size) if self.is_train else {}
         augmented = LabelledImage(image, maps.get("sem_seg"), self.ignore_label)
         transforms = self.augmentations(augmented)
@@ -139,17 +140,17 @@ class SegmentationMapper:
         raise NotImplementedError
 
 
-def describe(record: Record, image: np.ndarray) -> Record:
+def describe(record: Record, size: tuple[int, int]) -> Record:
     """What every sample says of its image: where it comes from and its original size."""
-    sample = {"file_name": record["file_name"], "height": image.shape[0], "width": image.shape[1]}
+    sample = {"file_name": record["file_name"], "height": size[0], "width": size[1]}
     if "image_id" in record:
         sample["image_id"] = record["image_id"]
     return sample
 
 
-def check_size(record: Record, image: np.ndarray) -> None:
+def check_size(record: Record, size: tuple[int, int]) -> None:
     """Raise :class:`UserError` if the image is not of the size that its record states."""
-    height, width = image.shape[:2]
+    height, width = size
     stated = record.get("height", height), record.get("width", width)
     if stated != (height, width):
         raise UserError(
@@ -184,4 +185,6 @@ def shorten(ids: np.ndarray) -> str:
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
     """(H, W, C) to a contiguous (C, H, W) tensor of its own memory."""
-    return torch.from_numpy(image.transpose(2, 0, 1).copy())
+    planes = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
+    cv2.split(image, list(planes))
+    return torch.from_numpy(planes)

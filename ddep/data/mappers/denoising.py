@@ -9,10 +9,11 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
 from ddep.data.augmentation import build_augmentations
-from ddep.data.image_reader import read_image
+from ddep.data.image_reader import open_image
 from ddep.data.mappers.base import Record, describe, to_tensor
+from ddep.data.window import draw_window, read_window
 from ddep.errors import UserError
-from ddep.noise import add_noise, check_formulation, draw_sigma
+from ddep.noise import check_formulation, draw_sigma, noise_scale
 
 
 class DenoisingMapper:
@@ -29,6 +30,7 @@ class DenoisingMapper:
         pixel_std: list[float],
         sigma_range: list[float],
         formulation: str,
+        draft_decoding: bool,
     ) -> None:
         """
         Args:
@@ -50,6 +52,7 @@ class DenoisingMapper:
         self.std = _three("MODEL.PIXEL_STD", pixel_std)
         self.sigma_range = sigma_range
         self.formulation = check_formulation(formulation)
+        self.draft_decoding = draft_decoding and is_train
         draw_sigma(sigma_range, torch.Generator())  # checks it, and leaves the global one alone
 
     @classmethod
@@ -62,6 +65,7 @@ class DenoisingMapper:
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "sigma_range": cfg.MODEL.DDEP.SIGMA,
             "formulation": cfg.MODEL.DDEP.NOISE,
+            "draft_decoding": cfg.INPUT.DRAFT_DECODING,
         }
 
     def __call__(self, record: Record) -> Record:
@@ -78,16 +82,21 @@ class DenoisingMapper:
         Raises:
             UnreadableImageError: the image cannot be read.
         """
-        pixels = read_image(record["file_name"], self.image_format)
-        sample = describe(record, pixels)
+        with open_image(record["file_name"]) as image:
+            sample = describe(record, image.size)
+            window, augmentations = draw_window(self.augmentations.augs, image.size)
+            pixels = read_window(image, window, self.image_format, self.draft_decoding)
         augmented = T.AugInput(pixels)
-        self.augmentations(augmented)
-        image = (to_tensor(augmented.image).float() - self.mean) / self.std
+        T.AugmentationList(augmentations)(augmented)
         generator = None if self.is_train else torch.Generator().manual_seed(record["position"])
-        sample["sigma"] = draw_sigma(self.sigma_range, generator)
-        sample["noise"] = torch.randn(image.shape, generator=generator)
-        sample["image"] = add_noise(image, sample["noise"], sample["sigma"], self.formulation)
-        return sample
+        sigma = draw_sigma(self.sigma_range, generator)
+        pixels = to_tensor(augmented.image)
+        noise = torch.randn(pixels.shape, generator=generator)
+        # :func:`ddep.noise.add_noise` of the normalised image, multiplied out: three passes.
+        scale = noise_scale(sigma, self.formulation)
+        noisy = torch.mul(pixels, scale / self.std).sub_(self.mean * scale / self.std)
+        noisy.add_(noise, alpha=sigma * scale)
+        return {**sample, "image": noisy, "noise": noise, "sigma": sigma}
 
 
 def _three(key: str, values: list[float]) -> torch.Tensor:
