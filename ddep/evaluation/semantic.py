@@ -1,10 +1,12 @@
-"""Mean IoU: detectron2's evaluator, with a check of what goes into it."""
+"""Mean IoU: detectron2's evaluator, with checks of what goes into it and means of some classes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 
@@ -21,6 +23,13 @@ def check_metadata(dataset_name: str) -> None:
                 f"data set {dataset_name} has no {attribute} in its metadata, which mean IoU "
                 f"needs; set it with MetadataCatalog.get({dataset_name!r}).set({attribute}=...)"
             )
+    for metric, names in metadata.get("class_subsets", {}).items():
+        for name in names:
+            if name not in metadata.stuff_classes:
+                raise UserError(
+                    f"data set {dataset_name}: class_subsets[{metric!r}] in its metadata has "
+                    f"{name!r}, which is none of its stuff_classes"
+                )
 
 
 class CheckedSemSegEvaluator(SemSegEvaluator):
@@ -29,6 +38,12 @@ class CheckedSemSegEvaluator(SemSegEvaluator):
     Its confusion matrix takes a label that is out of range for another prediction's, in silence.
     The boundary IoU that newer versions add is left out: they erode class numbers instead of masks,
     so that a perfect prediction scores far below 100.
+
+    ``class_subsets`` in the metadata, metric -> names of classes, adds means of some of the IoUs,
+    as ``mIoU16`` and ``mIoU13`` of models that were trained on SYNTHIA. They come from the
+    confusion matrix of all classes: a pixel of a class of the subset that is predicted as one
+    outside of it is an error, and so is one of a class outside that is predicted as one of the
+    subset. Classes that no label shows are left out of the mean, as of ``mIoU``.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
@@ -87,3 +102,22 @@ class CheckedSemSegEvaluator(SemSegEvaluator):
                     f"{self._labels} classes"
                 )
         super().process(inputs, outputs)
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """Compute the metrics, in percent, over the predictions of all processes.
+
+        Returns:
+            ``{"sem_seg": metric -> number}`` in the main process, None in others. The metrics are
+            mIoU, those of ``class_subsets``, fwIoU, mACC, pACC, and IoU-NAME and ACC-NAME of each
+            class. NaN stands for a class, or a subset of classes, that no label shows.
+        """
+        results = super().evaluate()
+        if results is None:
+            return None
+        found = results["sem_seg"]
+        subsets = MetadataCatalog.get(self._dataset_name).get("class_subsets", {})
+        for metric, names in subsets.items():
+            values = [found[f"IoU-{name}"] for name in names]
+            values = [value for value in values if not math.isnan(value)]
+            found[metric] = float(np.mean(values)) if values else math.nan
+        return results

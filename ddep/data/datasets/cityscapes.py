@@ -13,33 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
+from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
+from ddep.data.datasets.cityscapes_classes import (
+    CATEGORIES,
+    CLASS_SUBSETS,
+    THINGS,
+    label_table,
+)
 from ddep.data.datasets.instances import describe_mask, register_instances
-from ddep.data.datasets.panoptic import IGNORE_LABEL, Category, encode_panoptic, segments_info
+from ddep.data.datasets.panoptic import IGNORE_LABEL, encode_panoptic, segments_info
 from ddep.data.datasets.preparation import check_processes, check_range, write_json, write_png
 from ddep.data.image_reader import read_labels
 from ddep.errors import UserError
 
 SPLITS = ("train", "val")
-# The 19 classes that are evaluated; ids are the owners'.
-CATEGORIES: list[Category] = [
-    {
-        "id": category["id"],
-        "name": category["name"],
-        "isthing": category["isthing"],
-        "color": list(category["color"]),
-    }
-    for category in CITYSCAPES_CATEGORIES
-]
-THINGS = [category for category in CATEGORIES if category["isthing"]]
 _HIGHEST_CLASS = 33
 # Ids of void in the owners' label images.
 VOID = sorted(set(range(_HIGHEST_CLASS + 1)) - {category["id"] for category in CATEGORIES})
-_LABEL_OF_CLASS = np.full(_HIGHEST_CLASS + 1, IGNORE_LABEL, dtype=np.uint8)
-for _label, _category in enumerate(CATEGORIES):
-    _LABEL_OF_CLASS[_category["id"]] = _label
+_LABEL_OF_CLASS = label_table({c["id"]: c["name"] for c in CATEGORIES}, _HIGHEST_CLASS)
 
 
 @dataclass(frozen=True)
@@ -81,6 +74,8 @@ def register_cityscapes(root: Path) -> None:
             evaluator_type="cityscapes_instance",
             gt_dir=str(folder / "gtFine" / split),
         )
+        # detectron2 registers these; models that were trained on SYNTHIA are evaluated on them.
+        MetadataCatalog.get(f"cityscapes_fine_sem_seg_{split}").set(class_subsets=CLASS_SUBSETS)
 
 
 def instance_ids_file(gt_dir: str, image: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ddep.data.datasets.catalog import register
 from ddep.data.datasets.panoptic import IGNORE_LABEL
-from ddep.errors import UserError
+from ddep.errors import UserError, one_line
+
+logger = logging.getLogger(__name__)
 
 
 def register_semantic(
@@ -19,6 +22,10 @@ def register_semantic(
     ignore_label: int = IGNORE_LABEL,
     label_extension: str = "png",
     colors: Sequence[Sequence[int]] | None = None,
+    image_extension: str = "jpg",
+    names_file: Path | None = None,
+    leave_out_unpaired: bool = False,
+    **metadata: Any,
 ) -> None:
     """Register a semantic data set, with the metadata that the evaluator of mean IoU reads.
 
@@ -31,11 +38,24 @@ def register_semantic(
         ignore_label: the label of void pixels.
         label_extension: label images are NAME.<this>.
         colors: [R, G, B] of each class, 0..255.
+        image_extension: images are NAME.<this>.
+        names_file, leave_out_unpaired: see :func:`load_semantic`.
+        metadata: further attributes.
     """
-    metadata = {} if colors is None else {"stuff_colors": [list(color) for color in colors]}
+    if colors is not None:
+        metadata["stuff_colors"] = [list(color) for color in colors]
+    if names_file is not None:
+        metadata["names_file"] = str(names_file)
     register(
         name,
-        lambda: load_semantic(image_root, sem_seg_root, label_extension),
+        lambda: load_semantic(
+            image_root,
+            sem_seg_root,
+            label_extension,
+            image_extension,
+            names_file,
+            leave_out_unpaired,
+        ),
         image_root=str(image_root),
         sem_seg_root=str(sem_seg_root),
         stuff_classes=list(classes),
@@ -46,35 +66,89 @@ def register_semantic(
 
 
 def load_semantic(
-    image_root: Path, sem_seg_root: Path, label_extension: str = "png"
+    image_root: Path,
+    sem_seg_root: Path,
+    label_extension: str = "png",
+    image_extension: str = "jpg",
+    names_file: Path | None = None,
+    leave_out_unpaired: bool = False,
 ) -> list[dict[str, Any]]:
-    """Pair the images NAME.jpg of one folder with the labels of another.
+    """Pair the images of one folder with the labels of another.
+
+    Args:
+        image_root: folder of the images, NAME.<image_extension>.
+        sem_seg_root: folder of the labels, NAME.<label_extension>.
+        label_extension, image_extension: without the dot.
+        names_file: a text file with a NAME in each line, which are the data set. The folders may
+            hold more. By default all their files are the data set.
+        leave_out_unpaired: whether images without a label and labels without an image are left
+            out, with a warning, rather than an error.
 
     Returns:
         One dict per image, sorted by name: file_name and sem_seg_file_name.
 
     Raises:
-        UserError: no labels, an image without a label or a label without an image.
+        UserError: no labels, an image without a label or a label without an image; no
+            ``names_file``, or one without names.
     """
-    images = _by_name(image_root, "jpg")
+    images = _by_name(image_root, image_extension)
     labels = _by_name(sem_seg_root, label_extension)
     if not labels:
         raise UserError(
             f"{sem_seg_root}: no .{label_extension} files in it; expected the labels of the images "
             f"in {image_root}, see datasets/README.md"
         )
-    for name in sorted(images.keys() ^ labels.keys()):
-        path, folder = (
-            (images[name], sem_seg_root) if name in images else (labels[name], image_root)
-        )
-        raise UserError(
-            f"{path} has no file of that name in {folder}; each image needs its label: prepare the "
-            f"data set again, see datasets/README.md"
-        )
+    if names_file is not None:
+        names = _read_names(names_file)
+        _check_listed(names_file, names, image_root, image_extension, images)
+        _check_listed(names_file, names, sem_seg_root, label_extension, labels)
+    else:
+        names = images.keys() & labels.keys()
+        for path, folder in _first_unpaired(images, labels, image_root, sem_seg_root):
+            unpaired = f"{path} has no file of that name in {folder}"
+            if not (leave_out_unpaired and names):
+                raise UserError(
+                    f"{unpaired}; each image needs its label: prepare the data set again, see "
+                    "datasets/README.md"
+                )
+            number = len(images.keys() ^ labels.keys())
+            logger.warning(f"{unpaired}; {number} such files are left out, see datasets/README.md")
     return [
         {"file_name": str(images[name]), "sem_seg_file_name": str(labels[name])}
-        for name in sorted(images)
+        for name in sorted(names)
     ]
+
+
+def _first_unpaired(
+    images: Mapping[str, Path], labels: Mapping[str, Path], image_root: Path, sem_seg_root: Path
+) -> list[tuple[Path, Path]]:
+    """The first file without a partner and the folder that lacks it, if there is one."""
+    for name in sorted(images.keys() ^ labels.keys()):
+        return [(images[name], sem_seg_root) if name in images else (labels[name], image_root)]
+    return []
+
+
+def _read_names(path: Path) -> set[str]:
+    try:
+        names = set(path.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or one_line(error)
+        raise UserError(
+            f"{path} cannot be read ({cause}); prepare the data set again, see datasets/README.md"
+        ) from error
+    if not names:
+        raise UserError(f"{path} lists no images; prepare the data set again")
+    return names
+
+
+def _check_listed(
+    names_file: Path, names: set[str], folder: Path, extension: str, found: Mapping[str, Path]
+) -> None:
+    for name in sorted(names - found.keys()):
+        raise UserError(
+            f"{folder / f'{name}.{extension}'} does not exist, but {names_file} lists {name}; "
+            "prepare the data set again, see datasets/README.md"
+        )
 
 
 def _by_name(folder: Path, extension: str) -> dict[str, Path]:

@@ -1,0 +1,112 @@
+"""Writes the label images of semantic data sets whose owners number the classes in another way.
+
+The labels go into a folder of their own, and the names of the images to use into a text file that
+is written last: an interrupted preparation leaves a data set that is known to be absent.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.io import loadmat
+from tqdm import tqdm
+
+from ddep.data.datasets.preparation import check_processes, replacing, write_png
+from ddep.errors import UserError, one_line
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """One image, its label file, and where the label that is made of it goes."""
+
+    image: Path
+    source: Path
+    target: Path
+
+
+def write_labels(
+    jobs: Sequence[LabelJob],
+    read: Callable[[Path], np.ndarray],
+    processes: int,
+    progress: str,
+    leave_out_mismatched: bool = False,
+) -> list[str]:
+    """Write the label image of each job.
+
+    Args:
+        jobs: what to do.
+        read: makes a label, (H, W) uint8, of the owners' file. It can be pickled.
+        processes: how many to work with.
+        progress: what the progress bar is called.
+        leave_out_mismatched: whether a label that has not its image's size is left out, rather
+            than an error.
+
+    Returns:
+        Names of the images that were left out, without their ending.
+
+    Raises:
+        UserError: an unreadable file, a label out of range, sizes that differ.
+    """
+    check_processes(processes)
+    left_out = []
+    with multiprocessing.Pool(processes) as pool:
+        done = pool.imap(partial(_write_label, read=read), jobs, chunksize=4)
+        for job, mismatch in zip(
+            jobs, tqdm(done, total=len(jobs), desc=progress, disable=None), strict=True
+        ):
+            if mismatch and not leave_out_mismatched:
+                raise UserError(mismatch)
+            if mismatch:
+                left_out.append(job.image.stem)
+    return left_out
+
+
+def _write_label(job: LabelJob, read: Callable[[Path], np.ndarray]) -> str:
+    """Write a label; what is wrong with its size, if anything is."""
+    labels = read(job.source)
+    height, width = labels.shape
+    image_size = _size(job.image)
+    if image_size == (width, height):
+        write_png(job.target, labels)
+        return ""
+    job.target.unlink(missing_ok=True)
+    return (
+        f"{job.source}: {width}x{height} pixels, but its image {job.image} has "
+        f"{image_size[0]}x{image_size[1]}; a label must have its image's size"
+    )
+
+
+def _size(image: Path) -> tuple[int, int]:
+    """Width and height, from the file's header."""
+    try:
+        with Image.open(image) as opened:
+            return opened.size
+    except OSError as error:
+        raise UserError(f"image {image} cannot be read: {error.strerror or error}") from error
+
+
+def write_names(path: Path, names: Iterable[str]) -> None:
+    """Write the names of images, sorted, one in each line."""
+    with replacing(path) as temporary:
+        temporary.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+
+
+def read_matlab(path: Path, variable: str) -> np.ndarray:
+    """Read a variable of a MATLAB file.
+
+    Raises:
+        UserError: no such file or variable, or a damaged file.
+    """
+    try:
+        return loadmat(path, variable_names=[variable])[variable]
+    except Exception as error:  # SciPy's reader raises almost anything on damaged files
+        raise UserError(
+            f"{path}: not a MATLAB file with {variable} ({one_line(error) or repr(error)}); fetch "
+            "it again"
+        ) from error

@@ -1,0 +1,99 @@
+"""SYNTHIA-RAND-CITYSCAPES: rendered street scenes, 16 of Cityscapes' 19 classes.
+
+Terrain, trucks and trains are not in it. Labels have Cityscapes' 19 numbers nevertheless, so that
+models can be trained on it together with other sets, and evaluated on Cityscapes. Results on the 16
+and 13 classes that are usually reported are ``mIoU16`` and ``mIoU13``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ddep.data.datasets.cityscapes_classes import label_table, register_19_classes
+from ddep.data.datasets.label_preparation import LabelJob, write_labels, write_names
+from ddep.data.datasets.preparation import check_range, image_pairs
+from ddep.errors import UserError
+
+# The owners' numbers. The others are void, parking slots (13), road works (14) and lane markings.
+_CLASS_OF_ID = {
+    1: "sky",
+    2: "building",
+    3: "road",
+    4: "sidewalk",
+    5: "fence",
+    6: "vegetation",
+    7: "pole",
+    8: "car",
+    9: "traffic sign",
+    10: "person",
+    11: "bicycle",
+    12: "motorcycle",
+    15: "traffic light",
+    16: "terrain",
+    17: "rider",
+    18: "truck",
+    19: "bus",
+    20: "train",
+    21: "wall",
+}
+_HIGHEST_CLASS = 22
+_LABEL_OF_CLASS = label_table(_CLASS_OF_ID, _HIGHEST_CLASS)
+_LABELS = "labels_19"
+_NAMES = "all.txt"
+_EXPECTED = "SYNTHIA-RAND-CITYSCAPES: RGB/NAME.png and GT/LABELS/NAME.png"
+
+
+def register_synthia(root: Path) -> None:
+    """Register ``synthia_sem_seg_all`` below ``root``; the owners name no split."""
+    folder = root / "RAND_CITYSCAPES"
+    register_19_classes(
+        "synthia_sem_seg_all",
+        folder / "RGB",
+        folder / _LABELS,
+        image_extension="png",
+        names_file=folder / _NAMES,
+    )
+
+
+def prepare_synthia(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+    """Write labels of Cityscapes' 19 classes, and the names of the images.
+
+    Args:
+        folder: RAND_CITYSCAPES, with ``RGB`` and ``GT/LABELS``; they stay as they are.
+        processes: how many to work with.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        UserError: a file missing or unreadable, a label out of range, sizes that differ.
+    """
+    pairs = image_pairs(folder / "RGB", folder / "GT" / "LABELS", ".png", _EXPECTED)
+    (folder / _NAMES).unlink(missing_ok=True)
+    jobs = [LabelJob(image, labels, folder / _LABELS / labels.name) for image, labels in pairs]
+    write_labels(jobs, read_synthia, processes, "synthia")
+    write_names(folder / _NAMES, (image.stem for image, _ in pairs))
+    return {"all": {"images": len(pairs)}}
+
+
+def read_synthia(path: Path) -> np.ndarray:
+    """Read one of the owners' label images: 16 bits, the class is red, the instance green.
+
+    Returns:
+        (H, W) uint8, 0..18 or 255 for void.
+    """
+    # Pillow keeps eight of the 16 bits of a colour.
+    coded = cv2.imdecode(np.frombuffer(path.read_bytes(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if coded is None:
+        raise UserError(f"label image {path} cannot be read: it is damaged")
+    if coded.dtype != np.uint16 or coded.ndim != 3 or coded.shape[2] != 3:
+        raise UserError(
+            f"label image {path} has pixels of {coded.dtype} and shape {coded.shape}; expected "
+            "SYNTHIA's GT/LABELS: 16-bit colours, of which red is the class"
+        )
+    red = coded[..., 2]
+    check_range(path, red, _HIGHEST_CLASS, f"SYNTHIA's numbers, 0..{_HIGHEST_CLASS}")
+    return _LABEL_OF_CLASS[red]
