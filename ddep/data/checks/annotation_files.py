@@ -83,7 +83,8 @@ def pair_folders(metadata: Metadata) -> tuple[list[Record], list[Problem]]:
 
 def _is_two_folders(metadata: Metadata) -> bool:
     folders = (metadata.get("image_root"), metadata.get("sem_seg_root"))
-    return not metadata.get("panoptic_json") and all(f and os.path.isdir(f) for f in folders)
+    listed = metadata.get("panoptic_json") or metadata.get("names_file")
+    return not listed and all(f and os.path.isdir(f) for f in folders)
 
 
 def _list_folders(metadata: Metadata) -> tuple[dict[str, str], dict[str, str]]:

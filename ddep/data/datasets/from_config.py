@@ -32,9 +32,17 @@ _PREPARATION = {
     "ade20k_panoptic_*": _ADE20K_INSTANCES,
     "ade20k_instance_*": _ADE20K_INSTANCES,
     "ade20k_full_*": "unpack ADE20K_2021_17_01, then run python datasets/prepare-ade20k-full.py",
+    "mapillary_vistas_19_*": "unpack Mapillary Vistas v1.2, then run python "
+    "datasets/prepare-mapillary-vistas.py",
     "mapillary_vistas_*": "unpack Mapillary Vistas v1.2 (of v2.0, move what is in v1.2/ up)",
     "cityscapes_fine_*": "unpack Cityscapes' leftImg8bit and gtFine, then run python "
     "datasets/prepare-cityscapes.py",
+    "pascal_context_*": "unpack VOC 2010 and Pascal Context's labels, then run python "
+    "datasets/prepare-pascal-context.py",
+    "gta5_sem_seg_all": "unpack GTA5, then run python datasets/prepare-gta5.py",
+    "gta5_*": "unpack GTA5 with its split.mat, then run python datasets/prepare-gta5.py",
+    "synthia_*": "unpack SYNTHIA-RAND-CITYSCAPES, then run python datasets/prepare-synthia.py",
+    "bdd100k_*": "unpack BDD100K's 10K images and segmentation labels",
 }
 
 
@@ -106,7 +114,7 @@ def _check(name: str, instances: bool) -> None:
 def _files(name: str, instances: bool) -> Iterator[Path]:
     metadata = MetadataCatalog.get(name)
     attributes = ["image_root", "image_dir", "gt_dir"]
-    attributes += ["panoptic_json", "panoptic_root", "sem_seg_root"]
+    attributes += ["panoptic_json", "panoptic_root", "sem_seg_root", "names_file"]
     if instances or metadata.evaluator_type in ("coco", "cityscapes_instance"):
         attributes.append("json_file")
     for attribute in attributes:
