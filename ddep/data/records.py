@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
-from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.build import (
+    filter_images_with_only_crowd_annotations,
+    print_instances_class_histogram,
+)
 from detectron2.utils import comm
 
 from ddep.data.labels import (
@@ -45,8 +48,8 @@ def _is_denoising(cfg: CfgNode) -> bool:
     return cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising"
 
 
-def load_training_sets(cfg: CfgNode) -> list[list[Record]]:
-    """The records of each training set that training uses.
+def load_training_sets(cfg: CfgNode) -> list[Sequence[Record]]:
+    """The records of each training set that training uses: lists, or sequences that make records.
 
     Where the ``DATASETS.LABEL_*`` keys limit the labels, the main process writes the images that
     were chosen to ``OUTPUT_DIR/labelled_images.txt``; denoising uses all images.
@@ -71,7 +74,7 @@ def load_training_sets(cfg: CfgNode) -> list[list[Record]]:
     return [_without_empty(name, records) for name, records in zip(names, chosen, strict=True)]
 
 
-def _without_empty(name: str, records: list[Record]) -> list[Record]:
+def _without_empty(name: str, records: Sequence[Record]) -> Sequence[Record]:
     if "annotations" in records[0]:
         records = filter_images_with_only_crowd_annotations(records)
     if not records:
@@ -82,8 +85,11 @@ def _without_empty(name: str, records: list[Record]) -> list[Record]:
     return records
 
 
-def load_records(key: str, names: Sequence[str], filter_empty: bool) -> list[list[Record]]:
-    """The records of each data set.
+def load_records(key: str, names: Sequence[str], filter_empty: bool) -> list[Sequence[Record]]:
+    """The records of each data set, none empty.
+
+    A data set whose loader gives a sequence other than a list, as folders of images do, keeps it:
+    millions of records stay in the index that they are made from.
 
     Args:
         key: the config key that names them, for errors.
@@ -100,7 +106,7 @@ def load_records(key: str, names: Sequence[str], filter_empty: bool) -> list[lis
         if name not in DatasetCatalog:
             raise UserError(f"{key} has {name!r}, which is not a registered data set")
         try:
-            sets.append(get_detection_dataset_dicts(name, filter_empty=filter_empty))
+            sets.append(_load(name, filter_empty))
         except (AssertionError, KeyError, OSError, TypeError, ValueError) as error:
             raise UserError(
                 f"{key}: data set {name} cannot be loaded: {one_line(error)}; data are looked for "
@@ -108,6 +114,23 @@ def load_records(key: str, names: Sequence[str], filter_empty: bool) -> list[lis
                 f"tools/check-dataset.py {name} says more of damaged ones"
             ) from error
     return sets
+
+
+def _load(name: str, filter_empty: bool) -> Sequence[Record]:
+    """Like detectron2's ``get_detection_dataset_dicts``, which makes a list of everything."""
+    records: Sequence[Record] = DatasetCatalog.get(name)
+    if not records:
+        raise ValueError("it has no images")
+    if "annotations" not in records[0]:
+        return records
+    if filter_empty:
+        records = filter_images_with_only_crowd_annotations(records)
+    if not records:
+        raise ValueError("none of its images shows an object")
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    if classes is not None:
+        print_instances_class_histogram(records, classes)
+    return records
 
 
 def _check_same_classes(names: Sequence[str]) -> None:
