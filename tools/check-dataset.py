@@ -2,12 +2,16 @@
 
     python tools/check-dataset.py camvid_panoptic_train
     python tools/check-dataset.py images:/data/photographs --output output/photographs
+    python tools/check-dataset.py --config-file my-config.yaml
 
-NAME is any data set that DATASETS.TRAIN may name. Every image and label is read. Finds files that
-are missing, damaged or of different sizes, classes out of range, empty masks, ids that occur twice,
-segments that the PNG and JSON files do not share, and boxes without area. Prints these, how often
-each class occurs, and PIXEL_MEAN and PIXEL_STD; writes all of it to report.json, and a picture of
-some labelled images to contact_sheet.png. The exit status is 0 if all is fine and 1 if not.
+NAME is any data set that DATASETS.TRAIN may name; with --config-file also one of its
+DATASETS.CUSTOM. Without NAME, all sets are checked that the config's DATASETS.TRAIN and TEST name.
+
+Every image and label is read. Finds files that are missing, damaged or of different sizes, classes
+out of range, empty masks, ids that occur twice, segments that the PNG and JSON files do not share,
+and boxes without area. Prints these, how often each class occurs, and PIXEL_MEAN and PIXEL_STD;
+writes all of it to report.json, and a picture of some labelled images to contact_sheet.png. The
+exit status is 0 if all is fine and 1 if not.
 """
 
 from __future__ import annotations
@@ -17,8 +21,12 @@ import re
 import sys
 from pathlib import Path
 
+from detectron2.config import CfgNode
+
+from ddep.config import load_config
 from ddep.engine import errors_as_lines
 from ddep.engine.dataset_check import check_dataset
+from ddep.errors import UserError
 from ddep.parallel import available_cores, check_workers
 
 
@@ -26,19 +34,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", metavar="NAME", help="of a data set, or images:<folder>")
-    parser.add_argument("--output", metavar="FOLDER", help="default: output/check/NAME")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="of a data set, or images:<folder>")
+    parser.add_argument("--config-file", metavar="FILE", help="names or describes data sets")
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        help="default: output/check/NAME; with several data sets, each gets a folder in it",
+    )
     parser.add_argument(
         "--workers", type=int, default=available_cores(), help="processes (default: %(default)s)"
     )
     args = parser.parse_args()
-    output = args.output or Path("output", "check", re.sub(r"[^\w.-]+", "_", args.name))
+    fine = True
     with errors_as_lines():
         check_workers(args.workers)
-        report = check_dataset(args.name, str(output), args.workers)
-        print(report)
-        print(f"report and contact sheet: {output}")
-    sys.exit(0 if report.fine else 1)
+        cfg = load_config(args.config_file) if args.config_file else None
+        names = [args.name] if args.name else _named_by(cfg)
+        for name in names:
+            output = args.output or Path("output", "check")
+            if not args.output or len(names) > 1:
+                output /= re.sub(r"[^\w.-]+", "_", name)
+            report = check_dataset(name, str(output), args.workers, cfg)
+            print(report)
+            print(f"report and contact sheet: {output}")
+            fine = fine and report.fine
+    sys.exit(0 if fine else 1)
+
+
+def _named_by(cfg: CfgNode | None) -> list[str]:
+    names = [] if cfg is None else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if not names:
+        raise UserError("no data set to check; give a NAME, or a --config-file that names some")
+    return list(dict.fromkeys(names))
 
 
 if __name__ == "__main__":

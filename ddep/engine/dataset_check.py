@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from tqdm import tqdm
 
@@ -24,6 +24,7 @@ from ddep.data.checks import (
     check_record,
     pair_folders,
 )
+from ddep.data.datasets.from_config import check_files
 from ddep.data.datasets.preparation import write_png
 from ddep.engine.output_files import check_writable, write_json
 from ddep.errors import UserError, one_line
@@ -34,7 +35,9 @@ REPORT = "report.json"
 CONTACT_SHEET = "contact_sheet.png"
 
 
-def check_dataset(name: str, output: str, workers: int) -> DatasetReport:
+def check_dataset(
+    name: str, output: str, workers: int, cfg: CfgNode | None = None
+) -> DatasetReport:
     """Check a data set; write ``report.json`` and ``contact_sheet.png``.
 
     The contact sheet shows images in which nothing is wrong, evenly spaced over the data set.
@@ -43,11 +46,12 @@ def check_dataset(name: str, output: str, workers: int) -> DatasetReport:
         name: of a registered data set, or ``images:<folder>``.
         output: the folder to write to.
         workers: number of processes.
+        cfg: a config whose DATASETS.CUSTOM may describe it.
 
     Raises:
         UserError: there is no such data set, or nothing can be written.
     """
-    _find(name)
+    _find(name, cfg)
     for file in (REPORT, CONTACT_SHEET):
         check_writable("--output", os.path.join(output, file))
     metadata = MetadataCatalog.get(name)
@@ -72,15 +76,19 @@ def check_dataset(name: str, output: str, workers: int) -> DatasetReport:
     return report
 
 
-def _find(name: str) -> None:
-    """Register ``images:<folder>``; UserError unless the data set's files or folders are there."""
-    cfg = get_cfg()
-    add_ddep_config(cfg)
+def _find(name: str, cfg: CfgNode | None) -> None:
+    """Register the data set; UserError unless its files or folders are there."""
+    if cfg is None:
+        cfg = get_cfg()
+        add_ddep_config(cfg)
+    cfg = cfg.clone()
+    cfg.defrost()
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (name,)
     try:
-        register_from_config(cfg, ("TEST",))
+        register_from_config(cfg, keys=())
     except UserError as error:
         raise UserError(str(error).removeprefix("DATASETS.TEST: ")) from error
+    check_files(name)
 
 
 def _load(name: str, metadata: Metadata) -> tuple[list[dict[str, Any]], list[Problem]]:

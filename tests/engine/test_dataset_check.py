@@ -20,8 +20,8 @@ from tests.engine.tiny_runs import write_images
 ROOT = Path(__file__).parents[2]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int | str:
-    """Run the tool in this process and return its exit status, or the error that it prints."""
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Run the tool in this process and return its exit status."""
     monkeypatch.setattr(sys, "argv", ["check-dataset.py", *map(str, words)])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "tools" / "check-dataset.py"), run_name="__main__")
@@ -112,17 +112,23 @@ def test_nothing_that_is_fine_leaves_no_contact_sheet(
     ],
 )
 def test_mistakes_are_named(
-    words: list, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    words: list,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.chdir(ROOT)
     output = tmp_path / "out"
-    assert re.match(f"error: {message}", run(monkeypatch, *words, "--output", output))
+    assert run(monkeypatch, *words, "--output", output) == 1
+    assert re.match(f"error: {message}", capsys.readouterr().err.rstrip())
     assert not output.exists()
 
 
 def test_where_nothing_can_be_written_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     images = write_images(tmp_path / "images", 1)
-    found = run(monkeypatch, f"images:{images}", "--output", images / "0.png")
+    assert run(monkeypatch, f"images:{images}", "--output", images / "0.png") == 1
+    found = capsys.readouterr().err
     assert re.match("error: --output .*0.png/report.json cannot be written", found)

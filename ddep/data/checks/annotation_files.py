@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from detectron2.data.catalog import Metadata
 
 from ddep.data.checks.problems import Problem
-from ddep.data.datasets.image_folder import find_images
+from ddep.data.datasets.instances import ANNOTATION_KEYS
+from ddep.data.datasets.paired_folders import PairedFolders
 from ddep.data.json_file import read_json
 
 Record = dict[str, Any]
@@ -51,10 +51,11 @@ def check_folders(metadata: Metadata, records: Sequence[Record]) -> list[Problem
     """
     if not _is_two_folders(metadata):
         return []
-    images, labels = _list_folders(metadata)
+    found = PairedFolders.read(metadata.image_root, metadata.sem_seg_root)
     keys = ("file_name", "sem_seg_file_name")
     used = {os.path.normpath(record[key]) for record in records for key in keys if key in record}
-    return _unpaired(set(images.values()) - used, set(labels.values()) - used)
+    images, labels = (set(paths.values()) - used for paths in (found.images, found.labels))
+    return [*_repeated(found), *_unpaired(images, labels)]
 
 
 def pair_folders(metadata: Metadata) -> tuple[list[Record], list[Problem]]:
@@ -69,16 +70,9 @@ def pair_folders(metadata: Metadata) -> tuple[list[Record], list[Problem]]:
     """
     if not _is_two_folders(metadata):
         return [], []
-    images, labels = _list_folders(metadata)
-    records = [
-        {"file_name": images[name], "sem_seg_file_name": labels[name]}
-        for name in images
-        if name in labels
-    ]
-    return records, _unpaired(
-        (images[name] for name in images.keys() - labels.keys()),
-        (labels[name] for name in labels.keys() - images.keys()),
-    )
+    found = PairedFolders.read(metadata.image_root, metadata.sem_seg_root)
+    unpaired = _unpaired(found.images_without_label(), found.labels_without_image())
+    return found.pairs(), [*_repeated(found), *unpaired]
 
 
 def _is_two_folders(metadata: Metadata) -> bool:
@@ -87,16 +81,11 @@ def _is_two_folders(metadata: Metadata) -> bool:
     return not listed and all(f and os.path.isdir(f) for f in folders)
 
 
-def _list_folders(metadata: Metadata) -> tuple[dict[str, str], dict[str, str]]:
-    """Paths of the images and of the labels, by their names without ending."""
-    found: list[dict[str, str]] = []
-    for folder in (metadata.image_root, metadata.sem_seg_root):
-        paths = map(os.path.normpath, find_images(Path(folder)))
-        found.append({os.path.splitext(os.path.relpath(p, folder))[0]: p for p in paths})
-    images, labels = found
-    # The folder of labels may lie in that of images.
-    inner = set(labels.values())
-    return {name: path for name, path in images.items() if path not in inner}, labels
+def _repeated(found: PairedFolders) -> list[Problem]:
+    return [
+        Problem("duplicate", second, f"{first} and {second} differ in their endings alone")
+        for first, second in found.repeated
+    ]
 
 
 def _unpaired(images: Iterable[str], labels: Iterable[str]) -> list[Problem]:
@@ -157,6 +146,10 @@ def _check_instances(content: dict[str, Any], known: Collection[int | str]) -> I
         if image_id not in names:
             yield "annotations", f"image {image_id!r} has an annotation, but is not listed"
         what = f"image {image_id!r} ({names.get(image_id)}): annotation {_key(annotation, 'id')}"
+        found = annotation.keys() if isinstance(annotation, dict) else ()
+        lacking = [key for key in ANNOTATION_KEYS if key not in found]
+        if lacking:
+            yield "annotations", f"{what} lacks {', '.join(lacking)}"
         yield from _check_category(what, annotation, known)
         shapes = annotation.get("segmentation") if isinstance(annotation, dict) else None
         if isinstance(shapes, list) and not any(_is_polygon(shape) for shape in shapes):

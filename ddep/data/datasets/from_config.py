@@ -12,6 +12,12 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ddep.data.datasets.catalog import dataset_root
+from ddep.data.datasets.custom import (
+    check_custom_files,
+    check_custom_labels,
+    register_custom_sets,
+)
+from ddep.data.datasets.custom_entries import custom_entry
 from ddep.data.datasets.image_folder import PREFIX, check_image_folder, register_image_folder
 from ddep.errors import UserError
 
@@ -47,16 +53,19 @@ _PREPARATION = {
 
 
 def register_from_config(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) -> None:
-    """Register the ``images:<folder>`` sets that ``cfg`` names, and check that all sets are there.
+    """Register the sets of ``DATASETS.CUSTOM`` and the ``images:<folder>`` sets that ``cfg`` names,
+    and check that all sets are there.
 
     Args:
-        cfg: the config; DATASETS.TRAIN and DATASETS.TEST are read.
-        keys: whose files are needed: "TRAIN", "TEST" or both. Names are checked in both.
+        cfg: the config; DATASETS.TRAIN, TEST and CUSTOM are read.
+        keys: whose files are needed: "TRAIN", "TEST", both or none. Names are checked in both.
 
     Raises:
         UserError: a name that is not known, a data set whose files or folder are not there, an
-            empty folder; with "TRAIN" among ``keys``, a config that names no training set.
+            empty folder, a mistake in DATASETS.CUSTOM; with "TRAIN" among ``keys``, a config that
+            names no training set.
     """
+    register_custom_sets(cfg)
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             if name.startswith(PREFIX):
@@ -67,8 +76,15 @@ def register_from_config(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) 
         raise UserError("DATASETS.TRAIN is empty; name the data sets to train on")
     for key in keys:
         for name in cfg.DATASETS[key]:
+            entry = custom_entry(name)
+            if entry:
+                check_custom_files(entry)
+                check_custom_labels(entry)
+                continue
             try:
-                _check(name, instances=cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON and key == "TEST")
+                check_files(
+                    name, instances=cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON and key == "TEST"
+                )
             except UserError as error:
                 raise UserError(f"DATASETS.{key}: {error}") from error
 
@@ -84,14 +100,21 @@ def _explain_unknown(name: str) -> str:
     return f"{text}; datasets/README.md lists them; a {folders}"
 
 
-def _check(name: str, instances: bool) -> None:
-    """UserError unless the files of a known data set are there.
+def check_files(name: str, instances: bool = False) -> None:
+    """Raise :class:`UserError` unless the files of a data set are there, as far as they are known.
 
-    Sets that others registered are left to their own loaders. ``instances``: whether instances
-    will be evaluated.
+    Sets that others registered are left to their own loaders.
+
+    Args:
+        name: of a registered data set.
+        instances: whether instances will be evaluated, which may need files of their own.
     """
     if name.startswith(PREFIX):
         check_image_folder(name)
+        return
+    entry = custom_entry(name)
+    if entry:
+        check_custom_files(entry)
         return
     how = next((how for glob, how in _PREPARATION.items() if fnmatchcase(name, glob)), None)
     if how is None:

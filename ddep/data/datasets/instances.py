@@ -14,6 +14,9 @@ from ddep.data.datasets.catalog import register
 from ddep.data.datasets.panoptic import Category
 from ddep.errors import UserError, one_line
 
+# What COCO's format has of each annotation; mask AP needs all of it.
+ANNOTATION_KEYS = ("id", "image_id", "category_id", "segmentation", "area", "bbox", "iscrowd")
+
 
 def register_instances(
     name: str,

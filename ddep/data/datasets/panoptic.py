@@ -43,7 +43,7 @@ class PanopticSplit:
         image_root: folder of the images.
         panoptic_root: folder of the panoptic PNG files.
         panoptic_json: the JSON file.
-        sem_seg_root: folder of the semantic PNG files.
+        sem_seg_root: folder of the semantic PNG files; None if there are none.
         image_suffix: how images end, where they are named like their panoptic PNG files and not as
             the JSON file says.
     """
@@ -51,7 +51,7 @@ class PanopticSplit:
     image_root: Path
     panoptic_root: Path
     panoptic_json: Path
-    sem_seg_root: Path
+    sem_seg_root: Path | None
     image_suffix: str | None = None
 
     @classmethod
@@ -113,15 +113,15 @@ def register_panoptic(
         ignore_label: what void is in the semantic PNG files.
         metadata: further attributes.
     """
+    if split.sem_seg_root is not None:
+        metadata |= {"sem_seg_root": str(split.sem_seg_root), "ignore_label": ignore_label}
     register(
         name,
         lambda: load_panoptic(split, categories),
         image_root=str(split.image_root),
         panoptic_root=str(split.panoptic_root),
         panoptic_json=str(split.panoptic_json),
-        sem_seg_root=str(split.sem_seg_root),
         evaluator_type=evaluator_type,
-        ignore_label=ignore_label,
         label_divisor=1000,
         **panoptic_metadata(categories),
         **metadata,
@@ -133,13 +133,14 @@ def load_panoptic(split: PanopticSplit, categories: Sequence[Category]) -> list[
 
     Returns:
         One dict per image, in the file's order: file_name, image_id, height, width (pixels),
-        pan_seg_file_name, sem_seg_file_name and segments_info: COCO's, with contiguous
-        ``category_id`` and a bool ``isthing``.
+        pan_seg_file_name, sem_seg_file_name where the split has semantic labels, and
+        segments_info: COCO's, with contiguous ``category_id`` and a bool ``isthing``.
 
     Raises:
         UserError: a JSON file that is missing or not of this format; images or labels of which none
             is there. That some are missing shows when they are read.
     """
+    annotations = load_annotations(split.panoptic_json, categories)
     dicts = [
         {
             "file_name": str(split.image_root / split.image_name(annotation)),
@@ -147,12 +148,16 @@ def load_panoptic(split: PanopticSplit, categories: Sequence[Category]) -> list[
             "height": annotation["image"]["height"],
             "width": annotation["image"]["width"],
             "pan_seg_file_name": str(split.panoptic_root / annotation["file_name"]),
-            "sem_seg_file_name": str(split.sem_seg_root / annotation["file_name"]),
             "segments_info": annotation["segments_info"],
         }
-        for annotation in load_annotations(split.panoptic_json, categories)
+        for annotation in annotations
     ]
-    for key in ("file_name", "pan_seg_file_name", "sem_seg_file_name"):
+    keys = ["file_name", "pan_seg_file_name"]
+    if split.sem_seg_root is not None:
+        keys.append("sem_seg_file_name")
+        for record, annotation in zip(dicts, annotations, strict=True):
+            record["sem_seg_file_name"] = str(split.sem_seg_root / annotation["file_name"])
+    for key in keys:
         if not any(Path(record[key]).is_file() for record in dicts):
             raise UserError(
                 f"{dicts[0][key]} does not exist, nor does any other that {split.panoptic_json} "

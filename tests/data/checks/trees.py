@@ -92,6 +92,7 @@ class Tree:
                     "image_id": number,
                     "category_id": 7,
                     "bbox": [12, 1, 12, 15],
+                    "area": 180,
                     "iscrowd": 0,
                     "segmentation": run_lengths(ids == CAT),
                 }

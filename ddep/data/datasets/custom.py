@@ -1,0 +1,174 @@
+"""Data sets of one's own, as ``DATASETS.CUSTOM`` describes them.
+
+Four kinds: ``images`` without labels, ``semantic`` (a folder of label images), ``panoptic`` (COCO's
+panoptic JSON and PNG files) and ``instance`` (COCO's instance JSON). They get the records and the
+metadata that the built-in sets have.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+
+from ddep.data.datasets.catalog import register
+from ddep.data.datasets.custom_classes import (
+    check_ignore_label,
+    default_colors,
+    read_categories,
+    read_class_names,
+)
+from ddep.data.datasets.custom_entries import IS_FILE, CustomEntry, read_entries
+from ddep.data.datasets.image_folder import PREFIX, check_image_folder, load_image_folder
+from ddep.data.datasets.instances import register_instances
+from ddep.data.datasets.paired_folders import PairedFolders
+from ddep.data.datasets.panoptic import (
+    IGNORE_LABEL,
+    Category,
+    PanopticSplit,
+    register_panoptic,
+)
+from ddep.errors import UserError
+
+
+def register_custom_sets(cfg: CfgNode) -> None:
+    """Register the entries of ``DATASETS.CUSTOM`` that DATASETS.TRAIN or TEST name.
+
+    Files need not be there, nor be right: :func:`check_custom_files` and
+    :func:`check_custom_labels` tell. Without them a set's classes may have no names.
+
+    Raises:
+        UserError: an entry that says too little, or what it cannot mean.
+    """
+    named = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
+    for entry in read_entries(cfg.DATASETS.CUSTOM):
+        if entry.name in named:
+            _register(entry)
+
+
+def check_custom_files(entry: CustomEntry) -> None:
+    """Raise :class:`UserError` unless all files and folders that an entry names are there, with
+    images in them, and the classes that it lists can be used."""
+    for key in entry.values.keys() & IS_FILE.keys():
+        if isinstance(entry.values[key], str):
+            entry.check_path(key)
+    if entry.kind == "semantic" and entry.path("images").samefile(entry.path("labels")):
+        raise entry.error("images and labels are one folder; expected a folder for each")
+    try:
+        check_image_folder(_images(entry))
+    except UserError as error:
+        raise entry.error(f"images: {error}") from error
+    if entry.kind == "semantic":
+        check_ignore_label(entry, len(read_class_names(entry)), _ignore_label(entry))
+
+
+def check_custom_labels(entry: CustomEntry) -> None:
+    """Raise :class:`UserError` unless an entry's labels fit its images and its classes, as far as
+    that can be seen without opening an image."""
+    if entry.kind in ("panoptic", "instance"):
+        categories = read_categories(entry)
+        if "semantic_labels" in entry.values:
+            check_ignore_label(entry, len(categories), _ignore_label(entry))
+    if entry.kind != "images":
+        try:
+            DatasetCatalog.get(entry.name)
+        except UserError as error:
+            where = "" if str(error).startswith(entry.where) else f"{entry.where}: "
+            raise UserError(f"{where}{error}") from error
+
+
+def _register(entry: CustomEntry) -> None:
+    if entry.kind == "images":
+        register(
+            entry.name,
+            lambda: load_image_folder(_images(entry)),
+            evaluator_type="images",
+            custom_entry=entry,
+        )
+    elif entry.kind == "semantic":
+        _register_semantic(entry)
+    elif entry.kind == "panoptic":
+        has_semantic = "semantic_labels" in entry.values
+        split = PanopticSplit(
+            image_root=entry.path("images"),
+            panoptic_root=entry.path("labels"),
+            panoptic_json=entry.path("json"),
+            sem_seg_root=entry.path("semantic_labels") if has_semantic else None,
+        )
+        register_panoptic(
+            entry.name,
+            split,
+            _categories(entry),
+            ignore_label=_ignore_label(entry),
+            custom_entry=entry,
+        )
+    else:
+        register_instances(
+            entry.name,
+            entry.path("images"),
+            entry.path("json"),
+            _categories(entry),
+            custom_entry=entry,
+        )
+
+
+def _register_semantic(entry: CustomEntry) -> None:
+    try:
+        classes = read_class_names(entry)
+    except UserError:  # which check_custom_files raises again
+        classes = []
+    register(
+        entry.name,
+        lambda: _load_semantic(entry),
+        image_root=str(entry.path("images")),
+        sem_seg_root=str(entry.path("labels")),
+        stuff_classes=classes,
+        stuff_colors=default_colors(len(classes)),
+        evaluator_type="sem_seg",
+        ignore_label=_ignore_label(entry),
+        custom_entry=entry,
+    )
+
+
+def _load_semantic(entry: CustomEntry) -> list[dict[str, Any]]:
+    """Pair images and labels by their paths without endings, relative to the two folders.
+
+    Returns:
+        One dict per image, sorted by name: file_name and sem_seg_file_name.
+
+    Raises:
+        UserError: an image without label, a label without image, two of one name.
+    """
+    found = PairedFolders.read(entry.path("images"), entry.path("labels"))
+    for first, second in found.repeated:
+        raise entry.error(
+            f"{first} and {second} differ in their endings alone; expected one file of a name, and "
+            "images and labels in folders of their own"
+        )
+    for key, other, unpaired in (
+        ("images", "labels", found.images_without_label()),
+        ("labels", "images", found.labels_without_image()),
+    ):
+        if unpaired:
+            raise entry.error(
+                f"{unpaired[0]} ({len(unpaired)} of {len(getattr(found, key))} {key}) has no file "
+                f"of its name in {other} {entry.path(other)}; expected a label for each image"
+            )
+    return found.pairs()
+
+
+def _categories(entry: CustomEntry) -> list[Category]:
+    try:
+        return read_categories(entry)
+    except UserError:  # which check_custom_labels raises again
+        return []
+
+
+def _ignore_label(entry: CustomEntry) -> int:
+    return entry.values.get("ignore", IGNORE_LABEL)
+
+
+def _images(entry: CustomEntry) -> str:
+    """The entry's folder of images as a data set of its own."""
+    return f"{PREFIX}{entry.path('images')}"

@@ -1,0 +1,155 @@
+"""What ``DATASETS.CUSTOM`` says, checked as far as that can be without looking at a file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ddep.data.datasets.catalog import dataset_root
+from ddep.data.datasets.image_folder import PREFIX
+from ddep.errors import UserError
+
+# What each kind of data set must say, beside name and kind, and what it may say.
+REQUIRED = {
+    "images": ("images",),
+    "semantic": ("images", "labels", "classes"),
+    "panoptic": ("images", "labels", "json"),
+    "instance": ("images", "json"),
+}
+OPTIONAL = {
+    "images": (),
+    "semantic": ("ignore",),
+    "panoptic": ("semantic_labels", "ignore", "classes"),
+    "instance": ("classes",),
+}
+# The paths, and whether they lead to a file.
+IS_FILE = {
+    "images": False,
+    "labels": False,
+    "semantic_labels": False,
+    "json": True,
+    "classes": True,
+}
+_README = "datasets/README.md shows an entry of each kind"
+
+
+@dataclass(frozen=True)
+class CustomEntry:
+    """An entry of ``DATASETS.CUSTOM`` whose keys are right.
+
+    Attributes:
+        where: what errors begin with: the entry's position and name.
+        name: of the data set.
+        kind: a key of ``REQUIRED``.
+        values: its other keys, as the config has them.
+    """
+
+    where: str
+    name: str
+    kind: str
+    values: Mapping[str, Any]
+
+    def path(self, key: str) -> Path:
+        """An absolute path; a relative one is that in the working directory or, if there is nothing
+        of that name, in $DETECTRON2_DATASETS."""
+        return next((place for place in self._places(key) if place.exists()), self._places(key)[0])
+
+    def check_path(self, key: str) -> None:
+        """Raise :class:`UserError` unless there is the file or folder that ``key`` names."""
+        path, expected = self.path(key), "file" if IS_FILE[key] else "folder"
+        if not path.exists():
+            looked = " and ".join(map(str, self._places(key)))
+            raise self.error(f"{key} {self.values[key]} does not exist; looked for {looked}")
+        if path.is_file() != IS_FILE[key]:
+            found = "file" if path.is_file() else "folder"
+            raise self.error(f"{key} {path} is a {found}; expected a {expected}")
+
+    def error(self, message: str) -> UserError:
+        return UserError(f"{self.where}: {message}")
+
+    def _places(self, key: str) -> list[Path]:
+        given = Path(self.values[key]).expanduser()
+        return list(dict.fromkeys([given.absolute(), (dataset_root() / given).absolute()]))
+
+
+def read_entries(custom: Iterable[Any] | None) -> list[CustomEntry]:
+    """Check the entries of ``DATASETS.CUSTOM``; None, of a key without value, holds none.
+
+    Raises:
+        UserError: not a mapping; a key that is missing, unknown or of another type; an unknown
+            kind; a name that is taken.
+    """
+    entries = [_read_entry(position, item) for position, item in enumerate(custom or (), start=1)]
+    first: dict[str, CustomEntry] = {}
+    for entry in entries:
+        if first.setdefault(entry.name, entry) is not entry:
+            raise UserError(
+                f"{entry.where} has the name of {first[entry.name].where.split(', ')[1]}; "
+                "expected a name of its own"
+            )
+    return entries
+
+
+def custom_entry(name: str) -> CustomEntry | None:
+    """The entry that the registered data set ``name`` was made of, if it is of DATASETS.CUSTOM."""
+    return MetadataCatalog.get(name).get("custom_entry")
+
+
+def _read_entry(position: int, item: Any) -> CustomEntry:
+    where = f"DATASETS.CUSTOM, entry {position}"
+    if not isinstance(item, Mapping):
+        raise UserError(f"{where} is {item!r}; expected a mapping with name and kind; {_README}")
+    name = item.get("name")
+    if not isinstance(name, str) or not name.strip():
+        found = f"name is {name!r}" if "name" in item else "has no name"
+        raise UserError(f"{where} {found}; expected text, which TRAIN and TEST name it by")
+    where = f"{where} ({name})"
+    if name.startswith(PREFIX):
+        raise UserError(f"{where}: a name cannot begin with {PREFIX}, which names folders as such")
+    if name in DatasetCatalog and custom_entry(name) is None:
+        raise UserError(f"{where}: there is a built-in data set of that name; choose another name")
+    kind = item.get("kind")
+    if kind not in REQUIRED:
+        found = f"kind is {kind!r}{_hint(kind, REQUIRED)}" if "kind" in item else "has no kind"
+        raise UserError(f"{where}: {found}; expected {' or '.join(REQUIRED)}")
+    values = {key: value for key, value in item.items() if key not in ("name", "kind")}
+    entry = CustomEntry(where, name, kind, values)
+    _check_keys(entry)
+    return entry
+
+
+def _check_keys(entry: CustomEntry) -> None:
+    required, optional = REQUIRED[entry.kind], OPTIONAL[entry.kind]
+    may = f" and may have {', '.join(optional)}" if optional else ""
+    expected = f"kind {entry.kind} has {', '.join(required)}{may}"
+    for key in entry.values:
+        if key not in required + optional:
+            hint = _hint(key, [k for k in required + optional if k not in entry.values])
+            raise entry.error(f"unknown key {key}{hint}; {expected}")
+    for key in required:
+        if key not in entry.values:
+            raise entry.error(f"{key} is missing; {expected}; {_README}")
+    values = entry.values
+    for key, value in values.items():
+        if key == "classes" and isinstance(value, (list, tuple)):
+            continue
+        if key == "ignore":
+            if type(value) is not int or value < 0:
+                raise entry.error(f"ignore is {value!r}; expected a whole number of at least 0")
+        elif not (isinstance(value, str) and value.strip()):
+            names = "a list of names, or " if key == "classes" else ""
+            raise entry.error(f"{key} is {value!r}; expected {names}a path")
+    if entry.kind == "panoptic" and "ignore" in values and "semantic_labels" not in values:
+        raise entry.error(
+            "ignore is about semantic_labels, which are missing; 0 is void in panoptic labels"
+        )
+
+
+def _hint(word: Any, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
