@@ -18,6 +18,7 @@ from ddep.checkpoint.export import (
     to_hugging_face,
 )
 from ddep.config import load_config
+from ddep.data.datasets.custom import register_custom_sets
 from ddep.errors import UserError
 
 
@@ -56,6 +57,7 @@ def export_to_hugging_face(
             f"{source} lacks {len(absent)} weights of the model, such as {absent[0]}; give a "
             "checkpoint of segmentation training and its config"
         )
+    register_custom_sets(cfg)
     names = _class_names(cfg)
     exported = to_hugging_face(model.state_dict(), cfg, names)
     with atomic_folder(destination, FILES, overwrite=overwrite) as folder:

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from ddep.checkpoint import Checkpointer
+from ddep.data.datasets.custom import register_custom_sets
 from ddep.data.mappers import build_mapper
 from ddep.errors import UserError
 from ddep.inference.visualisation import class_metadata
@@ -31,6 +32,7 @@ class Predictor:
                 "MODEL.WEIGHTS is empty; add MODEL.WEIGHTS and the path of a trained checkpoint"
             )
         if cfg.MODEL.META_ARCHITECTURE != "DenoisingPretrainer":
+            register_custom_sets(cfg)
             class_metadata(cfg)
         self.model = build_model(cfg).eval()
         checkpointer = Checkpointer(self.model)
