@@ -55,6 +55,7 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
             "number of training images in each set": [len(records) for records in sets],
             "DATASETS.TRAIN_WEIGHTS": list(cfg.DATASETS.TRAIN_WEIGHTS),
             "DATALOADER.SAMPLER_TRAIN": cfg.DATALOADER.SAMPLER_TRAIN,
+            "DATALOADER.REPEAT_THRESHOLD": cfg.DATALOADER.REPEAT_THRESHOLD,
         },
     )
 

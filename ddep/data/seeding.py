@@ -9,10 +9,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-# Stands in for NumPy's global generator meanwhile: copying that one's state takes longer than all
-# the rest.
-_NUMPY_GENERATOR = np.random.MT19937()
-
 
 @contextlib.contextmanager
 def seeded(seed: int, position: int) -> Iterator[None]:
@@ -24,15 +20,14 @@ def seeded(seed: int, position: int) -> Iterator[None]:
     """
     words = np.random.SeedSequence((seed, position)).generate_state(4)
     python_state = random.getstate()
-    numpy_generator = np.random.get_bit_generator()
+    numpy_state = np.random.get_state(legacy=False)
     torch_state = torch.default_generator.get_state()
     try:
-        np.random.set_bit_generator(_NUMPY_GENERATOR)
-        np.random.seed(words)
         random.seed(words.tobytes())
+        np.random.seed(words)
         torch.default_generator.manual_seed(int(words[0]))
         yield
     finally:
         random.setstate(python_state)
-        np.random.set_bit_generator(numpy_generator)
+        np.random.set_state(numpy_state)
         torch.default_generator.set_state(torch_state)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from ddep.data.samplers import TrainSampler
 from ddep.data.samples import Record, Sample, SampleKey, TrainingSamples
 from ddep.data.unreadable import UnreadableImages
+from ddep.data.worker_signals import outlive_signals
 from ddep.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ class TrainLoader:
             batch_sampler=iter(lambda: list(islice(keys, batch_size)), []),
             num_workers=self._num_workers,
             collate_fn=trivial_batch_collator,
+            worker_init_fn=outlive_signals,
             # Else it would draw from the global generator.
             generator=torch.Generator(),
         )
