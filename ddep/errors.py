@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""Exceptions that are no faults of the program: mistakes in its input, and being stopped."""
 
 from __future__ import annotations
 
@@ -11,6 +11,21 @@ class UserError(Exception):
     The message names the file or key, what was found, what was expected and what to do. Programs
     print it without a traceback and exit with status 1.
     """
+
+
+class Stopped(Exception):
+    """Training ended early in good order, because a signal asked for it; the message says where.
+
+    Attributes:
+        signum: number of the signal.
+    """
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message, signum)
+        self.signum = signum
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def one_line(error: BaseException) -> str:

@@ -1,0 +1,94 @@
+"""An exponential moving average of the weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddep.errors import UserError
+
+
+class WeightAverage:
+    """The exponential moving average of a model's trained parameters and of its batch statistics.
+
+    After the n-th step it is ``d * average + (1 - d) * weights`` with
+    ``d = min(decay, (1 + n) / (10 + n))``, so that the random start is soon forgotten. Parameters
+    that are not trained are the model's own, and take no memory here.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """
+        Args:
+            model: its tensors are averaged where they are, whatever wraps it.
+            decay: in [0, 1), SOLVER.EMA.DECAY.
+        """
+        self.decay = decay
+        self.updates = 0
+        self._tensors = _changing_tensors(model)
+        self._averages = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin again with the weights that the model has now."""
+        self.updates = 0
+        for name, average in self._averages.items():
+            average.copy_(self._tensors[name])
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights behind an optimizer step."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        averages = list(self._averages.values())
+        torch._foreach_lerp_(averages, list(self._tensors.values()), 1 - decay)
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the model has the averaged weights."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, average in self._averages.items():
+            tensor = self._tensors[name]
+            tensor.data, average.data = average.data, tensor.data
+
+    def state_dict(self) -> dict[str, Any]:
+        """``model``: the averages by the names of the tensors, and the number of ``updates``."""
+        return {"model": dict(self._averages), "updates": self.updates}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`.
+
+        Raises:
+            UserError: it is of a run that trained other parameters.
+        """
+        different = sorted(state["model"].keys() ^ self._averages.keys())
+        if different:
+            raise UserError(
+                f"the averaged weights in the checkpoint are of a run that trained other "
+                f"parameters ({different[0]}); --resume needs the config that the run was started "
+                "with"
+            )
+        self.updates = state["updates"]
+        for name, average in self._averages.items():
+            average.copy_(state["model"][name])
+
+
+def _changing_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """By name: parameters that are trained, and buffers of floating point that are saved."""
+    saved = model.state_dict(keep_vars=True)
+    return {
+        name: tensor
+        for name, tensor in saved.items()
+        if tensor.is_floating_point()
+        and (tensor.requires_grad or not isinstance(tensor, nn.Parameter))
+    }

@@ -1,0 +1,39 @@
+"""A frozen backbone must have pretrained weights."""
+
+from __future__ import annotations
+
+import logging
+
+from ddep.checkpoint import Checkpointer
+from ddep.checkpoint.groups import group_of
+from ddep.engine.checks import frozen_backbone_error
+
+logger = logging.getLogger(__name__)
+
+
+def check_backbone_is_loaded(checkpointer: Checkpointer) -> None:
+    """Raise UserError unless the checkpoint that was loaded last holds most of the backbone.
+
+    If a few weights are missing, a warning says so.
+    """
+    report = checkpointer.report
+    for name, (found, expected) in report.mismatched.items():
+        if group_of(name) == "backbone":
+            raise frozen_backbone_error(
+                f"{name} is {found} in {report.path} and {expected} in the model"
+            )
+    # What is left of one dimension is norms and biases, which start out neutral.
+    parameters = checkpointer.model.backbone.named_parameters(prefix="backbone")
+    tables = [name for name, parameter in parameters if parameter.ndim > 1]
+    loaded = set(report.loaded)
+    random = [name for name in tables if name not in loaded]
+    if 2 * len(random) > len(tables):
+        raise frozen_backbone_error(
+            f"{report.path} has {len(tables) - len(random)} of its {len(tables)} weights besides "
+            f"norms and biases, and no {random[0]}"
+        )
+    if random:
+        logger.warning(
+            f"{len(random)} weights of the frozen backbone, such as {random[0]}, are not in "
+            f"{report.path}: they stay random"
+        )

@@ -1,0 +1,51 @@
+"""Ends training between two steps when the system or the user asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Notices SIGINT (Ctrl-C) and SIGTERM instead of dying of them.
+
+    Attributes:
+        signum: the number of the first of them that has come, 0 before.
+    """
+
+    signum = 0
+
+    @contextlib.contextmanager
+    def noticed(self) -> Iterator[None]:
+        """Inside, the first signal is noted; a second one does what it always does.
+
+        Outside the main thread, where Python cannot do so, signals stay what they are.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._usual = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            self._restore()
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.signum = number
+        self._restore()
+        logger.warning(
+            f"{signal.Signals(number).name}: training stops after this iteration and saves a "
+            "checkpoint; a second signal stops it at once"
+        )
+
+    def _restore(self) -> None:
+        for number, handler in self._usual.items():
+            signal.signal(number, handler)

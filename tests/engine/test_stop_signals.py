@@ -1,0 +1,46 @@
+"""Signals are noted once, then do what they always do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from ddep.engine.stop_signals import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_second_has_its_usual_effect(number: int) -> None:
+    usual = signal.getsignal(number)
+    came = []
+    signal.signal(number, lambda *_: came.append(True))
+    try:
+        request = StopRequest()
+        with request.noticed():
+            assert request.signum == 0
+            os.kill(os.getpid(), number)
+            assert request.signum == number
+            assert not came
+            os.kill(os.getpid(), number)
+            assert came
+        assert signal.getsignal(number) is not request
+        os.kill(os.getpid(), number)
+        assert len(came) == 2
+    finally:
+        signal.signal(number, usual)
+
+
+def test_other_threads_change_nothing() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen = []
+
+    def work() -> None:
+        with StopRequest().noticed():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
