@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.multiprocessing import ProcessRaisedException
 
 from ddep.checkpoint import read_checkpoint
 from ddep.checkpoint.conversion import convert
 from ddep.checkpoint.groups import group_of
 from ddep.data.datasets import dataset_root, register_all
 from ddep.data.datasets.shapes import generate_shapes
-from ddep.engine import Trainer, errors_as_lines, main, run
+from ddep.engine import Trainer, main, run
 from ddep.errors import UserError
 from tests.engine.tiny_runs import (
     arguments,
@@ -219,18 +218,6 @@ def test_a_mistake_that_a_worker_process_finds_is_one_line(
     assert "Traceback" not in captured.out + captured.err
 
 
-def test_a_mistake_that_one_of_several_processes_finds_is_one_line() -> None:
-    text = (
-        "\n\n-- Process 1 terminated with the error:\nTraceback (most recent call last):\n"
-        '  File "x.py", line 1, in <module>\nddep.errors.UserError: mend this\n'
-    )
-    with pytest.raises(SystemExit) as end, errors_as_lines():
-        raise ProcessRaisedException(text, 1, 1234)
-    assert end.value.code == "error: mend this"
-    with pytest.raises(ProcessRaisedException), errors_as_lines():
-        raise ProcessRaisedException(text.replace("ddep.errors.UserError", "KeyError"), 1, 1234)
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -270,13 +257,6 @@ def test_training_that_diverges_ends_with_one_line(
     captured = capsys.readouterr()
     assert "Traceback" not in captured.out + captured.err
     assert "Traceback" not in (folder / "nan" / "log.txt").read_text()
-
-
-def test_training_that_diverges_in_one_of_several_processes_ends_with_one_line() -> None:
-    text = "-- Process 1 terminated:\nTraceback:\n  x.py\nFloatingPointError: it has diverged\n"
-    with pytest.raises(SystemExit) as end, errors_as_lines():
-        raise ProcessRaisedException(text, 1, 1234)
-    assert end.value.code == "error: it has diverged"
 
 
 def test_ctrl_c_ends_training_with_one_line(

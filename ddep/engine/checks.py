@@ -13,7 +13,10 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from ddep.checkpoint import check_transfer, local_path
+from ddep.config import load_config
 from ddep.data.augmentation import build_augmentations
+from ddep.engine.placement import placement_from_environment
+from ddep.engine.train_step import PRECISIONS
 from ddep.errors import UserError
 from ddep.modeling.build_criterion import mask_loss_name
 from ddep.noise import check_formulation, draw_sigma
@@ -33,6 +36,14 @@ _VALUES = (
     ("MODEL.MASK_FORMER.TRAIN_NUM_POINTS", _is_positive, "at least 1"),
     ("SOLVER.MAX_ITER", _is_positive, "at least 1"),
     ("SOLVER.IMS_PER_BATCH", _is_positive, "at least 1"),
+    ("SOLVER.ACCUMULATION_STEPS", _is_positive, "at least 1"),
+    ("SOLVER.MAX_SKIPPED_STEPS", _is_positive, "at least 1"),
+    (
+        "SOLVER.AMP.PRECISION",
+        lambda name: name in PRECISIONS,
+        " or ".join(PRECISIONS),
+    ),
+    ("SOLVER.EMA.DECAY", lambda decay: 0 <= decay < 1, "a number from 0 to below 1"),
     ("SOLVER.CHECKPOINT_PERIOD", _is_positive, "at least 1"),
     ("DATALOADER.NUM_WORKERS", lambda number: number is not None and number >= 0, "at least 0"),
     (
@@ -55,21 +66,57 @@ def _get(cfg: CfgNode, key: str) -> Any:
     return reduce(CfgNode.__getitem__, key.split("."), cfg)
 
 
-def check_gpus(args: argparse.Namespace) -> None:
-    """Raise :class:`UserError` if --num-gpus or --num-machines ask for GPUs that are not there.
+def check_processes(args: argparse.Namespace) -> str:
+    """Check that the processes that ``args`` or torchrun or srun ask for can run here.
 
-    One GPU is what detectron2 asks for by default; without any, training runs on the CPU.
+    Args:
+        args: detectron2's arguments.
+
+    Returns:
+        What they run on: "cuda" (one GPU each) or "cpu".
+
+    Raises:
+        UserError: GPUs that are not there, or a batch that cannot be shared out.
     """
+    placement = placement_from_environment(args)
+    number = placement.world_size if placement else args.num_gpus * args.num_machines
     available = torch.cuda.device_count()
-    if args.num_gpus > max(available, 1):
+    if number <= 1 or not args.config_file:
+        return "cuda" if available else "cpu"
+    cfg = load_config(args.config_file, args.opts or ())
+    check_values(cfg)
+    if cfg.MODEL.DEVICE == "cpu":
+        device = "cpu"
+    else:
+        device = "cuda"
+        if cfg.MODEL.DEVICE != "cuda":
+            raise UserError(
+                f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, one GPU, but {number} processes are asked "
+                "for; expected cuda (a GPU for each) or cpu"
+            )
+        if placement is None and args.num_gpus > max(available, 1):
+            raise UserError(
+                f"--num-gpus {args.num_gpus}, but this machine has {available} that torch can use; "
+                f"ask for {max(available, 1)} at most, or for as many processes on the CPU with "
+                "MODEL.DEVICE cpu"
+            )
+        if not available:
+            raise UserError(
+                f"{number} processes are asked for, but torch can use no GPU on this machine; "
+                "each needs one, or MODEL.DEVICE cpu"
+            )
+    if not args.eval_only:
+        _check_batch(cfg, number)
+    return device
+
+
+def _check_batch(cfg: CfgNode, processes: int) -> None:
+    images, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
+    if images % (processes * steps):
         raise UserError(
-            f"--num-gpus {args.num_gpus}, but this machine has {available} that torch can use; "
-            f"ask for {max(available, 1)} at most"
-        )
-    if args.num_machines > 1 and not available:
-        raise UserError(
-            f"--num-machines {args.num_machines}, but torch can use no GPU on this one; each needs "
-            "at least one"
+            f"SOLVER.IMS_PER_BATCH is {images}, which {processes} processes and "
+            f"SOLVER.ACCUMULATION_STEPS {steps} cannot share out; expected a multiple of "
+            f"{processes * steps}"
         )
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-import sys
-from collections.abc import Iterator
 from typing import Any
 
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessRaisedException
 
 from ddep.checkpoint import Checkpointer
-from ddep.engine.checks import check_gpus
+from ddep.engine.checks import check_processes
+from ddep.engine.endings import errors_as_lines
+from ddep.engine.launch import launch
 from ddep.engine.setup import setup
 from ddep.engine.trainer import Trainer
-from ddep.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +28,7 @@ def run(arguments: list[str] | None = None) -> None:
     """
     args = default_argument_parser().parse_args(arguments)
     with errors_as_lines():
-        check_gpus(args)
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
+        launch(main, args, check_processes(args))
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -73,25 +62,3 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
-
-
-@contextlib.contextmanager
-def errors_as_lines() -> Iterator[None]:
-    """End the program with one line on stderr and status 1 on an error that one line explains.
-
-    Those are :class:`UserError` and the FloatingPointError of a training that diverges. Ctrl-C ends
-    it with the line ``interrupted`` and status 130, a shell's for that signal.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (UserError, FloatingPointError) as error:
-        sys.exit(f"error: {one_line(error)}")
-    except ProcessRaisedException as error:
-        # A process of several; what it raised is at the end of the message.
-        last = str(error).strip().splitlines()[-1]
-        if not last.startswith(("ddep.errors.UserError: ", "FloatingPointError: ")):
-            raise
-        sys.exit(f"error: {one_line(error)}")

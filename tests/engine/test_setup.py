@@ -12,7 +12,7 @@ from PIL import Image
 from ddep.checkpoint.writing import atomic_write
 from ddep.config import load_config
 from ddep.engine import adapt_to_device, main, setup
-from ddep.engine.checks import check_gpus
+from ddep.engine.checks import check_processes
 from ddep.errors import UserError
 from tests.engine.tiny_runs import arguments, denoising_config, write_config, write_images
 
@@ -116,23 +116,48 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path: Path, config: s
 
 @pytest.mark.parametrize(("there", "wanted", "most"), [(0, 8, 1), (0, 2, 1), (4, 8, 4)])
 def test_more_gpus_than_there_are_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, there: int, wanted: int, most: int
+    monkeypatch: pytest.MonkeyPatch, config: str, there: int, wanted: int, most: int
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    batch = ("SOLVER.IMS_PER_BATCH", 8)
+    words = ["--config-file", config, "--num-gpus"]
     with pytest.raises(
-        UserError, match=f"--num-gpus {wanted}, but this machine has {there}.*{most}"
+        UserError,
+        match=f"--num-gpus {wanted}, but this machine has {there}.*{most}.*MODEL.DEVICE cpu",
     ):
-        check_gpus(arguments("--num-gpus", wanted))
-    check_gpus(arguments("--num-gpus", most))
-    check_gpus(arguments())
+        check_processes(arguments(*words, wanted, *batch))
+    expected = "cuda" if there else "cpu"
+    assert check_processes(arguments(*words, most, *batch)) == expected
+    assert check_processes(arguments("--config-file", config)) == expected
+    assert check_processes(arguments(*words, wanted, *batch, "MODEL.DEVICE", "cpu")) == "cpu"
 
 
-def test_several_machines_need_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_machines_need_a_gpu_each_or_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    words = ["--config-file", config, "--num-machines", 2]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(UserError, match="--num-machines 2, but torch can use no GPU on this one"):
-        check_gpus(arguments("--num-machines", 2))
+    with pytest.raises(UserError, match="2 processes are asked for, but torch can use no GPU"):
+        check_processes(arguments(*words))
+    assert check_processes(arguments(*words, "MODEL.DEVICE", "cpu")) == "cpu"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    check_gpus(arguments("--num-machines", 2))
+    assert check_processes(arguments(*words)) == "cuda"
+    with pytest.raises(UserError, match="MODEL.DEVICE is cuda:0, one GPU, but 2 processes"):
+        check_processes(arguments(*words, "MODEL.DEVICE", "cuda:0"))
+
+
+@pytest.mark.parametrize(("images", "steps"), [(3, 1), (6, 2), (1, 1)])
+def test_a_batch_that_processes_cannot_share_is_an_error(
+    config: str, images: int, steps: int
+) -> None:
+    words = ["--config-file", config, "--num-gpus", 2]
+    overrides = ["MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", images]
+    overrides += ["SOLVER.ACCUMULATION_STEPS", steps]
+    with pytest.raises(
+        UserError, match=f"IMS_PER_BATCH is {images}, .* expected a multiple of {2 * steps}"
+    ):
+        check_processes(arguments(*words, *overrides))
+    assert check_processes(arguments(*words, "--eval-only", *overrides)) == "cpu"
 
 
 def test_without_a_gpu_everything_runs_on_the_cpu(

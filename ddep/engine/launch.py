@@ -1,0 +1,174 @@
+"""Starts the processes of a run and watches over them, or joins those that others have started."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ddep.engine.endings import errors_as_lines
+from ddep.engine.placement import Placement, meeting_point, placement_from_environment
+from ddep.engine.process_group import open_store
+from ddep.engine.rank import run_rank
+from ddep.parallel import available_cores
+
+Main = Callable[[argparse.Namespace], Any]
+
+# Seconds that the other processes have to end by themselves when one has failed.
+_GRACE = 15.0
+# Seconds to save a checkpoint and end in after a signal.
+_STOPPING = 600.0
+
+
+def launch(main: Main, args: argparse.Namespace, device: str | None = None) -> None:
+    """Call ``main(args)`` in each process of a run, with detectron2's ``comm`` set up.
+
+    Processes that torchrun or srun started join each other; else --num-gpus processes are started
+    here, of --num-machines times as many. One alone calls ``main`` in this process.
+
+    If a process fails, the others end too, and so does this program, with status 1. SIGTERM and
+    SIGINT are handed on to the processes that were started here, which have ten minutes to end; a
+    second signal ends them at once. If this process is killed, they end as by SIGTERM.
+
+    Args:
+        main: importable by its name; may raise :class:`ddep.errors.Stopped`, in all processes.
+        args: detectron2's; reads ``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``.
+        device: "cuda" (NCCL, a GPU for each process) or "cpu" (gloo); what there is by default.
+
+    Raises:
+        UserError: ``args`` that do not fit together, or an address that cannot be used.
+        SystemExit: a process has failed or was stopped; the status is what it ended with, or 128
+            and the number of the signal that ended it.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    placement = placement_from_environment(args)
+    if placement is not None and placement.world_size > 1:
+        run_rank(main, args, placement, device)
+    elif placement is not None or args.num_gpus * args.num_machines <= 1:
+        main(args)
+    else:
+        status = _start_and_watch(main, args, device)
+        if status:
+            sys.exit(status)
+
+
+def _start_and_watch(main: Main, args: argparse.Namespace, device: str) -> int:
+    """Run this machine's processes; the exit status."""
+    host, port = meeting_point(args)
+    # In this process, so that it outlives all others and its port can be any that is free.
+    store = open_store(host, port, make=True) if args.machine_rank == 0 else None
+    if store is not None:
+        port = store.port
+    first = Placement(
+        rank=args.machine_rank * args.num_gpus,
+        world_size=args.num_machines * args.num_gpus,
+        local_rank=0,
+        machine=args.machine_rank,
+        host=host,
+        port=port,
+    )
+    context = get_context("spawn")
+    processes = [
+        context.Process(
+            target=_be_rank,
+            args=(main, args, replace(first, rank=first.rank + i, local_rank=i), device),
+            name=f"rank {first.rank + i}",
+        )
+        for i in range(args.num_gpus)
+    ]
+    with _forwarded_signals(processes) as forwarded:
+        for process in processes:
+            process.start()
+        return _watch(processes, forwarded)
+
+
+@contextmanager
+def _forwarded_signals(processes: list[BaseProcess]) -> Iterator[list[float]]:
+    """Hand SIGINT and SIGTERM on to ``processes``, and kill them when one comes a second time.
+
+    Yields:
+        A list that gets the time of each signal.
+    """
+    times: list[float] = []
+
+    def forward(number: int, _: FrameType | None) -> None:
+        times.append(time.monotonic())
+        for process in processes:
+            if process.pid is not None and process.exitcode is None:
+                os.kill(process.pid, number if len(times) == 1 else signal.SIGKILL)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield times
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(processes: list[BaseProcess], forwarded: list[float]) -> int:
+    """Wait for all processes, and not long for those left when one has failed.
+
+    Returns:
+        The status of the first that failed, 0 if none did.
+    """
+    status, deadline, killed = 0, float("inf"), False
+    running = {process.sentinel: process for process in processes}
+    while running:
+        if forwarded and not status:
+            deadline = forwarded[0] + _STOPPING
+        for sentinel in connection.wait(list(running), timeout=1.0):
+            process = running.pop(sentinel)
+            process.join()
+            code = process.exitcode
+            if code and not status:
+                status = code if code > 0 else 128 - code
+                deadline = min(deadline, time.monotonic() + _GRACE)
+            if code < 0 and not forwarded and not killed:
+                _say_killed(process)
+        if time.monotonic() > deadline and not killed:
+            killed = True
+            status = status or 1
+            for process in running.values():
+                process.kill()
+    return status
+
+
+def _say_killed(process: BaseProcess) -> None:
+    number = signal.Signals(-process.exitcode)
+    hint = "; is the machine out of memory?" if number == signal.SIGKILL else ""
+    print(
+        f"error: {process.name} (process {process.pid}) was ended by {number.name}{hint}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _be_rank(main: Main, args: argparse.Namespace, placement: Placement, device: str) -> None:
+    """What a started process does."""
+    # Ctrl-C reaches all processes of a terminal's group, workers that load data too. In a session
+    # of their own these hear of it from the launcher alone, once, and can save a checkpoint.
+    os.setsid()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, available_cores() // args.num_gpus))
+    with errors_as_lines():
+        run_rank(main, args, placement, device)
+
+
+def _end_with_parent() -> None:
+    connection.wait([parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_STOPPING)
+    os.kill(os.getpid(), signal.SIGKILL)
