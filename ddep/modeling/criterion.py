@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
-from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,6 +53,7 @@ class SetCriterion(nn.Module):
         self.num_classes = num_classes
         self.matcher = matcher
         self.mask_losses = mask_losses
+        self.no_object_weight = no_object_weight
         self.num_aux_outputs = num_aux_outputs
         weights = {"loss_ce": class_weight, "loss_mask": mask_weight, "loss_dice": dice_weight}
         # The weight of every loss that forward returns, by its name.
@@ -67,8 +66,30 @@ class SetCriterion(nn.Module):
         empty_weight[-1] = no_object_weight
         self.register_buffer("empty_weight", empty_weight)
 
+    def normalisers(self, num_targets: Sequence[int], num_queries: int) -> Tensor:
+        """What the losses of some images are averaged over.
+
+        It is known before anything is matched: an image of T targets has min(T, Q) matched queries,
+        in every layer.
+
+        Args:
+            num_targets: T of each image.
+            num_queries: Q of each image.
+
+        Returns:
+            (2,) float64 on the CPU: the number of targets, for the mask losses, and the sum of the
+            queries' class weights, for the cross entropy.
+        """
+        matched = sum(min(count, num_queries) for count in num_targets)
+        unmatched = num_queries * len(num_targets) - matched
+        class_weights = matched + self.no_object_weight * unmatched
+        return torch.tensor([sum(num_targets), class_weights], dtype=torch.float64)
+
     def forward(
-        self, outputs: dict[str, Any], targets: Sequence[dict[str, Tensor]]
+        self,
+        outputs: dict[str, Any],
+        targets: Sequence[dict[str, Tensor]],
+        normalisers: Tensor,
     ) -> dict[str, Tensor]:
         """Compute the losses, not weighted.
 
@@ -77,6 +98,8 @@ class SetCriterion(nn.Module):
                 layer, and ``aux_outputs``, a list of such dicts of the layers before it.
             targets: one dict per image: ``labels`` (T,) int64 in [0, K) and ``masks`` (T, H, W)
                 bool or uint8, padded to the batch's size.
+            normalisers: (2,) on the predictions' device, of all images that are averaged over; see
+                :meth:`normalisers` and :func:`ddep.modeling.normalisers.average_over_processes`.
 
         Returns:
             Scalars ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the last layer, and the same
@@ -91,7 +114,12 @@ class SetCriterion(nn.Module):
         with torch.autocast(pairs.images.device.type, enabled=False):
             loss_ce = self._classification_losses(layers, targets, pairs)
             loss_mask, loss_dice = self._mask_losses(layers, targets, pairs)
-        losses = {"loss_ce": loss_ce, "loss_mask": loss_mask, "loss_dice": loss_dice}
+            num_masks, class_weights = normalisers.float()
+            losses = {
+                "loss_ce": loss_ce / class_weights,
+                "loss_mask": loss_mask / num_masks,
+                "loss_dice": loss_dice / num_masks,
+            }
         return {
             name + suffix: losses_of_layers[layer]
             for layer, suffix in enumerate(_suffixes(len(layers) - 1))
@@ -123,7 +151,7 @@ class SetCriterion(nn.Module):
         targets: Sequence[dict[str, Tensor]],
         pairs: MatchedPairs,
     ) -> Tensor:
-        """(L,): cross entropy over all queries, a mean weighted by class."""
+        """(L,): cross entropy weighted by class, summed over all queries."""
         logits = torch.stack([outputs["pred_logits"] for outputs in layers]).float()
         labels = torch.cat([target["labels"] for target in targets])
         layer_index = torch.arange(len(layers), device=logits.device)[:, None]
@@ -134,8 +162,7 @@ class SetCriterion(nn.Module):
         losses = F.cross_entropy(
             logits.flatten(0, -2), classes.flatten(), self.empty_weight, reduction="none"
         )
-        weights = self.empty_weight[classes]
-        return losses.view(len(layers), -1).sum(1) / weights.flatten(1).sum(1)
+        return losses.view(len(layers), -1).sum(1)
 
     def _mask_losses(
         self,
@@ -143,24 +170,14 @@ class SetCriterion(nn.Module):
         targets: Sequence[dict[str, Tensor]],
         pairs: MatchedPairs,
     ) -> tuple[Tensor, Tensor]:
-        """Two of (L,): the mask loss and the dice loss, summed over pairs, by targets."""
+        """Two of (L,): the mask loss and the dice loss, summed over pairs."""
         mask_logits = [  # L of (N, h, w)
             outputs["pred_masks"][images, queries]
             for outputs, images, queries in zip(layers, pairs.images, pairs.queries, strict=True)
         ]
         masks = torch.cat([target["masks"] for target in targets])
         loss_mask, loss_dice = self.mask_losses(mask_logits, masks, pairs.targets)
-        num_masks = self._num_masks(targets, masks.device)
-        return loss_mask.sum(1) / num_masks, loss_dice.sum(1) / num_masks
-
-    @staticmethod
-    def _num_masks(targets: Sequence[dict[str, Tensor]], device: torch.device) -> Tensor:
-        """Number of targets, averaged over processes, at least 1; a scalar on the device."""
-        count = sum(len(target["labels"]) for target in targets)
-        num_masks = torch.full((), float(count), device=device)
-        if comm.get_world_size() > 1:
-            dist.all_reduce(num_masks)
-        return (num_masks / comm.get_world_size()).clamp(min=1)
+        return loss_mask.sum(1), loss_dice.sum(1)
 
 
 def _suffixes(num_aux_outputs: int) -> list[str]:

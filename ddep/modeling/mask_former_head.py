@@ -46,6 +46,11 @@ class MaskFormerHead(nn.Module):
         self.predictor = transformer_predictor
         self.transformer_in_feature = transformer_in_feature
 
+    @property
+    def num_queries(self) -> int:
+        """Q, how many classes and masks are predicted for an image."""
+        return self.predictor.query_embed.num_embeddings
+
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Build both decoders from MODEL.SEM_SEG_HEAD and MODEL.MASK_FORMER.

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from detectron2.utils import comm
 from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.mask2former import modeling_mask2former as hugging_face
@@ -17,6 +15,7 @@ from ddep.modeling.criterion import SetCriterion
 from ddep.modeling.mask_costs import PointMaskCosts
 from ddep.modeling.mask_losses import PointMaskLosses, dice_loss
 from ddep.modeling.matcher import HungarianMatcher
+from ddep.modeling.normalisers import average_over_processes
 
 CLASSES = 5
 POINTS = 40
@@ -75,6 +74,15 @@ def leaves(outputs: dict[str, Any]) -> list[Tensor]:
     return [layer[name] for layer in layers for name in ("pred_logits", "pred_masks")]
 
 
+def mean_losses(
+    criterion: SetCriterion, outputs: dict[str, Any], targets: list[dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The losses averaged over these images alone."""
+    counts = [len(target["labels"]) for target in targets]
+    counts = criterion.normalisers(counts, outputs["pred_logits"].shape[1])
+    return criterion(outputs, targets, average_over_processes(counts, "cpu"))
+
+
 def fix_points(
     criterion: SetCriterion, num_layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Tensor, Tensor]:
@@ -126,7 +134,7 @@ def test_losses_and_gradients_against_hugging_face(
     )
     expected = {name.replace("cross_entropy", "ce"): loss for name, loss in expected.items()}
 
-    losses = criterion(outputs, targets)
+    losses = mean_losses(criterion, outputs, targets)
 
     assert losses.keys() == expected.keys() == criterion.weight_dict.keys()
     for name, loss in losses.items():
@@ -142,7 +150,7 @@ def test_losses_against_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     criterion = make_criterion(num_aux_outputs=0)
     _, points = fix_points(criterion, 1, monkeypatch)
     [matches] = criterion.matcher([outputs], targets)
-    losses = criterion(outputs, targets)
+    losses = mean_losses(criterion, outputs, targets)
 
     def sample(mask: Tensor, k: int) -> np.ndarray:
         grid = (2 * points[k].double() - 1)[None, :, None]
@@ -184,7 +192,7 @@ def test_weights_have_the_names_of_the_losses() -> None:
 
 def test_without_deep_supervision_only_the_last_layer_counts() -> None:
     outputs = random_outputs(3, 1, 4, seed=5)
-    losses = make_criterion(num_aux_outputs=0)(outputs, random_targets([2], seed=6))
+    losses = mean_losses(make_criterion(num_aux_outputs=0), outputs, random_targets([2], seed=6))
     assert tuple(losses) == NAMES
     sum(losses.values()).backward()
     assert outputs["pred_masks"].grad is not None
@@ -193,7 +201,7 @@ def test_without_deep_supervision_only_the_last_layer_counts() -> None:
 
 def test_batch_without_targets() -> None:
     outputs = random_outputs(2, 2, 4, seed=7)
-    losses = make_criterion()(outputs, random_targets([0, 0], seed=8))
+    losses = mean_losses(make_criterion(), outputs, random_targets([0, 0], seed=8))
     for suffix, layer in zip(("_0", "_1", ""), [*outputs["aux_outputs"], outputs], strict=True):
         assert losses[f"loss_mask{suffix}"].item() == losses[f"loss_dice{suffix}"].item() == 0
         no_object = -layer["pred_logits"].detach().log_softmax(-1)[..., -1].mean()
@@ -208,8 +216,8 @@ def test_losses_are_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> N
     criterion = make_criterion(num_aux_outputs=0)
     fix_points(criterion, 1, monkeypatch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = criterion(halves, targets)
-    wide = criterion({name: value.float() for name, value in halves.items()}, targets)
+        losses = mean_losses(criterion, halves, targets)
+    wide = mean_losses(criterion, {name: value.float() for name, value in halves.items()}, targets)
     for name in NAMES:
         assert losses[name].dtype == torch.float32
         assert torch.equal(losses[name], wide[name])
@@ -263,13 +271,13 @@ def test_costs_reach_the_host_in_one_copy() -> None:
     outputs, targets = random_outputs(3, 3, 6, seed=11), random_targets([2, 0, 4], seed=12)
     criterion = make_criterion(num_aux_outputs=3)
     torch.manual_seed(0)
-    expected = criterion(outputs, targets)
+    expected = mean_losses(criterion, outputs, targets)
     criterion.empty_weight = to_device(criterion.empty_weight)
     device_outputs, device_targets = to_device(outputs), to_device(targets)
 
     DeviceTensor.copies = 0
     torch.manual_seed(0)
-    losses = criterion(device_outputs, device_targets)
+    losses = mean_losses(criterion, device_outputs, device_targets)
     assert DeviceTensor.copies == 1
     for name, loss in losses.items():
         assert isinstance(loss, DeviceTensor)
@@ -286,18 +294,28 @@ def test_costs_reach_the_host_in_one_copy() -> None:
     assert DeviceTensor.copies == 3
 
 
-def test_number_of_masks_is_the_mean_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("counts", [[4, 0, 12], [0, 0, 0]])
+def test_normalisers_are_what_pairs_and_class_weights_add_up_to(counts: list[int]) -> None:
+    """Of the matching that the loss goes by: with 8 queries, 8 of 12 targets are matched."""
+    outputs, targets = random_outputs(1, 3, 8, seed=13), random_targets(counts, seed=14)
+    criterion = make_criterion(num_aux_outputs=1)
+    num_masks, class_weights = criterion.normalisers(counts, num_queries=8).tolist()
+    assert num_masks == sum(counts)
+    for matches in criterion.matcher([*outputs["aux_outputs"], outputs], targets):
+        classes = torch.full((3, 8), CLASSES)
+        for image, (queries, matched) in enumerate(matches):
+            classes[image, queries] = targets[image]["labels"][matched]
+        expected = criterion.empty_weight[classes].double().sum().item()
+        assert class_weights == pytest.approx(expected, rel=1e-6)
+
+
+def test_losses_are_divided_by_the_normalisers() -> None:
     outputs, targets = random_outputs(0, 2, 6, seed=13), random_targets([1, 2], seed=14)
     criterion = make_criterion(num_aux_outputs=0)
-    fix_points(criterion, 1, monkeypatch)
-    alone = criterion(outputs, targets)
-    monkeypatch.setattr(comm, "get_world_size", lambda: 4)
-    monkeypatch.setattr(dist, "all_reduce", lambda count: count.add_(9 + 0 + 6))
-    losses = criterion(outputs, targets)
-    for name in ("loss_mask", "loss_dice"):  # 3 + 9 + 0 + 6 targets, 4 processes
-        assert losses[name].item() == pytest.approx(alone[name].item() * 3 / 4.5, rel=1e-6)
-    assert losses["loss_ce"] == alone["loss_ce"]
-
-    monkeypatch.setattr(dist, "all_reduce", lambda count: None)
-    losses = criterion(outputs, targets)  # 3 targets, 4 processes: not divided by less than 1
-    assert losses["loss_dice"].item() == pytest.approx(alone["loss_dice"].item() * 3, rel=1e-6)
+    losses = []
+    for normalisers in ([1.0, 1.0], [4.0, 2.5]):
+        torch.manual_seed(0)
+        losses.append(criterion(outputs, targets, torch.tensor(normalisers).double()))
+    for name, divisor in (("loss_ce", 2.5), ("loss_mask", 4), ("loss_dice", 4)):
+        assert losses[1][name].dtype == torch.float32
+        torch.testing.assert_close(losses[1][name] * divisor, losses[0][name])

@@ -17,6 +17,7 @@ from tests.modeling.test_criterion import (
     CLASSES,
     DeviceTensor,
     leaves,
+    mean_losses,
     random_outputs,
     random_targets,
     to_device,
@@ -119,7 +120,7 @@ def test_losses_and_gradients_against_hugging_face(counts: list[int]) -> None:
     )
     expected = {name.replace("cross_entropy", "ce"): loss for name, loss in expected.items()}
 
-    losses = criterion(outputs, targets)
+    losses = mean_losses(criterion, outputs, targets)
 
     assert losses.keys() == expected.keys() == criterion.weight_dict.keys()
     for name, loss in losses.items():
@@ -144,7 +145,7 @@ def test_pairs_follow_the_order_of_rows() -> None:
 
 def test_batch_without_targets() -> None:
     outputs = random_outputs(2, 2, 4, seed=7)
-    losses = make_criterion()(outputs, random_targets([0, 0], seed=8))
+    losses = mean_losses(make_criterion(), outputs, random_targets([0, 0], seed=8))
     for suffix in ("_0", "_1", ""):
         assert losses[f"loss_mask{suffix}"].item() == losses[f"loss_dice{suffix}"].item() == 0
     sum(losses.values()).backward()
@@ -158,8 +159,8 @@ def test_losses_are_float32_under_autocast() -> None:
     }
     criterion = make_criterion(num_aux_outputs=0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = criterion(halves, targets)
-    wide = criterion({name: value.float() for name, value in halves.items()}, targets)
+        losses = mean_losses(criterion, halves, targets)
+    wide = mean_losses(criterion, {name: value.float() for name, value in halves.items()}, targets)
     for name, loss in losses.items():
         assert loss.dtype == torch.float32
         assert torch.equal(loss, wide[name])
@@ -168,10 +169,10 @@ def test_losses_are_float32_under_autocast() -> None:
 def test_costs_reach_the_host_in_one_copy() -> None:
     outputs, targets = random_outputs(3, 3, 6, seed=11), random_targets([2, 0, 4], seed=12)
     criterion = make_criterion(num_aux_outputs=3)
-    expected = criterion(outputs, targets)
+    expected = mean_losses(criterion, outputs, targets)
     criterion.empty_weight = to_device(criterion.empty_weight)
     DeviceTensor.copies = 0
-    losses = criterion(to_device(outputs), to_device(targets))
+    losses = mean_losses(criterion, to_device(outputs), to_device(targets))
     assert DeviceTensor.copies == 1
     for name, loss in losses.items():
         assert torch.equal(loss.as_subclass(torch.Tensor), expected[name])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ddep.errors import UserError
 from ddep.modeling.denoising_head import MULTI_SCALE_STRIDES, UPSAMPLING, DenoisingHead
+from ddep.modeling.normalisers import average_over_processes
 from ddep.modeling.pixel_decoder import build_pixel_decoder
 from ddep.noise import check_formulation, recover_image, recover_noise
 
@@ -115,12 +116,28 @@ class DenoisingPretrainer(nn.Module):
             self.backbone.eval()
         return self
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict]:
+    @staticmethod
+    def normalisers(batched_inputs: list[dict[str, Any]]) -> Tensor:
+        """The number of pixels of ``batched_inputs``, which all losses are averaged over.
+
+        Returns:
+            (1,) float64 on the CPU; see :func:`average_over_processes`.
+        """
+        pixels = sum(x["image"].shape[-2] * x["image"].shape[-1] for x in batched_inputs)
+        return torch.tensor([pixels], dtype=torch.float64)
+
+    def forward(
+        self, batched_inputs: list[dict[str, Any]], normalisers: Tensor | None = None
+    ) -> dict[str, Tensor] | list[dict]:
         """
         Args:
             batched_inputs: one dict an image, as the denoising mapper makes them: ``image``
                 (3, H, W) float32, normalised and noisy; ``noise`` (3, H, W), the standard Gaussian
                 noise in it; ``sigma``, the size of the noise. The images may differ in size.
+            normalisers: (1,), what the sums of pixels' losses are divided by in training; None: the
+                number of pixels in the batches of all processes, averaged. Gradients of parts of a
+                batch add up to those of the whole if the parts are padded to one size: padding
+                takes part in the features.
 
         Returns:
             In training, ``loss_denoise``: the loss averaged over all pixels of the batch that are
@@ -140,7 +157,9 @@ class DenoisingPretrainer(nn.Module):
         mask_features, _, multi_scale_features = decoder.forward_features(features)
         # Sizes that are not a multiple of the features' stride: those are rounded up.
         height, width = images.tensor.shape[-2:]
-        prediction = self.denoising_head(mask_features)[..., :height, :width].float()
+        prediction = self.denoising_head(mask_features)[..., :height, :width].to(
+            images.tensor.dtype
+        )
         if not self.training:
             return self._estimates(images, prediction, sigma)
 
@@ -149,11 +168,15 @@ class DenoisingPretrainer(nn.Module):
         valid = _valid_pixels(images)
         target = noise if self.target == "noise" else clean
         pixel_losses = self.loss(prediction, target, reduction="none")
-        losses = {"loss_denoise": (pixel_losses * valid).sum() / (3 * valid.sum())}
+        if normalisers is None:
+            normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
+        pixels = normalisers[0].to(pixel_losses.dtype)
+        losses = {"loss_denoise": (pixel_losses * valid).sum() / (3 * pixels)}
         if self.denoising_head.multi_scale:
             predictions = self.denoising_head.predict_scales(multi_scale_features)
             for stride in MULTI_SCALE_STRIDES:
-                loss = scale_loss(predictions[stride].float(), clean, valid, stride // UPSAMPLING)
+                cell = stride // UPSAMPLING
+                loss = scale_loss(predictions[stride].to(clean.dtype), clean, valid, cell, pixels)
                 losses[f"loss_denoise_s{stride}"] = loss / len(MULTI_SCALE_STRIDES)
         return losses
 
@@ -188,7 +211,9 @@ def _check_scales(cfg: CfgNode, backbone: Backbone) -> None:
         )
 
 
-def scale_loss(prediction: Tensor, clean: Tensor, valid: Tensor, cell: int) -> Tensor:
+def scale_loss(
+    prediction: Tensor, clean: Tensor, valid: Tensor, cell: int, pixels: Tensor
+) -> Tensor:
     """Mean squared error against the clean image averaged over cells of pixels.
 
     A cell that padding covers in part is the mean of its other pixels, and counts by their share.
@@ -199,6 +224,7 @@ def scale_loss(prediction: Tensor, clean: Tensor, valid: Tensor, cell: int) -> T
         clean: (B, 3, H, W), the clean image.
         valid: (B, 1, H, W), 1 where the image is and 0 where padding is.
         cell: side of a cell in pixels.
+        pixels: scalar, the number of valid pixels to average over.
 
     Returns:
         A scalar.
@@ -208,7 +234,7 @@ def scale_loss(prediction: Tensor, clean: Tensor, valid: Tensor, cell: int) -> T
     share = F.avg_pool2d(F.pad(valid, border), cell)
     # Where there is no image at all, the share is 0 and any divisor does.
     target = F.avg_pool2d(F.pad(clean * valid, border), cell) / share.clamp(min=cell**-2)
-    return (share * (prediction - target) ** 2).sum() / (3 * share.sum())
+    return (share * (prediction - target) ** 2).sum() / (3 * pixels / cell**2)
 
 
 def _valid_pixels(images: ImageList) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ddep.errors import UserError
 from ddep.modeling.build_criterion import build_criterion
 from ddep.modeling.criterion import SetCriterion
+from ddep.modeling.normalisers import average_over_processes
 from ddep.modeling.postprocessing import (
     instance_inference,
     panoptic_inference,
@@ -128,8 +129,25 @@ class MaskFormer(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
+    def normalisers(self, batched_inputs: list[dict[str, Any]]) -> Tensor:
+        """What the losses of ``batched_inputs`` are averaged over.
+
+        Args:
+            batched_inputs: as for :meth:`forward` in training.
+
+        Returns:
+            (2,) float64 on the CPU; see :meth:`SetCriterion.normalisers` and
+            :func:`average_over_processes`.
+
+        Raises:
+            UserError: an image without annotations or with a class out of range.
+        """
+        num_classes = self.sem_seg_head.num_classes
+        num_targets = [len(_annotations(inputs, num_classes)) for inputs in batched_inputs]
+        return self.criterion.normalisers(num_targets, self.sem_seg_head.num_queries)
+
     def forward(
-        self, batched_inputs: list[dict[str, Any]]
+        self, batched_inputs: list[dict[str, Any]], normalisers: Tensor | None = None
     ) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Losses in training, segmentations in evaluation.
 
@@ -137,6 +155,10 @@ class MaskFormer(nn.Module):
             batched_inputs: one dict per image: ``image`` (3, H, W), 0..255; in training
                 ``instances`` with ``gt_classes`` (T,) int64 and ``gt_masks`` (T, H, W) bool; in
                 evaluation ``height`` and ``width``, the size of the results (default: the image's).
+            normalisers: (2,), what the sums of losses are divided by in training; None: the
+                :meth:`normalisers` of the batches of all processes, averaged. Gradients of parts of
+                a batch add up to those of the whole if the parts are padded to one size: padding
+                takes part in the features, and dense mask losses are averaged over it.
 
         Returns:
             In training a dict of weighted losses. In evaluation one dict per image with what is
@@ -153,7 +175,9 @@ class MaskFormer(nn.Module):
             targets = self._prepare_targets(batched_inputs, images)
         outputs = self.sem_seg_head(self.backbone(images.tensor))
         if self.training:
-            losses = self.criterion(outputs, targets)
+            if normalisers is None:
+                normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
+            losses = self.criterion(outputs, targets, normalisers)
             weights = self.criterion.weight_dict
             return {name: loss * weights[name] for name, loss in losses.items()}
         with torch.autocast(self.device.type, enabled=False):

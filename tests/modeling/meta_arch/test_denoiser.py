@@ -165,7 +165,8 @@ def test_scale_loss_against_a_loop():
                     total += count * (error**2).mean()
                     pixels += count
     assert pixels == 12 * 15 + 6 * 9
-    loss = scale_loss(*map(torch.from_numpy, (prediction, clean, valid)), cell)
+    arrays = map(torch.from_numpy, (prediction, clean, valid))
+    loss = scale_loss(*arrays, cell, torch.tensor(pixels))
     assert loss.item() == pytest.approx(total / pixels, rel=1e-12)
 
 

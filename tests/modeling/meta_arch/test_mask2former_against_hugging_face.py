@@ -225,6 +225,7 @@ def test_losses_and_pairs_agree(
     losses = ours.criterion(
         {**named[-1], "aux_outputs": named[:-1]},
         [{"labels": c, "masks": m.bool()} for c, m in zip(labels, masks, strict=True)],
+        ours.normalisers(batch()),
     )
 
     expected = {name.replace("cross_entropy", "ce"): loss for name, loss in expected.items()}

@@ -1,0 +1,92 @@
+"""Small models in float64 and batches for them, for comparing gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from detectron2.modeling import build_model
+from torch import Tensor, nn
+
+from ddep.modeling.mask_costs import PointMaskCosts
+from ddep.modeling.mask_losses import PointMaskLosses
+from ddep.noise import add_noise
+from tests.modeling.meta_arch.small_mask_former import annotated, tiny_config
+
+# All are padded to 64x64 in whatever batch they are.
+SIZES = [(64, 64), (40, 64), (64, 50), (33, 37), (64, 64), (64, 34), (50, 50), (36, 64)]
+# Of the images, by fours of two: one has more than the six queries, two have none at all.
+CLASSES = [[0, 1, 2], [], [2], [0, 1, 1, 2, 0, 0, 1, 2], [], [], [1, 2], [1]]
+
+KINDS = [
+    {"pretrain": True, "TARGET": target, "LOSS": loss, "MULTI_SCALE": multi_scale}
+    for target, loss, multi_scale in [
+        ("noise", "l2", False),
+        ("noise", "huber", True),
+        ("image", "l1", True),
+    ]
+]
+KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
+
+
+def model_and_batch(kind: dict[str, Any]) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """One of ``KINDS``, always with the same weights, and eight images for it."""
+    cfg = tiny_config()
+    cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 64
+    if kind["pretrain"]:
+        cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
+        cfg.MODEL.DDEP.FREEZE_BACKBONE = False
+    for key, value in kind.items():
+        if key in cfg.MODEL.DDEP:
+            cfg.MODEL.DDEP[key] = value
+    torch.manual_seed(0)
+    model = build_model(cfg).double()
+    if kind["pretrain"]:
+        return model, [_noisy(*size, seed) for seed, size in enumerate(SIZES)]
+    model.criterion.float()  # which its losses are in, whatever the predictions are
+    return model, [
+        annotated(*size, classes, seed)
+        for seed, (size, classes) in enumerate(zip(SIZES, CLASSES, strict=True))
+    ]
+
+
+def _noisy(height: int, width: int, seed: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    clean, noise = torch.randn(2, 3, height, width, generator=generator).double()
+    sigma = 0.3 + 0.1 * seed
+    return {"image": add_noise(clean, noise, sigma, "scaled"), "noise": noise, "sigma": sigma}
+
+
+@contextmanager
+def same_points() -> Iterator[None]:
+    """Every mask is looked at in the same points, whatever else is in its batch."""
+    points = torch.rand(1, 100, 2, generator=torch.Generator().manual_seed(0))
+
+    def for_costs(_: PointMaskCosts, num_images: int, __: torch.device) -> Tensor:
+        return points.expand(num_images, -1, -1)
+
+    def for_losses(_: PointMaskLosses, mask_logits: Tensor) -> Tensor:
+        return points.expand(len(mask_logits), -1, -1)
+
+    with (
+        mock.patch.object(PointMaskCosts, "draw_points", for_costs),
+        mock.patch.object(PointMaskLosses, "draw_points", for_losses),
+    ):
+        yield
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    """By the parameters' names."""
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """To 1e-6 of each parameter's own gradient, and float64's rounding of all of them."""
+    assert found.keys() == expected.keys()
+    total = sum(gradient.square().sum() for gradient in expected.values()).sqrt()
+    for name, gradient in expected.items():
+        error = (found[name] - gradient).norm()
+        assert error <= 1e-6 * gradient.norm() + 1e-13 * total, name
