@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import builtin
 
 from ddep.data.datasets import dataset_root, register_all
 
@@ -18,3 +20,22 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     register_all(folder)
     yield folder
     register_all(usual)
+
+
+@pytest.fixture
+def everywhere(root: Path) -> Iterator[Path]:
+    """The same for the sets that detectron2 registers itself, when it is imported."""
+    _register_builtin(root)
+    yield root
+    _register_builtin(Path(__file__).parents[2] / "no-data-sets")
+
+
+def _register_builtin(root: Path) -> None:
+    for name in DatasetCatalog.list():
+        if name.startswith(("coco_", "cityscapes_", "keypoints_coco_")):
+            DatasetCatalog.pop(name)
+            MetadataCatalog.pop(name)
+    builtin.register_all_coco(str(root))
+    builtin.register_all_cityscapes(str(root))
+    builtin.register_all_cityscapes_panoptic(str(root))
+    register_all(root)

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 
 from ddep.config import load_config
 from ddep.data.datasets.ade20k_full import prepare_ade20k_full
 from ddep.data.datasets.ade20k_preparation import prepare_ade20k
+from ddep.data.datasets.camvid import prepare_camvid
 from ddep.data.datasets.cityscapes import prepare_cityscapes
+from ddep.data.datasets.cityscapes_classes import CLASS_SUBSETS
+from ddep.data.datasets.coco import prepare_coco
+from ddep.data.datasets.gta5 import prepare_gta5
+from ddep.data.datasets.mapillary_vistas import prepare_mapillary_vistas
+from ddep.data.datasets.pascal_context import prepare_pascal_context
+from ddep.data.datasets.penn_fudan import prepare_penn_fudan
+from ddep.data.datasets.shapes import generate_shapes
+from ddep.data.datasets.synthia import prepare_synthia
 from ddep.data.image_reader import read_labels, read_panoptic
 from ddep.engine import main
 from ddep.evaluation import build_evaluator
+from tests.data.datasets.imitation_photographs import (
+    write_coco,
+    write_pascal_context,
+    write_penn_fudan,
+)
+from tests.data.datasets.imitation_streets import (
+    write_bdd100k,
+    write_camvid,
+    write_gta5,
+    write_synthia,
+)
 from tests.data.datasets.imitation_trees import (
     write_ade20k,
     write_ade20k_full,
@@ -30,61 +51,89 @@ from tests.engine.tiny_runs import arguments, metrics, one_thread, write_config
 
 __all__ = ["one_thread"]
 
-TASKS = ("SEMANTIC", "INSTANCE", "PANOPTIC")
+SEMANTIC, INSTANCE, PANOPTIC = TASKS = ("SEMANTIC", "INSTANCE", "PANOPTIC")
 # The number that each task's evaluator is asked for.
 RESULTS = {
-    "SEMANTIC": ("sem_seg", "mIoU"),
-    "INSTANCE": ("segm", "AP"),
-    "PANOPTIC": ("panoptic_seg", "PQ"),
+    SEMANTIC: ("sem_seg", "mIoU"),
+    INSTANCE: ("segm", "AP"),
+    PANOPTIC: ("panoptic_seg", "PQ"),
 }
 
-
-def make_ade20k(root: Path) -> None:
-    prepare_ade20k(write_ade20k(root), processes=1)
-
-
-def make_ade20k_full(root: Path) -> None:
-    prepare_ade20k_full(write_ade20k_full(root), processes=1)
-
-
-def make_cityscapes(root: Path) -> None:
-    prepare_cityscapes(write_cityscapes(root), processes=1)
+# How each data set is made below a root.
+MAKERS: dict[str, Callable[[Path], object]] = {
+    "coco": lambda root: prepare_coco(write_coco(root), 1),
+    "ade20k": lambda root: prepare_ade20k(write_ade20k(root), 1),
+    "ade20k_full": lambda root: prepare_ade20k_full(write_ade20k_full(root), 1),
+    "cityscapes": lambda root: prepare_cityscapes(write_cityscapes(root), 1),
+    "mapillary_vistas": lambda root: prepare_mapillary_vistas(write_mapillary_vistas(root), 1),
+    "pascal_context": lambda root: prepare_pascal_context(write_pascal_context(root), 1),
+    "gta5": lambda root: prepare_gta5(write_gta5(root), 1),
+    "synthia": lambda root: prepare_synthia(write_synthia(root), 1),
+    "bdd100k": write_bdd100k,
+    "camvid": lambda root: prepare_camvid(write_camvid(root / "source"), root / "camvid"),
+    "penn_fudan": lambda root: prepare_penn_fudan(
+        write_penn_fudan(root / "source"), root / "penn_fudan"
+    ),
+    "shapes": lambda root: generate_shapes(root / "shapes", train=1, val=2, unlabelled=1, size=32),
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A data set: its name without the split, the function that makes it, and what it is for."""
+    """A data set and what it is for; ``{}`` in its name stands for the split."""
 
     name: str
-    make: Callable[[Path], object]
-    mapper: str
+    maker: str
     evaluated: tuple[str, ...]
     classes: int
     ignore_label: int = 255
+    splits: tuple[str, str] = ("train", "val")
+
+    @property
+    def train(self) -> str:
+        return self.name.format(self.splits[0])
+
+    @property
+    def val(self) -> str:
+        return self.name.format(self.splits[1])
+
+    @property
+    def mapper(self) -> str:
+        return self.evaluated[-1].lower()
 
 
 CASES = [
-    Case("ade20k_sem_seg", make_ade20k, "semantic", ("SEMANTIC",), 150),
-    Case("ade20k_instance", make_ade20k, "instance", ("INSTANCE",), 100),
-    Case("ade20k_panoptic", make_ade20k, "panoptic", TASKS, 150),
-    Case("ade20k_full_sem_seg", make_ade20k_full, "semantic", ("SEMANTIC",), 847, 65535),
-    Case("cityscapes_fine_instance_seg", make_cityscapes, "instance", ("INSTANCE",), 8),
-    Case("mapillary_vistas_sem_seg", write_mapillary_vistas, "semantic", ("SEMANTIC",), 65, 65),
-    Case(
-        "mapillary_vistas_panoptic",
-        write_mapillary_vistas,
-        "panoptic",
-        ("SEMANTIC", "PANOPTIC"),
-        65,
-        65,
-    ),
+    Case("coco_2017_{}", "coco", (INSTANCE,), 80),
+    Case("coco_2017_{}_panoptic", "coco", (INSTANCE, PANOPTIC), 133),
+    Case("coco_2017_{}_panoptic_with_sem_seg", "coco", TASKS, 133),
+    Case("ade20k_sem_seg_{}", "ade20k", (SEMANTIC,), 150),
+    Case("ade20k_instance_{}", "ade20k", (INSTANCE,), 100),
+    Case("ade20k_panoptic_{}", "ade20k", TASKS, 150),
+    Case("ade20k_full_sem_seg_{}", "ade20k_full", (SEMANTIC,), 847, 65535),
+    Case("cityscapes_fine_sem_seg_{}", "cityscapes", (SEMANTIC,), 19),
+    Case("cityscapes_fine_instance_seg_{}", "cityscapes", (INSTANCE,), 8),
+    Case("cityscapes_fine_panoptic_{}", "cityscapes", TASKS, 19),
+    Case("mapillary_vistas_sem_seg_{}", "mapillary_vistas", (SEMANTIC,), 65, 65),
+    Case("mapillary_vistas_panoptic_{}", "mapillary_vistas", (SEMANTIC, PANOPTIC), 65, 65),
+    Case("mapillary_vistas_19_sem_seg_{}", "mapillary_vistas", (SEMANTIC,), 19),
+    Case("pascal_context_59_sem_seg_{}", "pascal_context", (SEMANTIC,), 59),
+    Case("pascal_context_60_sem_seg_{}", "pascal_context", (SEMANTIC,), 60),
+    Case("gta5_sem_seg_{}", "gta5", (SEMANTIC,), 19),
+    Case("gta5_sem_seg_{}", "gta5", (SEMANTIC,), 19, splits=("all", "val")),
+    Case("synthia_sem_seg_{}", "synthia", (SEMANTIC,), 19, splits=("all", "all")),
+    Case("bdd100k_sem_seg_{}", "bdd100k", (SEMANTIC,), 19),
+    Case("camvid_sem_seg_{}", "camvid", (SEMANTIC,), 11),
+    Case("camvid_panoptic_{}", "camvid", (SEMANTIC, PANOPTIC), 11, splits=("train", "test")),
+    Case("penn_fudan_instance_{}", "penn_fudan", (INSTANCE,), 1),
+    Case("penn_fudan_panoptic_{}", "penn_fudan", (SEMANTIC, PANOPTIC), 2),
+    Case("shapes_panoptic_{}", "shapes", (SEMANTIC, PANOPTIC), 8),
 ]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
-def case(request: pytest.FixtureRequest, root: Path) -> Case:
+@pytest.fixture(params=CASES, ids=lambda case: case.train)
+def case(request: pytest.FixtureRequest, everywhere: Path) -> Case:
     """A data set whose files are there."""
-    request.param.make(root)
+    MAKERS[request.param.maker](everywhere)
     return request.param
 
 
@@ -101,8 +150,8 @@ def config(case: Case, tmp_path: Path) -> str:
         MODEL__MASK_FORMER__TEST={
             f"{task}_ON": task in case.evaluated or case.mapper == "instance" for task in TASKS
         },
-        DATASETS__TRAIN=[f"{case.name}_train"],
-        DATASETS__TEST=[f"{case.name}_val"],
+        DATASETS__TRAIN=[case.train],
+        DATASETS__TEST=[case.val],
         INPUT__DATASET_MAPPER_NAME=f"mask_former_{case.mapper}",
         INPUT__CROP={"ENABLED": True, "TYPE": "absolute", "SIZE": [32, 32]},
         INPUT__SIZE_DIVISIBILITY=32,
@@ -121,44 +170,88 @@ def test_train_and_evaluate(case: Case, config: str, tmp_path: Path) -> None:
 
 def test_the_truth_scores_100(case: Case, config: str) -> None:
     cfg = load_config(config)
-    name = f"{case.name}_val"
-    evaluator = build_evaluator(cfg, name)
+    evaluator = build_evaluator(cfg, case.val)
     evaluator.reset()
-    records = DatasetCatalog.get(name)
+    records = DatasetCatalog.get(case.val)
     assert len(records) == 2
+    things = MetadataCatalog.get(case.val).get("thing_dataset_id_to_contiguous_id", {}).values()
     for record in records:
         output = {}
-        if "SEMANTIC" in case.evaluated:
+        if SEMANTIC in case.evaluated:
             labels = read_labels(record["sem_seg_file_name"])
             # Where there is no label, anything may be predicted.
             scores = np.arange(case.classes)[:, None, None] == np.where(
-                labels == case.ignore_label, 3, labels
+                labels == case.ignore_label, 0, labels
             )
             output["sem_seg"] = torch.from_numpy(scores.astype(np.float32))
-        if "PANOPTIC" in case.evaluated:
+        if PANOPTIC in case.evaluated:
             segments = torch.from_numpy(read_panoptic(record["pan_seg_file_name"]))
-            output["panoptic_seg"] = segments, record["segments_info"]
-        if "INSTANCE" in case.evaluated:
-            output["instances"] = true_instances(case)
+            infos = [
+                {**segment, "isthing": segment["category_id"] in things}
+                for segment in record["segments_info"]
+            ]
+            output["panoptic_seg"] = segments, infos
+        if INSTANCE in case.evaluated:
+            output["instances"] = true_instances(record, things)
         evaluator.process([record], [output])
     results = evaluator.evaluate()
     for task in case.evaluated:
         group, metric = RESULTS[task]
         assert results[group][metric] == pytest.approx(100), task
+    if case.classes == 19 and case.evaluated == (SEMANTIC,):
+        assert all(results["sem_seg"][metric] == pytest.approx(100) for metric in CLASS_SUBSETS)
 
 
-def true_instances(case: Case) -> Instances:
-    """The objects that every image of an imitation shows, in the classes of the set."""
-    panoptic = case.name == "ade20k_panoptic"
-    name = "ade20k_instance_val" if panoptic else f"{case.name}_val"
-    annotations = [a for a in DatasetCatalog.get(name)[0]["annotations"] if not a["iscrowd"]]
-    masks = np.stack([coco_mask.decode(a["segmentation"]) for a in annotations]).astype(bool)
-    # Of the panoptic set, a bed's class is another.
-    classes = [7 if panoptic else a["category_id"] for a in annotations]
+def true_instances(record: dict[str, Any], things: Collection[int]) -> Instances:
+    """The objects that an image shows, groups of them aside, in the classes of the set."""
+    if "annotations" in record:
+        objects = [a for a in record["annotations"] if not a["iscrowd"]]
+        masks = [coco_mask.decode(a["segmentation"]).astype(bool) for a in objects]
+    else:
+        segments = read_panoptic(record["pan_seg_file_name"])
+        objects = [
+            segment
+            for segment in record["segments_info"]
+            if segment["category_id"] in things and not segment.get("iscrowd")
+        ]
+        masks = [segments == segment["id"] for segment in objects]
     return Instances(
-        masks.shape[1:],
-        pred_masks=torch.from_numpy(masks),
+        masks[0].shape,
+        pred_masks=torch.from_numpy(np.stack(masks)),
         pred_boxes=Boxes(torch.zeros(len(masks), 4)),
-        pred_classes=torch.tensor(classes),
+        pred_classes=torch.tensor([entry["category_id"] for entry in objects]),
         scores=torch.ones(len(masks)),
     )
+
+
+def test_training_on_several_domains_and_testing_on_others(
+    everywhere: Path, tmp_path: Path
+) -> None:
+    """Sets of Cityscapes' classes, detectron2's own among them, go together."""
+    for maker in ("gta5", "synthia", "cityscapes", "bdd100k", "mapillary_vistas"):
+        MAKERS[maker](everywhere)
+    tests = [
+        "cityscapes_fine_sem_seg_val",
+        "bdd100k_sem_seg_val",
+        "mapillary_vistas_19_sem_seg_val",
+    ]
+    config = write_config(
+        tmp_path,
+        "domains",
+        MODEL__META_ARCHITECTURE="MaskFormer",
+        MODEL__SEM_SEG_HEAD__NUM_CLASSES=19,
+        DATASETS__TRAIN=[
+            "gta5_sem_seg_all",
+            "synthia_sem_seg_all",
+            "cityscapes_fine_sem_seg_train",
+        ],
+        DATASETS__TEST=tests,
+        INPUT__DATASET_MAPPER_NAME="mask_former_semantic",
+        INPUT__CROP={"ENABLED": True, "TYPE": "absolute", "SIZE": [32, 32]},
+        SOLVER__MAX_ITER=2,
+        OUTPUT_DIR=str(tmp_path / "output"),
+    )
+    results = main(arguments("--config-file", config))
+    assert list(results) == tests
+    for result in results.values():
+        assert {"mIoU", "mIoU16", "mIoU13"} <= result["sem_seg"].keys()
