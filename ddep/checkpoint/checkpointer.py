@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 
+from ddep.checkpoint.checksum import verify_checksum, write_with_checksum
+from ddep.checkpoint.fallback import LAST_CHECKPOINT, newest_valid
 from ddep.checkpoint.groups import TRANSFERABLE
 from ddep.checkpoint.loading import from_model_zoo, load_weights
 from ddep.checkpoint.reading import local_path, read_checkpoint
 from ddep.checkpoint.report import LoadReport
-from ddep.checkpoint.writing import atomic_write
 from ddep.errors import UserError
+from ddep.files import atomic_write, remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,8 @@ class Checkpointer(DetectionCheckpointer):
             What else the file holds.
 
         Raises:
-            UserError: the file is missing, unreadable, or not of this model.
+            UserError: the file is missing, unreadable, not what its checksum was made of, or not of
+                this model.
         """
         self._transfer = transfer
         self._resumed = list(self.checkpointables) if checkpointables is None else checkpointables
@@ -65,47 +69,67 @@ class Checkpointer(DetectionCheckpointer):
         absent = {*self.report.new, *self.report.mismatched}
         return [name for name, _ in self.model.named_parameters() if name in absent]
 
-    def save(self, name: str, **kwargs: Any) -> None:
+    def save(self, name: str, *, is_last: bool = True, **kwargs: Any) -> None:
         """Write the model and all checkpointables to ``<save_dir>/<name>.pth``, all or nothing.
+
+        All processes have to call this, since the state of training is gathered from them; the main
+        one writes. The checksum goes to ``<name>.pth.sha256``.
 
         Args:
             name: without extension.
+            is_last: whether ``--resume`` shall go on from it.
             kwargs: more to save, such as the iteration.
 
         Raises:
             UserError: the disk is full or the folder cannot be written; earlier files are whole.
         """
-        if not self.save_dir or not self.save_to_disk:
+        if not self.save_dir:
             return
         data = {"model": self.model.state_dict()}
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
+        if not self.save_to_disk:
+            return
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info(f"Saving checkpoint to {path}")
-        with atomic_write(path) as file:
+        if os.path.isdir(self.save_dir):
+            remove_leftovers(self.save_dir)
+        with write_with_checksum(path) as file:
             torch.save(data | kwargs, file)
-        self.tag_last_checkpoint(os.path.basename(path))
+        if is_last:
+            self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the file that ``--resume`` will load."""
-        with atomic_write(os.path.join(self.save_dir, "last_checkpoint")) as file:
+        with atomic_write(os.path.join(self.save_dir, LAST_CHECKPOINT)) as file:
             file.write(last_filename_basename.encode())
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is a run to resume, as the main process sees it; all have to ask."""
+        return comm.all_gather(super().has_checkpoint())[0]
 
     def get_checkpoint_file(self) -> str:
         """The file that ``--resume`` loads, empty if there is none.
 
+        It is what ``last_checkpoint`` names or, with a warning, the newest valid checkpoint; see
+        :func:`ddep.checkpoint.fallback.newest_valid`. The main process looks for it, and all have
+        to call this.
+
         Raises:
-            UserError: ``last_checkpoint`` names a file that is not there.
+            UserError: none is valid.
         """
-        path = super().get_checkpoint_file()
-        if path and not os.path.isfile(path):
-            raise UserError(
-                f"{os.path.join(self.save_dir, 'last_checkpoint')} names {path}, which does not "
-                "exist or is not a file; write the name of another checkpoint in that folder into "
-                "it, or leave --resume out to start anew"
-            )
+        path, problem = "", ""
+        if comm.is_main_process():
+            try:
+                path = newest_valid(self.save_dir, list(self.checkpointables))
+            except UserError as error:
+                problem = str(error)
+        path, problem = comm.all_gather((path, problem))[0]
+        if problem:
+            raise UserError(problem)
         return path
 
     def _load_file(self, filename: str) -> dict[str, Any]:
+        verify_checksum(filename)
         checkpoint = read_checkpoint(filename)
         absent = [name for name in self._resumed if name not in checkpoint]
         if absent:

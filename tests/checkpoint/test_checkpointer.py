@@ -44,7 +44,9 @@ def test_training_goes_on_from_what_was_saved_last(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [
         "last_checkpoint",
         "model_0000001.pth",
+        "model_0000001.pth.sha256",
         "model_final.pth",
+        "model_final.pth.sha256",
     ]
 
     other, counter = make_model(), Counter(0)
@@ -97,14 +99,28 @@ def test_a_full_disk_leaves_all_earlier_files_whole(tmp_path: Path) -> None:
             checkpointer.save("model_0000001")
         with pytest.raises(UserError, match=r"model_final\.pth cannot be written"):
             checkpointer.save("model_final")
-    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000001.pth"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "last_checkpoint",
+        "model_0000001.pth",
+        "model_0000001.pth.sha256",
+    ]
     Checkpointer(model, str(tmp_path)).resume_or_load("", resume=True)
     assert model["predictor"].bias.item() != 5
 
 
 def test_a_worker_that_is_not_the_main_one_saves_nothing(tmp_path: Path) -> None:
-    Checkpointer(make_model(), str(tmp_path), save_to_disk=False).save("model_final")
+    class Gathered(Counter):
+        def state_dict(self) -> dict[str, Any]:
+            calls.append(1)
+            return super().state_dict()
+
+    calls: list[int] = []
+    checkpointer = Checkpointer(
+        make_model(), str(tmp_path), save_to_disk=False, trainer=Gathered(1)
+    )
+    checkpointer.save("model_final")
     assert os.listdir(tmp_path) == []
+    assert calls == [1], "the main process waits for the state of the others"
 
 
 def test_every_weight_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -152,6 +168,32 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     checkpointer = Checkpointer(make_model(), str(tmp_path))
     with pytest.raises(UserError, match=r"no\.pth does not exist"):
         checkpointer.load(str(tmp_path / "no.pth"))
-    (tmp_path / "last_checkpoint").write_text("gone.pth")
-    with pytest.raises(UserError, match=r"last_checkpoint names .*gone\.pth, which .*; write"):
-        checkpointer.resume_or_load("", resume=True)
+
+
+def test_a_checkpoint_besides_the_last(tmp_path: Path) -> None:
+    checkpointer = Checkpointer(make_model(), str(tmp_path))
+    checkpointer.save("model_0000001")
+    checkpointer.save("model_best", is_last=False, best=0.5)
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
+    assert checkpointer.load(str(tmp_path / "model_best.pth"))["best"] == 0.5
+
+
+def test_damaged_weights_are_not_loaded(tmp_path: Path) -> None:
+    model = make_model()
+    Checkpointer(model, str(tmp_path)).save("model_final")
+    path = tmp_path / "model_final.pth"
+    data = bytearray(path.read_bytes())
+    weights = model["backbone"].weight.detach().numpy().tobytes()
+    data[data.index(weights)] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"model_final\.pth is damaged: its checksum is not"):
+        Checkpointer(make_model()).load(str(path), checkpointables=[])
+    os.remove(f"{path}.sha256")
+    Checkpointer(make_model()).load(str(path), checkpointables=[])
+
+
+def test_a_folder_that_has_gone_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match=r"run/model_final\.pth cannot be written: No such file"):
+        Checkpointer(make_model(), str(folder)).save("model_final")
+    assert not folder.exists()

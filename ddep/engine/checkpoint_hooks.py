@@ -1,0 +1,216 @@
+"""Saving checkpoints in training: at regular intervals, and the best."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+
+from ddep.checkpoint import Checkpointer, read_checkpoint
+from ddep.checkpoint.checksum import remove_checksum
+from ddep.errors import UserError
+from ddep.evaluation import check_evaluation
+
+logger = logging.getLogger(__name__)
+
+_BEST = "model_best"
+_NUMBERED = re.compile(r"model_(\d{7,})\.pth")
+# The tasks that evaluators' results are called by, see check_evaluation.
+_RESULTS = {"PANOPTIC": "panoptic_seg", "SEMANTIC": "sem_seg", "INSTANCE": "segm"}
+
+
+class PeriodicCheckpoints(HookBase):
+    """Saves ``model_0000099.pth`` and so on, named after the iteration, and ``model_final.pth``.
+
+    All processes need this hook.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, period: int, keep: int = 0) -> None:
+        """
+        Args:
+            checkpointer: saves into its folder.
+            period: iterations from one checkpoint to the next.
+            keep: how many numbered checkpoints stay; older ones are deleted once a new one is
+                written. 0 deletes none.
+        """
+        self.checkpointer = checkpointer
+        self.period = period
+        self.keep = keep
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if (iteration + 1) % self.period == 0:
+            self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+            if self.keep and self.checkpointer.save_to_disk:
+                self._delete_older(iteration)
+        if iteration + 1 >= self.trainer.max_iter:
+            self.checkpointer.save("model_final", iteration=iteration)
+
+    def _delete_older(self, iteration: int) -> None:
+        folder = self.checkpointer.save_dir
+        numbers = {}
+        for name in os.listdir(folder):
+            found = _NUMBERED.fullmatch(name)
+            # Higher numbers are of an earlier, longer run in this folder.
+            if found and int(found[1]) <= iteration:
+                numbers[int(found[1])] = os.path.join(folder, name)
+        for number in sorted(numbers)[: -self.keep]:
+            try:
+                remove_checksum(numbers[number])
+                os.remove(numbers[number])
+            except OSError as error:
+                logger.warning(f"{numbers[number]} cannot be deleted: {error.strerror}")
+
+
+class BestCheckpoint(HookBase):
+    """Saves ``model_best.pth`` whenever an evaluation is better than all before.
+
+    All processes need this hook, behind detectron2's ``EvalHook``. ``--resume`` never goes on from
+    this checkpoint by itself.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, metric: str, mode: str, period: int) -> None:
+        """
+        Args:
+            checkpointer: saves into its folder.
+            metric: name of a result, such as ``panoptic_seg/PQ``.
+            mode: "max" or "min", which is the best.
+            period: of the ``EvalHook``, in iterations; 0 evaluates at the end only.
+        """
+        self.checkpointer = checkpointer
+        self.metric = metric
+        self.mode = mode
+        self.period = period
+        # Of the best: value, iteration, metric and mode. None: there is none.
+        self.best: dict[str, Any] | None = None
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter:
+            self.best = comm.all_gather(self._best_on_disk())[0]
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        # The last evaluation is behind the last step.
+        if self.period and done % self.period == 0 and done != self.trainer.max_iter:
+            self._save_if_better(self.trainer.iter)
+
+    def after_train(self) -> None:
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            self._save_if_better(self.trainer.max_iter - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best evaluation up to now."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`, unless it is of another metric."""
+        if self._is_mine(state["best"]):
+            self.best = state["best"]
+
+    def _is_mine(self, best: Mapping[str, Any] | None) -> bool:
+        return bool(best) and (best["metric"], best["mode"]) == (self.metric, self.mode)
+
+    def _best_on_disk(self) -> dict[str, Any] | None:
+        """What is the best when training is resumed, as the main process sees it.
+
+        A checkpoint is saved before the evaluation of the same iteration, of which it knows
+        nothing; then model_best.pth tells.
+        """
+        path = os.path.join(self.checkpointer.save_dir, f"{_BEST}.pth")
+        if not os.path.exists(path):
+            return None
+        try:
+            found = read_checkpoint(path).get("best")
+        except UserError as error:
+            logger.warning(f"{error}: the next evaluation is taken for the best")
+            return None
+        if self._is_mine(found) and found["iteration"] == self.trainer.start_iter - 1:
+            return found
+        return self.best
+
+    def _save_if_better(self, iteration: int) -> None:
+        value, problem = None, ""
+        if comm.is_main_process():
+            try:
+                value = self._value()
+            except UserError as error:
+                problem = str(error)
+        value, problem = comm.all_gather((value, problem))[0]
+        if problem:
+            raise UserError(problem)
+        if not self._is_better(value):
+            return
+        self.best = {
+            "value": value,
+            "iteration": iteration,
+            "metric": self.metric,
+            "mode": self.mode,
+        }
+        logger.info(f"Best {self.metric} up to now: {value:.4g}, behind iteration {iteration + 1}")
+        self.checkpointer.save(_BEST, is_last=False, iteration=iteration, best=self.best)
+
+    def _value(self) -> float:
+        results = flatten_results_dict(self.trainer._last_eval_results)
+        if self.metric not in results:
+            # Not those of each class, which have a hyphen.
+            known = [name for name in results if "-" not in name.rsplit("/", 1)[-1]]
+            raise UserError(
+                f"TEST.BEST_METRIC is {self.metric!r}, which evaluation does not compute; expected "
+                f"one of {', '.join(known)}"
+            )
+        return float(results[self.metric])
+
+    def _is_better(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        if self.best is None:
+            return True
+        best = self.best["value"]
+        return value > best if self.mode == "max" else value < best
+
+
+def check_checkpoints(cfg: CfgNode) -> None:
+    """Check the keys that these hooks use, as far as that can be done before training.
+
+    Args:
+        cfg: the whole config; its data sets are registered.
+
+    Raises:
+        UserError: a negative number to keep; a metric that no evaluation computes.
+    """
+    keep = cfg.SOLVER.CHECKPOINTS_TO_KEEP
+    if keep < 0:
+        raise UserError(f"SOLVER.CHECKPOINTS_TO_KEEP is {keep}; expected 0 (all) or more")
+    metric, mode = cfg.TEST.BEST_METRIC, cfg.TEST.BEST_MODE
+    if mode not in ("max", "min"):
+        raise UserError(f"TEST.BEST_MODE is {mode!r}; expected max or min")
+    if not metric:
+        return
+    if not cfg.DATASETS.TEST:
+        raise UserError(
+            f"TEST.BEST_METRIC is {metric!r}, but DATASETS.TEST is empty; name a data set there"
+        )
+    prefixes = _result_prefixes(cfg)
+    if not any(metric.startswith(prefix) and metric != prefix for prefix in prefixes):
+        names = ", ".join(f"{prefix}..." for prefix in prefixes)
+        raise UserError(f"TEST.BEST_METRIC is {metric!r}; expected one of {names}")
+
+
+def _result_prefixes(cfg: CfgNode) -> list[str]:
+    """What the names of results begin with: task/, or data set/task/ if there are several."""
+    prefixes = []
+    for name in dict.fromkeys(cfg.DATASETS.TEST):
+        tasks = [_RESULTS[task] for task in check_evaluation(cfg, name)] or ["denoising"]
+        data_set = f"{name}/" if len(set(cfg.DATASETS.TEST)) > 1 else ""
+        prefixes += [f"{data_set}{task}/" for task in tasks]
+    if cfg.SOLVER.EMA.ENABLED:
+        prefixes += [f"ema/{prefix}" for prefix in prefixes]
+    return prefixes

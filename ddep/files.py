@@ -1,0 +1,85 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ddep.errors import UserError
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """Open ``path`` for writing bytes, so that it changes all at once or not at all.
+
+    The bytes go to a temporary file in the same folder, which is renamed to ``path`` at the end. If
+    anything fails, the temporary file goes away and ``path`` is as it was.
+
+    Args:
+        path: the file.
+        durable: sync it to the disk before it is renamed, so that a power cut loses nothing either.
+            Takes time; thousands of small files that can be made again do without.
+
+    Raises:
+        UserError: the folder is missing or not writable, or the disk is full.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            _lock(file)
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if durable:
+            sync(folder)
+    except (OSError, RuntimeError) as error:
+        # torch.save turns a full disk's OSError into a RuntimeError about zip positions.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise UserError(
+            f"{path} cannot be written: {cause.strerror or cause}; free space or choose another "
+            "folder (files that were there before are unchanged)"
+        ) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.remove(temporary)
+
+
+def sync(path: str) -> None:
+    """Make a file, or the names in a folder, last through a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: str) -> None:
+    """Remove the temporary files that killed processes left in ``folder``.
+
+    Files that :func:`atomic_write` is writing now, in whichever process, are locked and stay.
+    """
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        # One that goes away meanwhile, or belongs to another user, is not this process's to remove.
+        if _TEMPORARY.fullmatch(name):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.remove(path)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Mark ``file`` as being written, for as long as it is open and this process lives."""
+    with contextlib.suppress(OSError):  # some network disks have no locks
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
