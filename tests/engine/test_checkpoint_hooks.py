@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import logging
+import math
+import os
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import hooks
+from detectron2.engine.train_loop import TrainerBase
+from torch import nn
+
+from ddep.checkpoint import Checkpointer, read_checkpoint
+from ddep.config import load_config
+from ddep.engine.checkpoint_hooks import BestCheckpoint, PeriodicCheckpoints, check_checkpoints
+from ddep.errors import UserError
+from tests.engine.tiny_runs import write_config
+
+
+class CountingTrainer(TrainerBase):
+    """Adds one to its weight in each step; its evaluations come from a list."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        period: int,
+        keep: int = 0,
+        values: Sequence[float] = (),
+        metric: str = "panoptic_seg/PQ",
+        mode: str = "max",
+    ) -> None:
+        super().__init__()
+        self.model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.model.weight)
+        self.checkpointer = Checkpointer(self.model, str(folder), trainer=weakref.proxy(self))
+        self.values = values
+        self.register_hooks(
+            [
+                PeriodicCheckpoints(self.checkpointer, period, keep),
+                hooks.EvalHook(2, self.evaluate),
+                BestCheckpoint(self.checkpointer, metric, mode, 2) if values else None,
+            ]
+        )
+
+    def evaluate(self) -> dict[str, Any]:
+        value = self.values[(min(self.iter, self.max_iter - 1)) // 2] if self.values else 0.0
+        results = {"panoptic_seg": {"PQ": value, "PQ-road": 1.0}, "sem_seg": {"mIoU": 2.0}}
+        self._last_eval_results = results
+        return results
+
+    def run_step(self) -> None:
+        with torch.no_grad():
+            self.model.weight += 1
+
+    def go(self, iterations: int, resume: bool = False) -> None:
+        if resume:
+            self.checkpointer.resume_or_load("", resume=True)
+        self.train(self.iter + 1 if resume else 0, iterations)
+
+
+def names(folder: Path) -> list[str]:
+    assert {path.name for path in folder.glob("*.sha256")} == {
+        f"{path.name}.sha256" for path in folder.glob("*.pth")
+    }
+    return sorted(path.stem for path in folder.glob("*.pth"))
+
+
+def weight(folder: Path, name: str) -> float:
+    return read_checkpoint(str(folder / f"{name}.pth"))["model"]["weight"].item()
+
+
+def test_names_are_those_of_detectron2(tmp_path: Path) -> None:
+    CountingTrainer(tmp_path, period=3).go(7)
+    assert names(tmp_path) == ["model_0000002", "model_0000005", "model_final"]
+    assert [weight(tmp_path, name) for name in names(tmp_path)] == [3, 6, 7]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert read_checkpoint(str(tmp_path / "model_0000002.pth"))["iteration"] == 2
+
+
+def test_the_latest_are_kept_with_the_final_and_the_best(tmp_path: Path) -> None:
+    others = ["model_00000.pth", "model_0000001.pth.bak", "my_model_0000000.pth"]
+    for name in others:
+        (tmp_path / name).touch()
+    trainer = CountingTrainer(tmp_path, period=1, keep=2, values=[5, 1, 1])
+    trainer.go(6)
+    for name in others:
+        (tmp_path / name).unlink()
+    assert names(tmp_path) == ["model_0000004", "model_0000005", "model_best", "model_final"]
+    assert weight(tmp_path, "model_best") == 2
+
+
+def test_a_resumed_run_knows_its_own_and_leaves_those_of_a_longer_one(tmp_path: Path) -> None:
+    Checkpointer(nn.Linear(1, 1), str(tmp_path)).save("model_0000050")
+    CountingTrainer(tmp_path, period=1, keep=3).go(3)
+    os.remove(tmp_path / "model_final.pth")
+    os.remove(tmp_path / "model_final.pth.sha256")
+    (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
+    CountingTrainer(tmp_path, period=1, keep=2).go(5, resume=True)
+    assert names(tmp_path) == ["model_0000003", "model_0000004", "model_0000050", "model_final"]
+
+
+def test_nothing_is_deleted_before_the_new_one_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = CountingTrainer(tmp_path, period=1, keep=1)
+    save = trainer.checkpointer.save
+
+    def full(name: str, **kwargs: Any) -> None:
+        if name == "model_0000003":
+            raise UserError("the disk is full")
+        save(name, **kwargs)
+
+    monkeypatch.setattr(trainer.checkpointer, "save", full)
+    with pytest.raises(UserError, match="full"):
+        trainer.go(6)
+    assert names(tmp_path) == ["model_0000002"]
+
+
+def test_what_cannot_be_deleted_is_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "model_0000000.pth").mkdir()
+    with caplog.at_level(logging.WARNING, logger="ddep"):
+        CountingTrainer(tmp_path, period=2, keep=1).go(2)
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("ddep")] == [
+        f"{tmp_path / 'model_0000000.pth'} cannot be deleted: Is a directory"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "iteration"),
+    [
+        ("max", [1.0, 3.0, 2.0], 3),
+        ("min", [1.0, 3.0, 2.0], 1),
+        ("max", [1.0, 1.0, 1.0], 1),
+        ("max", [math.nan, -1.0, math.nan], 3),
+        ("min", [math.nan, 5.0, -math.inf], 3),
+        ("max", [1.0, 2.0, 3.0], 5),
+    ],
+)
+def test_the_best_is_saved(tmp_path: Path, mode: str, values: list[float], iteration: int) -> None:
+    CountingTrainer(tmp_path, period=10, values=values, mode=mode).go(6)
+    best = read_checkpoint(str(tmp_path / "model_best.pth"))
+    assert best["model"]["weight"] == iteration + 1
+    assert best["best"] == {
+        "value": values[iteration // 2],
+        "iteration": iteration,
+        "metric": "panoptic_seg/PQ",
+        "mode": mode,
+    }
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_no_number_is_never_the_best(tmp_path: Path) -> None:
+    CountingTrainer(tmp_path, period=10, values=[math.nan] * 3).go(6)
+    assert names(tmp_path) == ["model_final"]
+
+
+class Killed(Exception):
+    """Nothing is done behind it."""
+
+
+@pytest.mark.parametrize("at", [2, 3, 4])
+def test_a_resumed_run_keeps_the_best(tmp_path: Path, at: int) -> None:
+    """Evaluations are behind iterations 1, 3 and 5; that of 3 is the best."""
+    values = [1.0, 3.0, 2.0]
+    trainer = CountingTrainer(tmp_path, period=1, values=values)
+
+    def stop() -> None:
+        if trainer.iter == at:
+            raise Killed
+
+    trainer._hooks.append(hooks.CallbackHook(after_step=lambda _: stop()))
+    with pytest.raises(Killed):
+        trainer.go(6)
+    resumed = CountingTrainer(tmp_path, period=1, values=values)
+    resumed.go(6, resume=True)
+    assert weight(tmp_path, "model_best") == 4
+    assert resumed._hooks[-1].best["iteration"] == 3
+
+
+def test_a_longer_training_knows_the_best_of_the_first_end(tmp_path: Path) -> None:
+    CountingTrainer(tmp_path, period=10, values=[1.0, 5.0]).go(4)
+    CountingTrainer(tmp_path, period=10, values=[1.0, 5.0, 4.0]).go(6, resume=True)
+    assert weight(tmp_path, "model_best") == 4
+
+
+def test_a_best_that_is_of_something_else_or_gone_counts_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    CountingTrainer(tmp_path, period=10, values=[5.0, 5.0]).go(4)
+    trainer = CountingTrainer(
+        tmp_path, period=10, values=[9.0] * 3, metric="sem_seg/mIoU", mode="min"
+    )
+    trainer.go(6, resume=True)
+    assert weight(tmp_path, "model_best") == 6
+    (tmp_path / "model_best.pth").write_bytes(b"half")
+    with caplog.at_level(logging.WARNING, logger="ddep"):
+        CountingTrainer(
+            tmp_path, period=10, values=[9.0] * 4, metric="sem_seg/mIoU", mode="min"
+        ).go(8, resume=True)
+    assert weight(tmp_path, "model_best") == 8
+    assert "the next evaluation is taken for the best" in caplog.text
+
+
+def test_another_run_in_the_folder_starts_without_a_best(tmp_path: Path) -> None:
+    CountingTrainer(tmp_path, period=10, values=[5.0]).go(2)
+    CountingTrainer(tmp_path, period=10, values=[1.0, 2.0]).go(4)
+    assert weight(tmp_path, "model_best") == 4
+
+
+def test_an_unknown_metric_is_an_error_that_names_the_known_ones(tmp_path: Path) -> None:
+    trainer = CountingTrainer(tmp_path, period=10, values=[1.0], metric="panoptic_seg/pq")
+    with pytest.raises(
+        UserError,
+        match=r"TEST.BEST_METRIC is 'panoptic_seg/pq', which .* one of panoptic_seg/PQ, sem_seg/mI",
+    ):
+        trainer.go(4)
+
+
+def config(tmp_path: Path, *overrides: str, denoises: bool = False) -> CfgNode:
+    for name in ("first", "second"):
+        if f"hooks_{name}" not in DatasetCatalog.list():
+            DatasetCatalog.register(f"hooks_{name}", list)
+            MetadataCatalog.get(f"hooks_{name}").set(
+                evaluator_type="sem_seg", ignore_label=255, stuff_classes=["a"]
+            )
+    path = write_config(
+        tmp_path,
+        "config",
+        MODEL__META_ARCHITECTURE="DenoisingPretrainer" if denoises else "MaskFormer",
+        DATASETS__TEST=["hooks_first"],
+    )
+    return load_config(path, overrides)
+
+
+TWO_SETS = ("DATASETS.TEST", "('hooks_first', 'hooks_second')")
+EMA = ("SOLVER.EMA.ENABLED", "True")
+
+
+@pytest.mark.parametrize(
+    ("metric", "overrides", "denoises"),
+    [
+        ("sem_seg/mIoU", (), False),
+        ("denoising/noise_mse", (), True),
+        ("hooks_second/sem_seg/mIoU", TWO_SETS, False),
+        ("ema/sem_seg/mIoU", EMA, False),
+        ("ema/hooks_first/sem_seg/mIoU", (*EMA, *TWO_SETS), False),
+        ("", (), False),
+    ],
+)
+def test_metrics_that_there_will_be(
+    tmp_path: Path, metric: str, overrides: tuple[str, ...], denoises: bool
+) -> None:
+    check_checkpoints(config(tmp_path, "TEST.BEST_METRIC", metric, *overrides, denoises=denoises))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("SOLVER.CHECKPOINTS_TO_KEEP", "-1"), r"CHECKPOINTS_TO_KEEP is -1; expected 0 \(all\)"),
+        (("TEST.BEST_MODE", "high"), "TEST.BEST_MODE is 'high'; expected max or min"),
+        (
+            ("TEST.BEST_METRIC", "panoptic_seg/PQ"),
+            r"TEST.BEST_METRIC is 'panoptic_seg/PQ'; expected one of sem_seg/\.\.\.$",
+        ),
+        (("TEST.BEST_METRIC", "sem_seg/"), r"expected one of sem_seg/\.\.\.$"),
+        (("TEST.BEST_METRIC", "ema/sem_seg/mIoU"), r"expected one of sem_seg/\.\.\.$"),
+        (
+            ("TEST.BEST_METRIC", "sem_seg/mIoU", *TWO_SETS),
+            r"expected one of hooks_first/sem_seg/\.\.\., hooks_second/sem_seg/\.\.\.$",
+        ),
+        (
+            ("TEST.BEST_METRIC", "sem_seg/mIoU", "DATASETS.TEST", "()"),
+            "TEST.BEST_METRIC is 'sem_seg/mIoU', but DATASETS.TEST is empty",
+        ),
+    ],
+)
+def test_what_cannot_be_is_said_before_training(
+    tmp_path: Path, overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_checkpoints(config(tmp_path, *overrides))
