@@ -16,6 +16,7 @@ from ddep.checkpoint.groups import TRANSFERABLE, group_of
 from ddep.checkpoint.report import group_table
 from ddep.checkpoint.writing import atomic_write
 from ddep.config import add_ddep_config, load_config
+from ddep.data.datasets.custom import register_custom_sets
 from ddep.engine.output_files import check_replaces_nothing, check_writable
 from ddep.errors import UserError, one_line
 
@@ -109,6 +110,7 @@ def _expected(cfg: CfgNode, conversion: Conversion) -> dict[str, torch.Tensor]:
 
     On the meta device: only names and shapes count, and a damaged file may ask for any size.
     """
+    register_custom_sets(cfg)
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         if any(group_of(name) != "backbone" for name in conversion.weights):

@@ -48,6 +48,7 @@ def export_to_hugging_face(
         )
     check_expressible(cfg)
     cfg.MODEL.DEVICE = "cpu"
+    register_custom_sets(cfg)
     model = build_model(cfg)
     checkpointer = Checkpointer(model)
     checkpointer.load(source)
@@ -57,7 +58,6 @@ def export_to_hugging_face(
             f"{source} lacks {len(absent)} weights of the model, such as {absent[0]}; give a "
             "checkpoint of segmentation training and its config"
         )
-    register_custom_sets(cfg)
     names = _class_names(cfg)
     exported = to_hugging_face(model.state_dict(), cfg, names)
     with atomic_folder(destination, FILES, overwrite=overwrite) as folder:

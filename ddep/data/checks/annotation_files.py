@@ -54,6 +54,7 @@ def check_folders(metadata: Metadata, records: Sequence[Record]) -> list[Problem
     found = PairedFolders.read(metadata.image_root, metadata.sem_seg_root)
     keys = ("file_name", "sem_seg_file_name")
     used = {os.path.normpath(record[key]) for record in records for key in keys if key in record}
+    used |= {path for pair in found.repeated for path in pair}
     images, labels = (set(paths.values()) - used for paths in (found.images, found.labels))
     return [*_repeated(found), *_unpaired(images, labels)]
 

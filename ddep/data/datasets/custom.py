@@ -7,6 +7,7 @@ metadata that the built-in sets have.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -25,31 +26,41 @@ from ddep.data.datasets.instances import register_instances
 from ddep.data.datasets.paired_folders import PairedFolders
 from ddep.data.datasets.panoptic import (
     IGNORE_LABEL,
-    Category,
     PanopticSplit,
     register_panoptic,
 )
 from ddep.errors import UserError
 
 
-def register_custom_sets(cfg: CfgNode) -> None:
+def register_custom_sets(cfg: CfgNode, strict: bool = True) -> None:
     """Register the entries of ``DATASETS.CUSTOM`` that DATASETS.TRAIN or TEST name.
 
-    Files need not be there, nor be right: :func:`check_custom_files` and
-    :func:`check_custom_labels` tell. Without them a set's classes may have no names.
+    Images and labels need not be there: :func:`check_custom_files` and :func:`check_custom_labels`
+    tell.
+
+    Args:
+        cfg: the config.
+        strict: whether the classes must be known; if not, loading such a set says why they are not.
 
     Raises:
-        UserError: an entry that says too little, or what it cannot mean.
+        UserError: an entry that says too little, or what it cannot mean; classes that cannot be
+            read.
     """
     named = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
     for entry in read_entries(cfg.DATASETS.CUSTOM):
-        if entry.name in named:
-            _register(entry)
+        if entry.name not in named:
+            continue
+        try:
+            _REGISTER[entry.kind](entry)
+        except UserError as error:
+            if strict:
+                raise
+            _register_without_classes(entry, error)
 
 
 def check_custom_files(entry: CustomEntry) -> None:
     """Raise :class:`UserError` unless all files and folders that an entry names are there, with
-    images in them, and the classes that it lists can be used."""
+    images among them."""
     for key in entry.values.keys() & IS_FILE.keys():
         if isinstance(entry.values[key], str):
             entry.check_path(key)
@@ -59,76 +70,94 @@ def check_custom_files(entry: CustomEntry) -> None:
         check_image_folder(_images(entry))
     except UserError as error:
         raise entry.error(f"images: {error}") from error
-    if entry.kind == "semantic":
-        check_ignore_label(entry, len(read_class_names(entry)), _ignore_label(entry))
 
 
 def check_custom_labels(entry: CustomEntry) -> None:
-    """Raise :class:`UserError` unless an entry's labels fit its images and its classes, as far as
-    that can be seen without opening an image."""
-    if entry.kind in ("panoptic", "instance"):
-        categories = read_categories(entry)
-        if "semantic_labels" in entry.values:
-            check_ignore_label(entry, len(categories), _ignore_label(entry))
-    if entry.kind != "images":
-        try:
-            DatasetCatalog.get(entry.name)
-        except UserError as error:
-            where = "" if str(error).startswith(entry.where) else f"{entry.where}: "
-            raise UserError(f"{where}{error}") from error
-
-
-def _register(entry: CustomEntry) -> None:
+    """Raise :class:`UserError` unless an entry's labels fit its images, as far as that can be seen
+    without opening an image."""
     if entry.kind == "images":
-        register(
-            entry.name,
-            lambda: load_image_folder(_images(entry)),
-            evaluator_type="images",
-            custom_entry=entry,
-        )
-    elif entry.kind == "semantic":
-        _register_semantic(entry)
-    elif entry.kind == "panoptic":
-        has_semantic = "semantic_labels" in entry.values
-        split = PanopticSplit(
-            image_root=entry.path("images"),
-            panoptic_root=entry.path("labels"),
-            panoptic_json=entry.path("json"),
-            sem_seg_root=entry.path("semantic_labels") if has_semantic else None,
-        )
-        register_panoptic(
-            entry.name,
-            split,
-            _categories(entry),
-            ignore_label=_ignore_label(entry),
-            custom_entry=entry,
-        )
-    else:
-        register_instances(
-            entry.name,
-            entry.path("images"),
-            entry.path("json"),
-            _categories(entry),
-            custom_entry=entry,
-        )
+        return
+    try:
+        DatasetCatalog.get(entry.name)
+    except UserError as error:
+        where = "" if str(error).startswith(entry.where) else f"{entry.where}: "
+        raise UserError(f"{where}{error}") from error
+
+
+def _register_images(entry: CustomEntry) -> None:
+    register(
+        entry.name,
+        lambda: load_image_folder(_images(entry)),
+        evaluator_type="images",
+        custom_entry=entry,
+    )
 
 
 def _register_semantic(entry: CustomEntry) -> None:
-    try:
-        classes = read_class_names(entry)
-    except UserError:  # which check_custom_files raises again
-        classes = []
+    classes = read_class_names(entry)
+    check_ignore_label(entry, len(classes), _ignore_label(entry))
     register(
         entry.name,
         lambda: _load_semantic(entry),
-        image_root=str(entry.path("images")),
-        sem_seg_root=str(entry.path("labels")),
         stuff_classes=classes,
         stuff_colors=default_colors(len(classes)),
         evaluator_type="sem_seg",
         ignore_label=_ignore_label(entry),
         custom_entry=entry,
+        **_paths(entry),
     )
+
+
+def _register_panoptic(entry: CustomEntry) -> None:
+    categories = read_categories(entry)
+    has_semantic = "semantic_labels" in entry.values
+    if has_semantic:
+        check_ignore_label(entry, len(categories), _ignore_label(entry))
+    split = PanopticSplit(
+        image_root=entry.path("images"),
+        panoptic_root=entry.path("labels"),
+        panoptic_json=entry.path("json"),
+        sem_seg_root=entry.path("semantic_labels") if has_semantic else None,
+    )
+    register_panoptic(
+        entry.name, split, categories, ignore_label=_ignore_label(entry), custom_entry=entry
+    )
+
+
+def _register_instance(entry: CustomEntry) -> None:
+    register_instances(
+        entry.name,
+        entry.path("images"),
+        entry.path("json"),
+        read_categories(entry),
+        custom_entry=entry,
+    )
+
+
+_REGISTER: dict[str, Callable[[CustomEntry], None]] = {
+    "images": _register_images,
+    "semantic": _register_semantic,
+    "panoptic": _register_panoptic,
+    "instance": _register_instance,
+}
+# The metadata that say where a set lies, by kind and key.
+_ATTRIBUTES = {
+    "images": {},
+    "semantic": {"images": "image_root", "labels": "sem_seg_root"},
+    "panoptic": {"images": "image_root", "labels": "panoptic_root", "json": "panoptic_json"},
+    "instance": {"images": "image_root", "json": "json_file"},
+}
+
+
+def _register_without_classes(entry: CustomEntry, error: UserError) -> None:
+    def load() -> list[dict[str, Any]]:
+        raise error
+
+    register(entry.name, load, custom_entry=entry, **_paths(entry))
+
+
+def _paths(entry: CustomEntry) -> dict[str, str]:
+    return {name: str(entry.path(key)) for key, name in _ATTRIBUTES[entry.kind].items()}
 
 
 def _load_semantic(entry: CustomEntry) -> list[dict[str, Any]]:
@@ -156,13 +185,6 @@ def _load_semantic(entry: CustomEntry) -> list[dict[str, Any]]:
                 f"of its name in {other} {entry.path(other)}; expected a label for each image"
             )
     return found.pairs()
-
-
-def _categories(entry: CustomEntry) -> list[Category]:
-    try:
-        return read_categories(entry)
-    except UserError:  # which check_custom_labels raises again
-        return []
 
 
 def _ignore_label(entry: CustomEntry) -> int:

@@ -67,6 +67,7 @@ def read_categories(entry: CustomEntry) -> list[Category]:
         UserError: not a JSON file of the entry's kind in COCO's format; categories of one name or
             id, or other ones than ``classes`` says.
     """
+    entry.check_path("json")
     path = entry.path("json")
     try:
         content = read_json(path, ("images", "annotations", "categories"))

@@ -58,14 +58,15 @@ def register_from_config(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) 
 
     Args:
         cfg: the config; DATASETS.TRAIN, TEST and CUSTOM are read.
-        keys: whose files are needed: "TRAIN", "TEST", both or none. Names are checked in both.
+        keys: whose files are needed: "TRAIN", "TEST" or both. Names are checked in both. Without
+            any, not even the classes of sets in DATASETS.CUSTOM need to be known.
 
     Raises:
         UserError: a name that is not known, a data set whose files or folder are not there, an
             empty folder, a mistake in DATASETS.CUSTOM; with "TRAIN" among ``keys``, a config that
             names no training set.
     """
-    register_custom_sets(cfg)
+    register_custom_sets(cfg, strict=bool(keys))
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             if name.startswith(PREFIX):

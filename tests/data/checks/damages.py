@@ -55,7 +55,9 @@ class Damage(NamedTuple):
     """What is done to a tree, what a check finds (kind and message), and what training does.
 
     ``training`` is a pattern of the error that ends it, "skipped" where image b is left out, or ""
-    where the damage does not matter to it.
+    where the damage does not matter to it. ``also_found`` and ``refused`` are for the same files in
+    DATASETS.CUSTOM: what a check finds beside ``found``, and a pattern of the error that ends
+    training before it starts.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Damage(NamedTuple):
     do: Callable[[Tree], object]
     found: list[tuple[str, str]]
     training: str
+    also_found: list[tuple[str, str]] = []
+    refused: str = ""
 
 
 LOADED = "so no image was checked: "
@@ -223,7 +227,7 @@ DAMAGES = [
         PANOPTIC,
         lambda tree: cut(tree.split.panoptic_json),
         [("annotations", LOADED + r".*panoptic_train\.json is not a JSON file")],
-        r"panoptic_train\.json: not a JSON file",
+        r"panoptic_train\.json(:| is) not a JSON file",
     ),
     Damage(
         "a list of JSON",
@@ -280,6 +284,8 @@ DAMAGES = [
         lambda tree: tree.semantic("b").unlink(),
         [("unpaired", r"image .*train/b\.png is not used; there is no label for it")],
         "",
+        [("annotations", r"own_semantic cannot be loaded: .*train/b\.png \(1 of 4 images\)")],
+        r"train/b\.png \(1 of 4 images\) has no file of its name in labels .*; expected a label",
     ),
     Damage(
         "label without image",
@@ -287,6 +293,17 @@ DAMAGES = [
         lambda tree: tree.image("b").unlink(),
         [("unpaired", r"label .*sem_seg_train/b\.png is not used; there is no image for it")],
         "",
+        [("annotations", r"own_semantic cannot be loaded: .*train/b\.png \(1 of 4 labels\)")],
+        r"sem_seg_train/b\.png \(1 of 4 labels\) has no file of its name in images ",
+    ),
+    Damage(
+        "two images of one name",
+        SEMANTIC,
+        lambda tree: tree.image("b").with_suffix(".jpg").write_bytes(tree.image("b").read_bytes()),
+        [("duplicate", r"train/b\.jpg and .*train/b\.png differ in their endings alone$")],
+        "",
+        [("annotations", "own_semantic cannot be loaded: .*differ in their endings alone")],
+        r"train/b\.jpg and .*train/b\.png differ in their endings alone; expected one file",
     ),
     Damage(
         "instance of an unknown category",
@@ -296,7 +313,7 @@ DAMAGES = [
             ("class", r"image 1 \(b\.png\): annotation 2 has category_id 5"),
             ("annotations", LOADED + ".*Encountered category_id=5"),
         ],
-        "data set test_checked_instances cannot be loaded: .*category_id=5",
+        r"instances_train\.json: not the instance annotations of .*category_id=5",
     ),
     Damage(
         "two annotations of one id",
@@ -304,9 +321,9 @@ DAMAGES = [
         instance_b(id=1),
         [
             ("duplicate", "2 annotations have the id 1"),
-            ("annotations", LOADED + "Annotation ids in .* are not unique"),
+            ("annotations", LOADED + ".*Annotation ids in .* are not unique"),
         ],
-        "cannot be loaded: Annotation ids in .* are not unique",
+        r"instances_train\.json: not the instance annotations of .*Annotation ids in .* not unique",
     ),
     Damage(
         "instance of no image",
@@ -349,5 +366,14 @@ DAMAGES = [
         instance_b(bbox=[12, 1, 12, 0]),
         [("box", r"annotation 1 of .*train/b\.png has a box without area")],
         "",
+    ),
+    Damage(
+        "instance without area",
+        INSTANCES,
+        lambda tree: edit(tree.instances_json, lambda c: c["annotations"][1].pop("area")),
+        [("annotations", r"image 1 \(b\.png\): annotation 2 lacks area$")],
+        "",
+        [("annotations", LOADED + ".*annotation 2 of json .* lacks area")],
+        r"annotation 2 of json .*instances_train\.json lacks area, which COCO's format has",
     ),
 ]

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json, load_sem_seg
+from detectron2.data.datasets import load_sem_seg
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ddep.data.datasets.catalog import register
+from ddep.data.datasets.instances import register_instances
 from ddep.data.datasets.panoptic import (
     Category,
     PanopticSplit,
@@ -22,6 +23,9 @@ from ddep.data.datasets.panoptic import (
 )
 
 PANOPTIC, SEMANTIC, INSTANCES = (f"test_checked_{k}" for k in ("panoptic", "semantic", "instances"))
+# The same files as data sets of DATASETS.CUSTOM.
+OWN = {PANOPTIC: "own_panoptic", SEMANTIC: "own_semantic", INSTANCES: "own_instance"}
+OWN_IMAGES = "own_images"
 NAMES = ("a", "b", "c", "d")
 CATEGORIES: list[Category] = [
     {"id": 3, "name": "sky", "isthing": 0, "color": [0, 128, 255]},
@@ -54,16 +58,23 @@ class Tree:
             evaluator_type="sem_seg",
             ignore_label=255,
         )
-        register(
-            INSTANCES,
-            lambda: load_coco_json(str(self.instances_json), images, INSTANCES),
-            image_root=images,
-            json_file=str(self.instances_json),
-            evaluator_type="coco",
-            thing_classes=["cat"],
-            thing_dataset_id_to_contiguous_id={7: 0},
-        )
+        register_instances(INSTANCES, self.split.image_root, self.instances_json, CATEGORIES[1:2])
         self._write()
+
+    def custom(self) -> list[dict[str, Any]]:
+        """The same as DATASETS.CUSTOM describes it."""
+        split = self.split
+        folders = {"images": str(split.image_root), "labels": str(split.sem_seg_root)}
+        return [
+            {"name": OWN[PANOPTIC], "kind": "panoptic", "images": folders["images"]}
+            | {"labels": str(split.panoptic_root), "json": str(split.panoptic_json)}
+            | {"semantic_labels": folders["labels"]},
+            {"name": OWN[SEMANTIC], "kind": "semantic", **folders}
+            | {"classes": [category["name"] for category in CATEGORIES]},
+            {"name": OWN[INSTANCES], "kind": "instance", "images": folders["images"]}
+            | {"json": str(self.instances_json)},
+            {"name": OWN_IMAGES, "kind": "images", "images": folders["images"]},
+        ]
 
     def _write(self) -> None:
         ids = np.full((HEIGHT, WIDTH), 1)
@@ -105,9 +116,9 @@ class Tree:
             path.write_text(json.dumps(content))
 
     def unregister(self) -> None:
-        for name in (PANOPTIC, SEMANTIC, INSTANCES):
-            DatasetCatalog.pop(name)
-            MetadataCatalog.pop(name)
+        for name in (*OWN, *OWN.values(), OWN_IMAGES):
+            DatasetCatalog.pop(name, None)
+            MetadataCatalog.pop(name, None)
 
     def image(self, name: str) -> Path:
         return self.split.image_root / f"{name}.png"
