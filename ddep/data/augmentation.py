@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import cv2
@@ -200,10 +201,35 @@ class RandomColour(T.Augmentation):
 
     def __init__(self, image_format: str) -> None:
         super().__init__()
-        self.transform = ColorAugSSDTransform(img_format=image_format)
+        self.transform = ColourTransform(image_format)
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         return self.transform
+
+
+class ColourTransform(ColorAugSSDTransform):
+    """detectron2's, with the same results: tables of 256 entries replace arithmetic on pixels."""
+
+    def __init__(self, image_format: str) -> None:
+        super().__init__(img_format="BGR")
+        self.image_format = image_format
+
+    def apply_image(self, image: np.ndarray) -> np.ndarray:
+        if self.image_format == "BGR":
+            return super().apply_image(image)
+        image = super().apply_image(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def convert(self, image: np.ndarray, alpha: float = 1, beta: float = 0) -> np.ndarray:
+        return cv2.LUT(image, super().convert(np.arange(256), alpha, beta))
+
+    def hue(self, image: np.ndarray) -> np.ndarray:
+        if not random.randrange(2):
+            return image
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+        turned = (np.arange(256) + random.randint(-self.hue_delta, self.hue_delta)) % 180
+        image[:, :, 0] = cv2.LUT(image[:, :, 0], turned.astype(np.uint8))
+        return cv2.cvtColor(image, cv2.COLOR_HSV2BGR)
 
 
 class PadToSquare(T.Augmentation):
@@ -260,7 +286,7 @@ def transform_labels(transform: T.Transform, labels: np.ndarray, fill: int) -> n
     if isinstance(transform, T.ResizeTransform):
         rows = _nearest(transform.h, transform.new_h)
         columns = _nearest(transform.w, transform.new_w)
-        return labels[rows[:, None], columns]
+        return labels.take(rows, axis=0).take(columns, axis=1)
     if isinstance(transform, T.PadTransform):
         border = ((transform.y0, transform.y1), (transform.x0, transform.x1))
         return np.pad(labels, border, constant_values=fill)

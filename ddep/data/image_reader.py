@@ -186,8 +186,9 @@ def read_panoptic(path: str) -> np.ndarray:
             f"panoptic label image {path} is of kind {image.mode}; expected 8-bit RGB with segment "
             "ids coded as R + 256 G + 65536 B"
         )
-    red, green, blue = np.moveaxis(np.asarray(_to_rgb(image, path), dtype=np.int32), 2, 0)
-    return red + 256 * green + 65536 * blue
+    # Pillow keeps four bytes a pixel; the fourth has no meaning.
+    pixels = np.frombuffer(_to_rgb(image, path).tobytes("raw", "RGBX"), dtype="<i4")
+    return (pixels & 0xFFFFFF).astype(np.int32, copy=False).reshape(image.height, image.width)
 
 
 def _decode(path: str, what: str) -> Image.Image:

@@ -93,7 +93,7 @@ def read_window(image: EncodedImage, window: Window, format: str, draft: bool) -
     pixels = image.pixels(format, window.whole if draft else None, window.part)
     if pixels.shape[:2] == window.size:
         return pixels
-    batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    # PyTorch's uint8 kernel takes a third of the time of Pillow's.
+    # PyTorch's uint8 kernel is several times faster than Pillow's, if it is told of the layout.
+    batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(batch, window.size, mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).contiguous().numpy()
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())

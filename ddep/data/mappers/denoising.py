@@ -41,6 +41,8 @@ class DenoisingMapper:
             pixel_mean, pixel_std: three numbers each, in that order, for pixels of 0 .. 255.
             sigma_range: see :func:`ddep.noise.draw_sigma`.
             formulation: see :func:`ddep.noise.add_noise`.
+            draft_decoding: in training, decode large JPEG files at a part of their size; evaluation
+                decodes in full, so that its figures do not depend on this.
 
         Raises:
             UserError: values that are not valid.

@@ -11,6 +11,7 @@ from ddep.data.mappers.base import (
     SegmentationMapper,
     check_classes,
     check_label_size,
+    distinct,
     shorten,
 )
 from ddep.data.mappers.semantic import read_semantic
@@ -40,7 +41,7 @@ class PanopticMapper(SegmentationMapper):
                 f"the annotation of {path} lists the segment ids {shorten(values[times > 1])} "
                 "twice; every segment needs an id of its own: correct the annotation file"
             )
-        unknown = np.setdiff1d(segments, [0, *ids])
+        unknown = np.setdiff1d(distinct(segments), [0, *ids])
         if len(unknown):
             raise UserError(
                 f"panoptic label image {path} has the segment ids {shorten(unknown)}, which its "
@@ -61,8 +62,10 @@ class PanopticMapper(SegmentationMapper):
         size: tuple[int, int],
     ) -> tuple[np.ndarray, np.ndarray]:
         ids, classes = _segments(record, crowds=False)
-        visible = np.isin(ids, np.unique(maps["pan_seg"]))
-        return classes[visible], maps["pan_seg"] == ids[visible, None, None]
+        visible = np.isin(ids, distinct(maps["pan_seg"]))
+        # Of the map's dtype, the comparison is several times faster.
+        shown = ids[visible].astype(maps["pan_seg"].dtype)
+        return classes[visible], maps["pan_seg"] == shown[:, None, None]
 
 
 def _segments(record: Record, crowds: bool = True) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,13 @@ import numpy as np
 from detectron2.data import transforms as T
 
 from ddep.data.image_reader import read_labels
-from ddep.data.mappers.base import Record, SegmentationMapper, check_label_size, shorten
+from ddep.data.mappers.base import (
+    Record,
+    SegmentationMapper,
+    check_label_size,
+    distinct,
+    shorten,
+)
 from ddep.errors import UserError
 
 
@@ -29,7 +35,7 @@ class SemanticMapper(SegmentationMapper):
         transforms: T.TransformList,
         size: tuple[int, int],
     ) -> tuple[np.ndarray, np.ndarray]:
-        classes = np.unique(maps["sem_seg"])
+        classes = distinct(maps["sem_seg"])
         classes = classes[classes != self.ignore_label]
         return classes, maps["sem_seg"] == classes[:, None, None]
 
@@ -45,10 +51,11 @@ def read_semantic(
     """
     labels = read_labels(path)
     check_label_size(path, labels, size)
-    wrong = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_label)
-    if wrong.any():
+    ids = distinct(labels)
+    wrong = ids[((ids < 0) | (ids >= num_classes)) & (ids != ignore_label)]
+    if len(wrong):
         raise UserError(
-            f"label image {path} has the ids {shorten(np.unique(labels[wrong]))}; expected 0 to "
+            f"label image {path} has the ids {shorten(wrong)}; expected 0 to "
             f"{num_classes - 1}, or {ignore_label} to ignore: correct the labels or set "
             "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
         )
