@@ -115,8 +115,10 @@ class CheckedSemSegEvaluator(SemSegEvaluator):
         if results is None:
             return None
         found = results["sem_seg"]
-        subsets = MetadataCatalog.get(self._dataset_name).get("class_subsets", {})
-        for metric, names in subsets.items():
+        metadata = MetadataCatalog.get(self._dataset_name)
+        # Older versions of detectron2 count a class in mIoU that is predicted but not there.
+        means = {"mIoU": metadata.stuff_classes, **metadata.get("class_subsets", {})}
+        for metric, names in means.items():
             values = [found[f"IoU-{name}"] for name in names]
             values = [value for value in values if not math.isnan(value)]
             found[metric] = float(np.mean(values)) if values else math.nan

@@ -69,6 +69,39 @@ def test_torchmetrics_agrees(tmp_path):
     assert np.isnan(results[f"IoU-class {CLASSES - 1}"])
 
 
+def test_means_over_some_of_the_classes(tmp_path):
+    """By hand: IoU is 1/2 of class 0, 2/3 of 1, 1/3 of 2, 1/2 of 3; no label shows class 4.
+
+    Class 2 has one pixel that is right, one that is predicted as 4 and one that is 3 in truth: what
+    lies outside of a subset counts as an error.
+    """
+    truth = np.array([[0, 0, 1, 1, 2, 2, 3, 3, 255]])
+    prediction = np.array([[0, 1, 1, 1, 2, 4, 2, 3, 2]])
+    subsets = {
+        "mIoU2": ["class 0", "class 2"],
+        "mIoU*": ["class 1", "class 4"],
+        "absent": ["class 4"],
+    }
+    dicts = register(tmp_path, [truth], class_subsets=subsets)
+    evaluator = CheckedSemSegEvaluator(NAME)
+    evaluator.reset()
+    evaluator.process(dicts, [scores(prediction)])
+    results = evaluator.evaluate()["sem_seg"]
+    assert results["mIoU2"] == pytest.approx(100 * (1 / 2 + 1 / 3) / 2)
+    assert results["mIoU*"] == pytest.approx(100 * 2 / 3)
+    assert np.isnan(results["absent"])
+    assert results["mIoU"] == pytest.approx(100 * (1 / 2 + 2 / 3 + 1 / 3 + 1 / 2) / 4)
+
+
+def test_a_subset_of_unknown_classes(tmp_path):
+    register(tmp_path, [np.zeros((4, 6))], class_subsets={"mIoU2": ["class 0", "road"]})
+    message = (
+        rf"data set {NAME}: class_subsets\['mIoU2'\] in its metadata has 'road', which is none"
+    )
+    with pytest.raises(UserError, match=message):
+        CheckedSemSegEvaluator(NAME)
+
+
 def test_results_do_not_depend_on_detectron2s_version(tmp_path):
     labels = np.arange(CLASSES)[None]
     dicts = register(tmp_path, [labels])

@@ -130,12 +130,13 @@ def _first_unpaired(
 
 def _read_names(path: Path) -> set[str]:
     try:
-        names = set(path.read_text(encoding="utf-8").split())
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or one_line(error)
         raise UserError(
             f"{path} cannot be read ({cause}); prepare the data set again, see datasets/README.md"
         ) from error
+    names = {line.strip() for line in lines} - {""}
     if not names:
         raise UserError(f"{path} lists no images; prepare the data set again")
     return names
