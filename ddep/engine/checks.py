@@ -13,9 +13,10 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from ddep.checkpoint import check_transfer, local_path
+from ddep.checkpoint.listing import list_checkpoints
 from ddep.config import load_config
 from ddep.data.augmentation import build_augmentations
-from ddep.engine.placement import placement_from_environment
+from ddep.distributed.placement import placement_from_environment
 from ddep.engine.train_step import PRECISIONS
 from ddep.errors import UserError
 from ddep.modeling.build_criterion import mask_loss_name
@@ -158,7 +159,8 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if args.resume and has_checkpoint(cfg):
         return
     if model.WEIGHTS:
-        local_path(model.WEIGHTS)
+        for path in list_checkpoints(model.WEIGHTS) if args.eval_only else [model.WEIGHTS]:
+            local_path(path)
     elif args.eval_only:
         raise UserError(
             "--eval-only needs weights, but MODEL.WEIGHTS is empty; add MODEL.WEIGHTS and the path "

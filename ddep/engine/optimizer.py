@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,8 +34,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     positions and ``WEIGHT_DECAY`` for everything else, biases included. A parameter that several
     modules share is there once, a frozen one not at all.
 
-    With CLIP_GRADIENTS.CLIP_TYPE "full_model" the gradients of all parameters together are scaled
-    to a norm of at most CLIP_VALUE before each step; the other types are detectron2's.
+    With CLIP_GRADIENTS.CLIP_TYPE "value" and "norm" the gradients of each parameter are clipped
+    before each step, as detectron2 does; see :func:`max_grad_norm` for "full_model".
 
     Args:
         cfg: reads SOLVER.
@@ -74,7 +75,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         )
     else:
         raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; expected ADAMW or SGD")
-    return _add_clipping(cfg, optimizer)
+    if math.isfinite(max_grad_norm(cfg)):
+        return optimizer
+    return maybe_add_gradient_clipping(cfg, optimizer)
 
 
 def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
@@ -97,22 +100,20 @@ def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
             yield part, kind, parameter
 
 
-def _add_clipping(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+def max_grad_norm(cfg: CfgNode) -> float:
+    """The norm that the gradients of all parameters together are scaled down to; inf if none.
+
+    It is CLIP_VALUE with CLIP_GRADIENTS.CLIP_TYPE "full_model", Mask2Former's; the other types are
+    detectron2's and part of the optimizer.
+
+    Raises:
+        UserError: an unknown CLIP_TYPE.
+    """
     clipping = cfg.SOLVER.CLIP_GRADIENTS
     if clipping.CLIP_TYPE not in ("full_model", "value", "norm"):
         raise UserError(
             f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clipping.CLIP_TYPE!r}; "
             "expected full_model, value or norm"
         )
-    if clipping.CLIP_TYPE != "full_model":
-        return maybe_add_gradient_clipping(cfg, optimizer)
-    if clipping.ENABLED:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-
-        def clip(*_: Any) -> None:
-            nn.utils.clip_grad_norm_(parameters, clipping.CLIP_VALUE)
-
-        # With mixed precision, GradScaler.step undoes the scaling before it calls optimizer.step,
-        # and leaves the step out if a gradient overflowed.
-        optimizer.register_step_pre_hook(clip)
-    return optimizer
+    whole = clipping.ENABLED and clipping.CLIP_TYPE == "full_model"
+    return clipping.CLIP_VALUE if whole else math.inf

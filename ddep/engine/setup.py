@@ -66,7 +66,7 @@ def adapt_to_device(cfg: CfgNode) -> list[str]:
     """Switch off in ``cfg`` what the machine does not have, in place.
 
     Without a usable GPU, MODEL.DEVICE becomes "cpu". On the CPU there is no automatic mixed
-    precision and no synchronised batch norm.
+    precision with float16 and no synchronised batch norm.
 
     Returns:
         A line for each change.
@@ -77,8 +77,8 @@ def adapt_to_device(cfg: CfgNode) -> list[str]:
         cfg.MODEL.DEVICE = "cpu"
     if cfg.MODEL.DEVICE != "cpu":
         return notes
-    if cfg.SOLVER.AMP.ENABLED:
-        notes.append("SOLVER.AMP.ENABLED is True, but needs a GPU: training in float32")
+    if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16":
+        notes.append("SOLVER.AMP.ENABLED is True, but float16 needs a GPU: training in float32")
         cfg.SOLVER.AMP.ENABLED = False
     for key, node in (("RESNETS", cfg.MODEL.RESNETS), ("SEM_SEG_HEAD", cfg.MODEL.SEM_SEG_HEAD)):
         if node.NORM == "SyncBN":

@@ -5,55 +5,122 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import weakref
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
-from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ddep.checkpoint import Checkpointer
-from ddep.checkpoint.groups import TRANSFERABLE, group_of
-from ddep.checkpoint.writing import atomic_write
+from ddep.checkpoint.groups import TRANSFERABLE
 from ddep.data import build_test_loader, build_train_loader
-from ddep.engine.checks import frozen_backbone_error, is_frozen
-from ddep.engine.optimizer import build_optimizer
+from ddep.engine.checkpoint_hooks import BestCheckpoint, PeriodicCheckpoints
+from ddep.engine.checks import is_frozen
+from ddep.engine.ema import WeightAverage
+from ddep.engine.frozen_backbone import check_backbone_is_loaded
+from ddep.engine.optimizer import build_optimizer, max_grad_norm
 from ddep.engine.progress import ProgressPrinter
-from ddep.errors import UserError
+from ddep.engine.random_state import random_state, set_random_state
+from ddep.engine.schedule import HeadLRScheduler, build_schedule
+from ddep.engine.stop_signals import StopRequest
+from ddep.engine.train_step import PRECISIONS, StepResult, TrainStep
+from ddep.errors import Stopped, UserError
 from ddep.evaluation import ResultsTable, build_evaluator
+from ddep.files import atomic_write
 
 logger = logging.getLogger(__name__)
-
-_SCHEDULES = ("WarmupPolyLR", "WarmupCosineLR", "WarmupMultiStepLR")
 
 
 class Trainer(DefaultTrainer):
     """Trains and evaluates what a config describes, denoiser or segmentation model.
 
+    A run that was interrupted and resumed goes on as if it had not been: on the CPU, and with the
+    same number of processes, it ends with the same bits.
+
     Args:
         cfg: frozen, from :func:`ddep.engine.setup`.
+
+    Attributes:
+        average: the moving average of the weights, None unless SOLVER.EMA.ENABLED.
 
     Raises:
         UserError: a data set, a checkpoint or a value in ``cfg`` that does not fit.
     """
 
-    def build_hooks(self) -> list[HookBase | None]:
-        """detectron2's hooks, around this project's checkpointer."""
-        # DefaultTrainer.__init__ ends here; the hooks must not get hold of its own checkpointer.
-        self.checkpointer = Checkpointer(
-            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+    def __init__(self, cfg: CfgNode) -> None:
+        TrainerBase.__init__(self)  # DefaultTrainer's knows of neither CPUs nor accumulation
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        amp = cfg.SOLVER.AMP
+        self._trainer = TrainStep(
+            _distribute(model),
+            self.build_train_loader(cfg),
+            optimizer,
+            precision=PRECISIONS[amp.PRECISION] if amp.ENABLED else None,
+            parts=cfg.SOLVER.ACCUMULATION_STEPS,
+            max_grad_norm=max_grad_norm(cfg),
         )
-        return [
-            HeadLRScheduler() if isinstance(hook, hooks.LRScheduler) else hook
-            for hook in super().build_hooks()
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.average = None
+        extras: dict[str, Any] = {"trainer": weakref.proxy(self)}
+        if cfg.SOLVER.EMA.ENABLED:
+            self.average = extras["ema"] = WeightAverage(model, cfg.SOLVER.EMA.DECAY)
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, **extras)
+        self._stop = StopRequest()
+        self._random_state: dict[str, Any] | None = None
+        self._resumed_from = ""
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """What happens around the steps, in every process: schedule, checkpoints, evaluation."""
+        cfg = self.cfg
+        found = [
+            hooks.IterationTimer(),
+            HeadLRScheduler(),
+            self._precise_batch_norm(),
+            PeriodicCheckpoints(
+                self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINTS_TO_KEEP
+            ),
+            # Behind the checkpoint: if it fails, that is there.
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
         ]
+        if cfg.TEST.BEST_METRIC:
+            found.append(
+                BestCheckpoint(
+                    self.checkpointer,
+                    cfg.TEST.BEST_METRIC,
+                    cfg.TEST.BEST_MODE,
+                    cfg.TEST.EVAL_PERIOD,
+                )
+            )
+        if comm.is_main_process():
+            found.append(hooks.PeriodicWriter(self.build_writers(), period=20))
+        return found
+
+    def _precise_batch_norm(self) -> HookBase | None:
+        settings = self.cfg.TEST.PRECISE_BN
+        if not settings.ENABLED:
+            return None
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0  # another loader beside the training's
+        return hooks.PreciseBN(
+            cfg.TEST.EVAL_PERIOD, self.model, self.build_train_loader(cfg), settings.NUM_ITER
+        )
 
     def build_writers(self) -> list[EventWriter]:
         """A readable line for the console; metrics.json and TensorBoard as in detectron2."""
@@ -76,7 +143,7 @@ class Trainer(DefaultTrainer):
             UserError: the checkpoint does not fit, or has no weights for a frozen backbone.
         """
         if resume and self.checkpointer.has_checkpoint():
-            path = self.checkpointer.get_checkpoint_file()
+            path = self._resumed_from = self.checkpointer.get_checkpoint_file()
             self.checkpointer.load(path)
             self.start_iter = self.iter + 1
             if self.start_iter < self.max_iter:
@@ -97,30 +164,9 @@ class Trainer(DefaultTrainer):
             transfer=self.cfg.MODEL.DDEP.TRANSFER if segments else TRANSFERABLE,
         )
         if is_frozen(self.cfg):
-            self._check_backbone_is_loaded()
-
-    def _check_backbone_is_loaded(self) -> None:
-        report, path = self.checkpointer.report, self.cfg.MODEL.WEIGHTS
-        for name, (found, expected) in report.mismatched.items():
-            if group_of(name) == "backbone":
-                raise frozen_backbone_error(
-                    f"{name} is {found} in {path} and {expected} in the model"
-                )
-        # What is left of one dimension is norms and biases, which start out neutral.
-        parameters = self.checkpointer.model.backbone.named_parameters(prefix="backbone")
-        tables = [name for name, parameter in parameters if parameter.ndim > 1]
-        loaded = set(report.loaded)
-        random = [name for name in tables if name not in loaded]
-        if 2 * len(random) > len(tables):
-            raise frozen_backbone_error(
-                f"{path} has {len(tables) - len(random)} of its {len(tables)} weights besides "
-                f"norms and biases, and no {random[0]}"
-            )
-        if random:
-            logger.warning(
-                f"{len(random)} weights of the frozen backbone, such as {random[0]}, are not in "
-                f"{path}: they stay random"
-            )
+            check_backbone_is_loaded(self.checkpointer)
+        if self.average is not None:
+            self.average.restart()
 
     def train(self) -> dict[str, Any]:
         """Train, then evaluate.
@@ -129,21 +175,87 @@ class Trainer(DefaultTrainer):
             The results of the evaluation at the end (see :meth:`test`).
 
         Raises:
-            KeyboardInterrupt: the user stopped it; the log says where.
+            Stopped: SIGINT or SIGTERM stopped it, and a checkpoint was saved.
+            FloatingPointError: too many steps in a row were skipped; a checkpoint was saved.
         """
-        try:
+        with self._stop.noticed():
             super().train()
-        except KeyboardInterrupt:
-            logger.warning(
-                f"Interrupted in iteration {min(self.iter + 1, self.max_iter)} of {self.max_iter}; "
-                "--resume goes on behind the last checkpoint, if there is one"
-            )
-            raise
         return self._last_eval_results
 
+    def before_train(self) -> None:
+        """Call the hooks, start the loader, and go on with a resumed run's random numbers."""
+        super().before_train()
+        self._trainer.start_loading()
+        if self._random_state is not None:
+            set_random_state(self._random_state)
+
+    def run_step(self) -> None:
+        """Do one step, and take in its numbers."""
+        result = self._trainer.run(self._stop.signum)
+        if self.average is not None and not result.skipped:
+            self.average.update()
+        self._random_state = random_state()
+        self._step = result
+        if comm.is_main_process():
+            self._store(result)
+        if result.problem:
+            self._count_skipped(result)
+
+    def _store(self, result: StepResult) -> None:
+        self.storage.put_scalar("data_time", result.data_time)
+        if result.skipped:
+            return  # infinite numbers would spoil every mean that they are part of
+        self.storage.put_scalar("grad_norm", result.grad_norm)
+        self.storage.put_scalar("total_loss", sum(result.losses.values()))
+        if len(result.losses) > 1:
+            self.storage.put_scalars(**result.losses)
+
+    def _count_skipped(self, result: StepResult) -> None:
+        skipped, limit = self._trainer.skipped_in_a_row, self.cfg.SOLVER.MAX_SKIPPED_STEPS
+        logger.warning(
+            f"iteration {self.iter + 1} is skipped ({skipped} in a row; SOLVER.MAX_SKIPPED_STEPS: "
+            f"{limit}): {result.problem}"
+        )
+        if skipped >= limit:
+            path = self._save()
+            raise FloatingPointError(
+                f"{skipped} steps in a row, up to iteration {self.iter + 1}, had a loss or "
+                f"gradients that are NaN or infinite; {path} has the weights from before; lower "
+                "SOLVER.BASE_LR, lengthen the warm-up, clip gradients, or look at the images that "
+                "the log names"
+            )
+
+    def after_step(self) -> None:
+        """Call the hooks, which may draw random numbers for themselves, and stop if asked to."""
+        super().after_step()
+        set_random_state(self._random_state)
+        if self._step.stop and self.iter + 1 < self.max_iter:
+            path = self._save()
+            raise Stopped(
+                f"stopped by {signal.Signals(self._step.stop).name} behind iteration "
+                f"{self.iter + 1} of {self.max_iter}; saved {path}; --resume goes on from there",
+                self._step.stop,
+            )
+
+    def _save(self) -> str:
+        """Save a checkpoint now; its path."""
+        name = f"model_{self.iter:07d}"
+        self.checkpointer.save(name, iteration=self.iter)
+        return os.path.join(self.cfg.OUTPUT_DIR, f"{name}.pth")
+
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, schedule and optimizer. detectron2 0.5 leaves the optimizer out."""
-        return TrainerBase.state_dict(self) | {"_trainer": self._trainer.state_dict()}
+        """Everything that a resumed run needs; all processes have to call it.
+
+        Iteration, hooks, optimizer and loss scaling; and of each process where its loader and its
+        random number generators are.
+        """
+        own = {"random": self._random_state, "loader": self.data_loader.state_dict()}
+        processes = [own]
+        if comm.get_world_size() > 1:
+            processes = [{} for _ in range(comm.get_world_size())]
+            dist.all_gather_object(processes, own)
+        state = {"_trainer": self._trainer.state_dict(), "processes": processes}
+        return TrainerBase.state_dict(self) | state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`.
@@ -151,7 +263,7 @@ class Trainer(DefaultTrainer):
         Raises:
             UserError: it is of a run with other parameters to train, or with another optimizer.
         """
-        path = self.checkpointer.get_checkpoint_file()
+        path = self._resumed_from
         advice = "--resume needs the config that the run was started with"
         TrainerBase.load_state_dict(self, state_dict)
         try:
@@ -161,11 +273,38 @@ class Trainer(DefaultTrainer):
                     f"{path} is of a run with another SOLVER.OPTIMIZER than "
                     f"{self.cfg.SOLVER.OPTIMIZER}; {advice}"
                 )
-            self._trainer.load_state_dict(_with_scaler(state, self._trainer.state_dict()))
+            self._trainer.load_state_dict(state)
         except (KeyError, ValueError) as error:
             raise UserError(
                 f"{path} is of a run that trained other parameters ({error}); {advice}"
             ) from error
+        self._load_process(state_dict.get("processes", []), path)
+
+    def _load_process(self, processes: list[dict[str, Any]], path: str) -> None:
+        if not processes:
+            logger.warning(f"{path} does not say where its images were: the data start anew")
+            return
+        if len(processes) == comm.get_world_size():
+            own = processes[comm.get_rank()]
+            self._random_state = own["random"]
+        else:
+            own = processes[0]
+            logger.warning(
+                f"{path} is of a run with {len(processes)} processes, this one has "
+                f"{comm.get_world_size()}: it goes on, but with other random numbers"
+            )
+        self.data_loader.load_state_dict(own["loader"])
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Evaluate the weights and, if there is, their average; see :meth:`test`."""
+        results = self.test(self.cfg, self.model)
+        if self.average is not None:
+            with self.average.in_place():
+                averaged = test_average(self.cfg, self.model)
+            if results:
+                results["ema"] = averaged
+        self._last_eval_results = results
+        return results
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -189,17 +328,8 @@ class Trainer(DefaultTrainer):
     def build_lr_scheduler(
         cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """The schedule of SOLVER.LR_SCHEDULER_NAME: poly, cosine or steps, all with warm-up.
-
-        Raises:
-            UserError: another name.
-        """
-        if cfg.SOLVER.LR_SCHEDULER_NAME not in _SCHEDULES:
-            raise UserError(
-                f"SOLVER.LR_SCHEDULER_NAME is {cfg.SOLVER.LR_SCHEDULER_NAME!r}; "
-                f"expected one of {', '.join(_SCHEDULES)}"
-            )
-        return build_lr_scheduler(cfg, optimizer)
+        """See :func:`ddep.engine.schedule.build_schedule`."""
+        return build_schedule(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
@@ -257,23 +387,21 @@ def _kind(optimizer: dict[str, Any]) -> set[str]:
     return {"betas", "momentum"} & optimizer["param_groups"][0].keys()
 
 
-def _with_scaler(saved: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """``saved``, with the ``grad_scaler`` of ``own`` if it is of a run without mixed precision."""
-    if "grad_scaler" in own and not saved.get("grad_scaler"):
-        return saved | {"grad_scaler": own["grad_scaler"]}
-    return saved
+def test_average(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+    """:meth:`Trainer.test` of a model with averaged weights; its files are in OUTPUT_DIR/ema."""
+    logger.info("Evaluating the moving average of the weights")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "ema")
+    cfg.freeze()
+    return Trainer.test(cfg, model)
 
 
-class HeadLRScheduler(hooks.LRScheduler):
-    """Advances the schedule, and logs the head's learning rate, BASE_LR times its factor.
-
-    detectron2 logs that of the largest group, which can be the backbone's.
-    """
-
-    def before_train(self) -> None:
-        super().before_train()
-        self._best_param_group_id = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """How far the schedule is; not its length, so that SOLVER.MAX_ITER can grow on --resume."""
-        return {"base_lrs": self.scheduler.base_lrs, "last_epoch": self.scheduler.last_epoch}
+def _distribute(model: nn.Module) -> nn.Module:
+    """Have gradients averaged over processes, if there are several."""
+    if comm.get_world_size() == 1:
+        return model
+    on_gpu = model.device.type == "cuda"
+    return DistributedDataParallel(
+        model, device_ids=[torch.cuda.current_device()] if on_gpu else None, broadcast_buffers=False
+    )

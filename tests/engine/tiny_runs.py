@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ import torch
 import yaml
 from detectron2.engine import default_argument_parser
 from PIL import Image
+
+from ddep.data.datasets import dataset_root, register_all
+from ddep.data.datasets.shapes import generate_shapes
 
 MODEL: dict[str, Any] = {
     "MODEL": {
@@ -101,6 +105,39 @@ def denoising_config(folder: Path, images: Path) -> str:
         INPUT__CROP={"ENABLED": True, "TYPE": "absolute", "SIZE": [40, 40]},
         OUTPUT_DIR=str(folder / "pretrain"),
     )
+
+
+def shapes_config(folder: Path, pixel_decoder: str = "MSDeformAttnPixelDecoder") -> str:
+    """A config that fine-tunes for panoptic segmentation on generated shapes, in ``folder``.
+
+    They lie below ``folder/datasets``; see :func:`shapes_root`.
+    """
+    head = {"NUM_CLASSES": 8, "PIXEL_DECODER_NAME": pixel_decoder}
+    masked = pixel_decoder == "MSDeformAttnPixelDecoder"
+    feature = "multi_scale_pixel_decoder" if masked else "transformer_encoder"
+    return write_config(
+        folder,
+        "shapes",
+        MODEL__META_ARCHITECTURE="MaskFormer",
+        MODEL__SEM_SEG_HEAD=head,
+        MODEL__MASK_FORMER={"TRANSFORMER_IN_FEATURE": feature, "TEST": {"PANOPTIC_ON": True}},
+        DATASETS__TRAIN=["shapes_panoptic_train"],
+        DATASETS__TEST=["shapes_panoptic_val"],
+        INPUT__DATASET_MAPPER_NAME="mask_former_panoptic",
+        OUTPUT_DIR=str(folder / "finetune"),
+    )
+
+
+@contextlib.contextmanager
+def shapes_root(folder: Path) -> Iterator[None]:
+    """Inside, a few generated shapes below ``folder/datasets`` are the shapes data sets."""
+    usual = dataset_root()
+    generate_shapes(folder / "datasets" / "shapes", train=7, val=2, unlabelled=1, size=48)
+    register_all(folder / "datasets")
+    try:
+        yield
+    finally:
+        register_all(usual)
 
 
 def write_images(folder: Path, number: int = 3) -> Path:

@@ -1,0 +1,232 @@
+"""One step of training: forward, backward, and the optimizer, unless a number went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from ddep.modeling.normalisers import average_over_processes
+
+# SOLVER.AMP.PRECISION
+PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class StepResult:
+    """What happened in a step, the same in all processes.
+
+    Attributes:
+        losses: each loss of the whole batch.
+        grad_norm: L2 norm of all gradients, before clipping.
+        data_time: seconds that the slowest process waited for its images.
+        stop: the largest number that :meth:`TrainStep.run` got in any process.
+        skipped: whether the weights were left as they are, because of a NaN or infinite number.
+        problem: what went wrong and with which images; empty if nothing did, or if only the loss
+            scale was too large.
+    """
+
+    losses: dict[str, float]
+    grad_norm: float
+    data_time: float
+    stop: int
+    skipped: bool = False
+    problem: str = ""
+
+
+class TrainStep:
+    """Trains a model on one batch after the other.
+
+    A batch may go through the model in parts, and over several processes: gradients and losses are
+    those of the whole batch in one process, up to rounding.
+
+    Attributes:
+        model: what is trained, wrapped for several processes if there are.
+        data_loader: yields this process's batches.
+        optimizer: its gradients are computed here.
+        skipped_in_a_row: how many of the latest steps were skipped.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable[list[dict[str, Any]]],
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: torch.dtype | None = None,
+        parts: int = 1,
+        max_grad_norm: float = math.inf,
+    ) -> None:
+        """
+        Args:
+            model: maps a batch and ``normalisers`` to a dict of losses, see
+                :mod:`ddep.modeling.normalisers`; maybe in a DistributedDataParallel.
+            data_loader: endless.
+            optimizer: of the model's parameters.
+            precision: what autocast computes in during the forward pass; None is float32 alone.
+            parts: how many parts a batch is cut into.
+            max_grad_norm: gradients of a larger norm are scaled down to it.
+        """
+        model.train()
+        self.model = model
+        self.data_loader = data_loader
+        self.optimizer = optimizer
+        self.precision = precision
+        self.parts = parts
+        self.max_grad_norm = max_grad_norm
+        self.skipped_in_a_row = 0
+        self._module = model.module if isinstance(model, DistributedDataParallel) else model
+        self._device = self._module.device
+        # float16 has too few exponents for small gradients.
+        scales = precision is torch.float16
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=scales)
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._batches: Iterator[list[dict[str, Any]]] | None = None
+
+    def start_loading(self) -> None:
+        """Start the workers of the loader, which otherwise the first step does."""
+        if self._batches is None:
+            self._batches = iter(self.data_loader)
+
+    def run(self, stop: int = 0) -> StepResult:
+        """Do one step.
+
+        If the loss or a gradient is NaN or infinite in any process, none changes its weights.
+
+        Args:
+            stop: a number that is not 0 if this process wants training to stop.
+        """
+        self.start_loading()
+        start = time.perf_counter()
+        batch = next(self._batches)
+        data_time = time.perf_counter() - start
+        with _Statistics(self._module) as statistics:
+            losses = self._backward(batch)
+            self._scaler.unscale_(self.optimizer)
+            grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm)
+            result, bad_processes = self._share(losses, grad_norm, data_time, stop)
+            if bad_processes:
+                statistics.restore()
+                result.problem = _explain(result, batch, bad_processes)
+        result.skipped = not math.isfinite(result.grad_norm) or bool(bad_processes)
+        if not result.skipped:
+            self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if bad_processes else 0
+        return result
+
+    def _backward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Leave gradients in the parameters; the losses, of which processes have a mean."""
+        parts = _cut(batch, self.parts)
+        counts = sum(self._module.normalisers(part) for part in parts)
+        normalisers = average_over_processes(counts, self._device)
+        self.optimizer.zero_grad(set_to_none=True)
+        total: dict[str, Tensor] = {}
+        for part in parts:
+            is_last = part is parts[-1]
+            with contextlib.nullcontext() if is_last else self._without_synchronisation():
+                with self._autocast():
+                    losses = self.model(part, normalisers=normalisers)
+                self._scaler.scale(sum(losses.values())).backward()
+            for name, loss in losses.items():
+                total[name] = total.get(name, 0) + loss.detach().double()
+        return total
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.precision is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=self.precision)
+
+    def _without_synchronisation(self) -> contextlib.AbstractContextManager:
+        if isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+    def _share(
+        self, losses: dict[str, Tensor], grad_norm: Tensor, data_time: float, stop: int
+    ) -> tuple[StepResult, list[int]]:
+        """What all processes found, and the processes whose batch must not change the weights."""
+        numbers = torch.stack([*losses.values(), grad_norm.double()])
+        mine = torch.cat([numbers, numbers.new_tensor([data_time, stop])])
+        gathered = [mine]
+        if comm.get_world_size() > 1:
+            gathered = [torch.empty_like(mine) for _ in range(comm.get_world_size())]
+            dist.all_gather(gathered, mine)
+        # The one place where the host waits for the device.
+        table = torch.stack(gathered).cpu()
+        of_losses, others = table[:, : len(losses)], table[:, len(losses) :]
+        means = of_losses.mean(dim=0).tolist()
+        norm, data_time, stop = others.max(dim=0).values.tolist()
+        bad = (~of_losses.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if not bad and not math.isfinite(norm) and not self._can_scale_down():
+            bad = list(range(len(table)))
+        return StepResult(dict(zip(losses, means, strict=True)), norm, data_time, int(stop)), bad
+
+    def _can_scale_down(self) -> bool:
+        """Whether gradients that overflow may do so because of the loss scale only."""
+        return self._scaler.get_scale() > 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the optimizer, and of the loss scaling if there is."""
+        state = {"optimizer": self.optimizer.state_dict()}
+        if self._scaler.is_enabled():
+            state["grad_scaler"] = self._scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`; the loss scaling stays as it is if there was none."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._scaler.is_enabled() and state.get("grad_scaler"):
+            self._scaler.load_state_dict(state["grad_scaler"])
+
+
+def _explain(
+    result: StepResult, batch: Sequence[dict[str, Any]], bad_processes: Sequence[int]
+) -> str:
+    """Name the numbers that went wrong, and the images of the processes where they did."""
+    files = [str(inputs.get("file_name", "an image without file_name")) for inputs in batch]
+    if comm.get_world_size() > 1:
+        of_processes: list[list[str]] = [[] for _ in range(comm.get_world_size())]
+        dist.all_gather_object(of_processes, files)
+        files = [file for process in bad_processes for file in of_processes[process]]
+    wrong = {name: loss for name, loss in result.losses.items() if not math.isfinite(loss)}
+    numbers = wrong or {"the norm of the gradients": result.grad_norm}
+    found = ", ".join(f"{name} is {number}" for name, number in numbers.items())
+    return f"{found}; the images: {', '.join(files)}"
+
+
+def _cut(batch: Sequence[dict[str, Any]], parts: int) -> list[list[dict[str, Any]]]:
+    size = len(batch) // parts
+    return [list(batch[i : i + size]) for i in range(0, len(batch), size)]
+
+
+@dataclass
+class _Statistics:
+    """Running statistics of batch norms, which a forward pass changes before its loss is known."""
+
+    module: nn.Module
+    before: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def __enter__(self) -> _Statistics:
+        for norm in self.module.modules():
+            if isinstance(norm, _BatchNorm) and norm.training:
+                self.before += [(buffer, buffer.clone()) for buffer in norm.buffers()]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.before.clear()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for buffer, value in self.before:
+            buffer.copy_(value)

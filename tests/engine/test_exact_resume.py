@@ -1,0 +1,109 @@
+"""A run that is interrupted and resumed ends in the same bits as one that is not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ddep.checkpoint import read_checkpoint
+from ddep.engine import main
+from tests.engine.tiny_runs import (
+    arguments,
+    denoising_config,
+    one_thread,
+    shapes_config,
+    shapes_root,
+    write_images,
+)
+
+__all__ = ["one_thread"]
+
+ITERATIONS = 5
+# Everything that draws random numbers or has a state.
+COMMON = {
+    "SOLVER.MAX_ITER": ITERATIONS,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.IMS_PER_BATCH": 4,
+    "SOLVER.ACCUMULATION_STEPS": 2,
+    "SOLVER.EMA.ENABLED": True,
+    "MODEL.SWIN.DROP_PATH_RATE": 0.3,
+    "MODEL.MASK_FORMER.DROPOUT": 0.2,
+    "INPUT.COLOR_AUG_SSD": True,
+    "INPUT.MIN_SIZE_TRAIN": "(40,48,56)",
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "pretrain": {"MODEL.DDEP.MULTI_SCALE": True, "MODEL.DDEP.SIGMA": "[0.1,0.9]"},
+    "finetune": {},
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def config(kind: str, tmp_path: Path) -> Iterator[str]:
+    if kind == "pretrain":
+        yield denoising_config(tmp_path, write_images(tmp_path / "images", 7))
+        return
+    with shapes_root(tmp_path):
+        yield shapes_config(tmp_path)
+
+
+def train(config: str, folder: Path, *words: object, settings: dict[str, Any]) -> None:
+    keys = [item for pair in (COMMON | settings).items() for item in pair]
+    main(arguments("--config-file", config, *words, *keys, "OUTPUT_DIR", folder))
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    """Weights, their average and the optimizer's moments, by name."""
+    content = read_checkpoint(str(path))
+    found = {f"model {name}": value for name, value in content["model"].items()}
+    found |= {f"ema {name}": value for name, value in content["ema"]["model"].items()}
+    for index, moments in content["trainer"]["_trainer"]["optimizer"]["state"].items():
+        found |= {f"optimizer {index} {name}": value for name, value in moments.items()}
+    return found
+
+
+def differences(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> list[str]:
+    assert first.keys() == second.keys()
+    return [name for name in first if not torch.equal(first[name], second[name])]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_interruption_leads_to_the_same_bits(
+    config: str, kind: str, workers: int, tmp_path: Path
+) -> None:
+    # Without a seed, every process starts with other numbers.
+    settings = KINDS[kind] | {"SEED": -1, "TEST.EVAL_PERIOD": 2}
+    settings["DATALOADER.NUM_WORKERS"] = workers
+    whole = tmp_path / "whole"
+    train(config, whole, settings=settings)
+    expected = state(whole / "model_final.pth")
+    for done in range(1, ITERATIONS):
+        folder = tmp_path / f"interrupted-{done}"
+        folder.mkdir()
+        name = f"model_{done - 1:07d}.pth"
+        shutil.copy(whole / name, folder)
+        (folder / "last_checkpoint").write_text(name)
+        train(config, folder, "--resume", settings=settings)
+        assert differences(expected, state(folder / "model_final.pth")) == []
+
+
+def test_other_interruptions_do_not_matter_but_a_seed_does(
+    config: str, kind: str, tmp_path: Path
+) -> None:
+    """Evaluating, workers and the parts of a batch leave the samples as they are."""
+    settings = KINDS[kind] | {"SOLVER.MAX_ITER": 2}
+    train(config, tmp_path / "a", settings=settings | {"DATASETS.TEST": "()"})
+    train(config, tmp_path / "b", settings=settings | {"TEST.EVAL_PERIOD": 1})
+    train(config, tmp_path / "c", settings=settings | {"SEED": 4})
+    first = state(tmp_path / "a" / "model_final.pth")
+    assert differences(first, state(tmp_path / "b" / "model_final.pth")) == []
+    assert differences(first, state(tmp_path / "c" / "model_final.pth"))
