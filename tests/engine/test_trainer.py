@@ -139,8 +139,8 @@ def test_resuming_names_what_last_checkpoint_names_in_vain(tmp_path: Path, confi
     (tmp_path / "pretrain").mkdir()
     (tmp_path / "pretrain" / "last_checkpoint").write_text("model_0000003.pth")
     message = (
-        r"pretrain has no valid checkpoint \(.*last_checkpoint: .*model_0000003\.pth does not exist "
-        r"or is not a file\); leave --resume out to start anew"
+        r"pretrain has no valid checkpoint \(.*last_checkpoint: .*model_0000003\.pth does not "
+        r"exist or is not a file\); leave --resume out to start anew"
     )
     with pytest.raises(UserError, match=message):
         main(arguments("--config-file", config, "--resume"))
