@@ -1,19 +1,22 @@
-"""``images:<folder>``: any folder of images as a data set without labels."""
+"""``images:<folder>``: any folder of images, or tar file, as a data set without labels."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ddep.data.datasets.catalog import dataset_root, register
+from ddep.data.image_index import (
+    SUFFIXES,
+    ImageIndex,
+    list_images,
+    open_index,
+    without_tar_suffix,
+)
 from ddep.errors import UserError
 
 PREFIX = "images:"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_PROGRESS_EVERY = 100_000
 
 logger = logging.getLogger(__name__)
 
@@ -24,34 +27,38 @@ def register_image_folder(name: str) -> None:
 
 
 def check_image_folder(name: str) -> None:
-    """Raise UserError unless ``images:<folder>`` names a folder with at least one image."""
-    folder = _resolve(name)
-    if next(_walk(folder), None) is None:
-        raise _no_images(folder)
+    """Raise UserError unless ``images:<folder>`` names a folder with at least one image.
+
+    It is indexed, if it is not yet.
+    """
+    _open(name)
 
 
-def load_image_folder(name: str) -> list[dict[str, Any]]:
-    """List the images of ``images:<folder>``, at any depth, without opening them.
+def load_image_folder(name: str) -> ImageIndex:
+    """The images of ``images:<folder>``, at any depth, without opening them.
 
-    The folder is absolute, or relative to the working directory or else to $DETECTRON2_DATASETS.
+    The folder is absolute, or relative to the working directory or else to $DETECTRON2_DATASETS. It
+    may also be a tar file; tar files in the folder count as folders.
 
     Returns:
-        One dict per image, sorted by ``image_id``, its path relative to the folder (with ``/``);
-        ``file_name`` is its path.
+        A sequence of one dict per image, sorted by ``image_id``, its path relative to the folder
+        (with ``/``); ``file_name`` is its path, or what ``PathManager`` opens as a file in a tar
+        file. It lies in an index that is built the first time.
 
     Raises:
-        UserError: no such folder, or no images in it.
+        UserError: no such folder, no images in it; a folder that may not be listed, a damaged tar
+            file.
     """
-    folder = _resolve(name)
-    paths = _list(folder)
-    logger.info("%s: %d images in %s", name, len(paths), folder)
-    return [{"file_name": os.path.join(folder, path), "image_id": path} for path in paths]
+    source, index = _open(name)
+    logger.info("%s: %d images in %s", name, len(index), source)
+    return index
 
 
 def find_images(folder: Path) -> list[str]:
     """The paths of all images below ``folder``, sorted, found by their endings (``SUFFIXES``).
 
-    Hidden files and folders are skipped. Links are followed, but no folder is entered twice.
+    Hidden files and folders are skipped, and so are tar files. Links are followed, but no folder is
+    entered twice.
 
     Raises:
         UserError: no such folder, no images in it, or a folder that may not be listed.
@@ -59,68 +66,41 @@ def find_images(folder: Path) -> list[str]:
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {found}; expected a folder of images")
-    return [os.path.join(folder, path) for path in _list(folder)]
-
-
-def _list(folder: Path) -> list[str]:
-    paths: list[str] = []
-    for path in _walk(folder):
-        paths.append(path)
-        if len(paths) % _PROGRESS_EVERY == 0:
-            logger.info("%d images found so far in %s", len(paths), folder)
+    paths = [os.path.join(folder, name) for name in list_images(str(folder))]
     if not paths:
         raise _no_images(folder)
-    return sorted(paths)
+    return paths
+
+
+def _open(name: str) -> tuple[Path, ImageIndex]:
+    source = _resolve(name)
+    index = open_index(source)
+    if not len(index):
+        raise _no_images(source)
+    return source, index
 
 
 def _resolve(name: str) -> Path:
+    """The absolute path of the folder or tar file."""
     given = name[len(PREFIX) :]
     if not given:
         raise UserError(f"data set {name!r} names no folder; write images:<folder>")
     folder = Path(given).expanduser()
     places = list(dict.fromkeys([folder.absolute(), (dataset_root() / folder).absolute()]))
     for place in places:
-        if place.is_dir():
+        if place.is_dir() or (place.is_file() and without_tar_suffix(place.name) is not None):
             return place
     for place in places:
         if place.exists():
-            raise UserError(f"data set {name}: {place} is a file; expected a folder of images")
+            raise UserError(
+                f"data set {name}: {place} is a file; expected a folder of images or a tar file"
+            )
     looked = " and ".join(map(str, places))
     raise UserError(f"data set {name}: there is no such folder; looked for {looked}")
 
 
-def _no_images(folder: Path) -> UserError:
+def _no_images(source: Path) -> UserError:
     return UserError(
-        f"no images in {folder} or the folders in it; expected files that end in "
+        f"no images in {source} or the folders in it; expected files that end in "
         f"{' '.join(SUFFIXES)}"
     )
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """Relative paths of the images below ``folder``, with ``/``.
-
-    Folders come in the order of their names, so that of two ways to one folder the same is taken
-    everywhere; the images inside a folder come in no order.
-    """
-    entered: set[tuple[int, int]] = set()
-    pending = [""]
-    while pending:
-        prefix = pending.pop()
-        path = os.path.join(folder, prefix)
-        subfolders: list[str] = []
-        try:
-            status = os.stat(path)
-            if (status.st_dev, status.st_ino) in entered:
-                continue
-            entered.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        subfolders.append(f"{prefix}{entry.name}/")
-                    elif entry.name.lower().endswith(SUFFIXES):
-                        yield prefix + entry.name
-        except OSError as error:
-            raise UserError(f"{path}: cannot be listed ({error.strerror})") from error
-        pending.extend(sorted(subfolders, reverse=True))

@@ -1,0 +1,17 @@
+"""Folders of millions of images: an index in flat files, which processes share."""
+
+from __future__ import annotations
+
+from ddep.data.image_index.cache import cache_folder, open_index
+from ddep.data.image_index.containers import SUFFIXES, without_tar_suffix
+from ddep.data.image_index.lister import list_images
+from ddep.data.image_index.reading import ImageIndex
+
+__all__ = [
+    "SUFFIXES",
+    "ImageIndex",
+    "cache_folder",
+    "list_images",
+    "open_index",
+    "without_tar_suffix",
+]

@@ -1,0 +1,204 @@
+"""Keep an index of every root: built once, shared by all processes, brought up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ddep.data.image_index import stored
+from ddep.data.image_index.containers import Container, status_of
+from ddep.data.image_index.lister import Lister
+from ddep.data.image_index.progress import show_progress
+from ddep.data.image_index.reading import ImageIndex
+from ddep.data.image_index.stored import StoredListings, read_containers
+from ddep.data.image_index.walking import walk
+from ddep.data.image_index.writing import write_index
+from ddep.errors import UserError
+from ddep.files import sync
+
+logger = logging.getLogger(__name__)
+
+# Folders in the one of a root. Finished and unfinished indexes are numbered together.
+_FINISHED = "index"
+_UNFINISHED = "unfinished"
+_NUMBERED = re.compile(rf"(?:{_FINISHED}|{_UNFINISHED})-(\d+)")
+# Another layout of the files gets another number.
+_LAYOUT = 1
+
+
+def cache_folder() -> Path:
+    """Where indexes are kept: $DDEP_CACHE, else ``ddep`` in $XDG_CACHE_HOME or ``~/.cache``."""
+    if os.getenv("DDEP_CACHE"):
+        return Path(os.environ["DDEP_CACHE"]).expanduser().absolute()
+    return Path(os.getenv("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "ddep"
+
+
+def open_index(source: Path) -> ImageIndex:
+    """The index of a folder or of a tar file, built or brought up to date if need be.
+
+    Only containers that have changed since are listed again. Of processes that ask at the same
+    time, on this machine or on others with the same cache, one builds and the others wait for it.
+    Where the cache cannot be written, the index is a temporary one, with a warning.
+
+    Args:
+        source: absolute path.
+
+    Raises:
+        UserError: no images; a container that cannot be listed; an index that cannot be written,
+            not even a temporary one.
+    """
+    top = Container("") if source.is_dir() else Container("", source.name)
+    root = str(source if source.is_dir() else source.parent)
+    home = _home(source)
+    asked = time.time_ns()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _locked(home / "lock") as lock:
+            began = time.time_ns()
+            # Where another process began to look after this one asked, what it found will do.
+            is_checked = int(lock.read() or 0) >= asked
+            index = _newest(home)
+            if index is None or not (is_checked or _is_current(index, root)):
+                del index  # it may be removed
+                index = _build(home, root, top)
+            lock.seek(0)
+            lock.truncate()
+            lock.write(str(began).encode())
+            return index
+    except OSError as error:
+        index = _newest(home)
+        if index is not None and _is_current(index, root):
+            return index
+        logger.warning(
+            f"the index of {source} cannot be kept in {home} ({error.strerror or error}); every "
+            "process makes a temporary one; set DDEP_CACHE to a folder that can be written"
+        )
+        return _build_temporary(root, top)
+
+
+def _home(source: Path) -> Path:
+    """The folder of a root's indexes."""
+    digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
+    return cache_folder() / "images" / f"{digest}-{_LAYOUT}"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[IO[bytes]]:
+    """Hold a lock that goes away with the process; the file is open for reading and writing."""
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info(f"waiting for another process that looks after {path.parent}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
+def _numbered(home: Path) -> list[tuple[int, Path]]:
+    """The indexes, finished or not, of one root; newest first."""
+    found = []
+    for path in home.iterdir() if home.is_dir() else ():
+        name = _NUMBERED.fullmatch(path.name)
+        if name:
+            found.append((int(name[1]), path))
+    return sorted(found, reverse=True)
+
+
+def _newest(home: Path) -> ImageIndex | None:
+    """The newest finished index that is whole."""
+    for _, path in _numbered(home):
+        if path.name.startswith(_FINISHED):
+            try:
+                return ImageIndex(path)
+            except (OSError, ValueError, LookupError) as error:
+                logger.warning(f"{path} is damaged ({error}); another one is made")
+    return None
+
+
+def _is_current(index: ImageIndex, root: str) -> bool:
+    """Whether nothing has changed in any container. The images themselves are not looked at."""
+    tar, status = "", None
+    for entry in read_containers(index.folder):
+        container = entry.container
+        if not container.tar or container.tar != tar:  # tars in a tar change with it
+            try:
+                status = status_of(container, os.stat(container.path(root)))
+            except OSError:
+                return False
+            tar = container.tar
+        if entry.status != status:
+            return False
+    return True
+
+
+def _build(home: Path, root: str, top: Container) -> ImageIndex:
+    others = _numbered(home)
+    number = others[0][0] + 1 if others else 1
+    unfinished = home / f"{_UNFINISHED}-{number:06d}"
+    logger.info(f"indexing the images in {os.path.join(root, top.tar)}; kept in {home}")
+    known = []
+    for _, path in others:
+        with contextlib.suppress(OSError):  # interrupted before it had all files
+            known.append(StoredListings(path))
+    try:
+        _write(unfinished, root, top, known)
+    except OSError:  # such as a full disk; after UserError and interruptions it is used again
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    finished = home / f"{_FINISHED}-{number:06d}"
+    unfinished.rename(finished)
+    sync(str(home))
+    for _, path in others:
+        if not _is_used(path):
+            shutil.rmtree(path, ignore_errors=True)
+    return ImageIndex(finished)
+
+
+def _is_used(index: Path) -> bool:
+    """Whether a process, here or on another machine, has it open."""
+    try:
+        with open(index / stored.HEADER, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it has none: it was never finished
+        return False
+    return False
+
+
+def _build_temporary(root: str, top: Container) -> ImageIndex:
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="ddep-index-"))
+        _write(folder, root, top, known=[])
+        index = ImageIndex(folder)
+    except OSError as error:
+        raise UserError(
+            f"an index of the images in {root} can be written neither into {cache_folder()} nor "
+            f"into the folder for temporary files: {error}; set DDEP_CACHE to a folder with space"
+        ) from error
+    index.remove_at_end()
+    return index
+
+
+def _write(folder: Path, root: str, top: Container, known: list[StoredListings]) -> None:
+    started = time.monotonic()
+    source = os.path.join(root, top.tar)
+    with show_progress(source) as progress:
+        lister = Lister(root, known, progress.found)
+        write_index(folder, root, walk(top, lister))
+    if lister.compressed and not lister.images:
+        raise lister.compressed[0]
+    logger.info(
+        f"indexed {lister.images} images in {lister.containers} folders and tar files of {source}, "
+        f"{lister.listed} of them listed anew, in {time.monotonic() - started:.1f} s"
+    )

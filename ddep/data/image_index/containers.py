@@ -1,0 +1,78 @@
+"""What holds images: folders, tar files and tar files in tar files; and what is in one of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from ddep.data.image_index.strings import Strings
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# Compressed tar files cannot be read in place; the latter may be plain ones all the same.
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+
+# Changes when something is added to a container, removed or renamed.
+Status = tuple[int, ...]
+# Of a container that may have changed since without a change of its times.
+UNSETTLED: Status = ()
+
+
+class Container(NamedTuple):
+    """A folder, a tar file, or a tar file in another one.
+
+    Attributes:
+        prefix: what stands in front of the names of its images: a path relative to the root that
+            ends with ``/``, or nothing. A tar file counts as the folder of its name without .tar.
+        tar: path of the tar file relative to the root, of the outer one if there are several;
+            nothing for a folder.
+        offset: of the tar in that file, in bytes.
+        size: of the tar in that file, in bytes; -1 is up to the file's end.
+    """
+
+    prefix: str
+    tar: str = ""
+    offset: int = 0
+    size: int = -1
+
+    def path(self, root: str) -> str:
+        """Of the folder or of the (outer) tar file."""
+        return os.path.join(root, self.tar or self.prefix)
+
+
+@dataclass
+class Listing:
+    """The images and containers that a container holds itself, not those further down.
+
+    Attributes:
+        status: of the container just before it was listed.
+        names: of the images, relative to the container, sorted.
+        children: sorted by prefix.
+        spans: (N, 2) int64, offset and size of each image in the (outer) tar file; (0, 2) for
+            folders.
+    """
+
+    status: Status
+    names: Strings
+    children: list[Container]
+    spans: np.ndarray = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
+
+
+def status_of(container: Container, found: os.stat_result) -> Status:
+    """The status to store, of a container's ``os.stat``.
+
+    Numbers of devices are left out: they change when network disks are mounted anew. The time of
+    the last change of the inode shows what programs hide that set the time of modification.
+    """
+    times = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    return (*times, found.st_size) if container.tar else times
+
+
+def without_tar_suffix(name: str) -> str | None:
+    """The name that a tar file has as a folder; None if ``name`` is no tar file's."""
+    for suffix in TAR_SUFFIXES:
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return None

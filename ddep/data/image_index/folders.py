@@ -1,0 +1,68 @@
+"""List a folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from ddep.data.image_index.containers import (
+    SUFFIXES,
+    UNSETTLED,
+    Container,
+    Listing,
+    without_tar_suffix,
+)
+from ddep.data.image_index.strings import Strings
+
+logger = logging.getLogger(__name__)
+
+# Progress is told in steps of this many images.
+_STEP = 10_000
+
+
+def list_folder(root: str, folder: Container, found: Callable[[int], None]) -> Listing:
+    """List the images, folders and tar files in ``folder``, by their endings; hidden ones are not.
+
+    Where there is a folder ``x`` beside ``x.tar``, that is taken.
+
+    Args:
+        root: what paths are relative to.
+        folder: the folder.
+        found: told how many more images were found.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    images: list[str] = []
+    folders: set[str] = set()
+    tars: list[str] = []
+    told = 0
+    with os.scandir(folder.path(root)) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if entry.is_dir():
+                folders.add(name)
+            elif name.lower().endswith(SUFFIXES):
+                images.append(name)
+                if len(images) - told == _STEP:
+                    found(_STEP)
+                    told = len(images)
+            elif without_tar_suffix(name) is not None:
+                tars.append(name)
+    found(len(images) - told)
+    children = {f"{folder.prefix}{name}/": "" for name in folders}
+    for name in sorted(tars):
+        prefix = f"{folder.prefix}{without_tar_suffix(name)}/"
+        if prefix in children:
+            other = children[prefix] or prefix
+            logger.warning(f"{root}: {folder.prefix}{name} is left out, {other} is taken instead")
+        else:
+            children[prefix] = f"{folder.prefix}{name}"
+    return Listing(
+        UNSETTLED,
+        Strings.pack(sorted(images)),
+        [Container(prefix, children[prefix]) for prefix in sorted(children)],
+    )

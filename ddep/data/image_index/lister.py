@@ -1,0 +1,118 @@
+"""List containers, unless what was stored of them still holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from ddep.data.image_index.containers import UNSETTLED, Container, Listing, status_of
+from ddep.data.image_index.folders import list_folder
+from ddep.data.image_index.stored import StoredListings
+from ddep.data.image_index.strings import Strings
+from ddep.data.image_index.tars import CompressedTarError, list_tar
+from ddep.data.image_index.walking import Run, walk
+from ddep.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# A container that changed less than this before it was listed may change again without a change of
+# its times: clocks of file systems tick coarsely, and those of file servers are seconds apart.
+_SETTLING_NS = 10 * 10**9
+
+
+class Lister:
+    """Finds the listing of a container; links lead into none a second time."""
+
+    def __init__(
+        self,
+        root: str,
+        stored: Sequence[StoredListings] = (),
+        found: Callable[[int], None] = lambda number: None,
+        tars: bool = True,
+    ) -> None:
+        """
+        Args:
+            root: what paths are relative to.
+            stored: listings that may still hold.
+            found: told how many more images were found.
+            tars: whether tar files are looked into.
+        """
+        self.containers = 0
+        self.listed = 0  # of the containers, those of which nothing stored held
+        self.images = 0
+        self.compressed: list[CompressedTarError] = []
+        self._root = root
+        self._stored = stored
+        self._found = found
+        self._tars = tars
+        self._entered: set[tuple[int, int, int]] = set()
+
+    def __call__(self, container: Container) -> Listing | None:
+        """Its listing; None if it was entered before, is gone, or is a compressed tar file.
+
+        Raises:
+            UserError: it cannot be listed.
+        """
+        if container.tar and not self._tars:
+            return None
+        path = container.path(self._root)
+        started = time.time_ns()
+        try:
+            status = os.stat(path)
+            place = status.st_dev, status.st_ino, container.offset
+            if place in self._entered:
+                return None
+            self._entered.add(place)
+            listing = self._find(container, status, started)
+        except CompressedTarError as error:
+            logger.warning(f"{error}; left out")
+            self.compressed.append(error)
+            return None
+        except FileNotFoundError as error:
+            if container.prefix:  # removed meanwhile, or a link whose target is away
+                logger.warning(f"{path} is gone; left out")
+                return None
+            raise _not_listed(path, error) from error
+        except OSError as error:
+            raise _not_listed(path, error) from error
+        self.containers += 1
+        self.images += len(listing.names)
+        return listing
+
+    def _find(self, container: Container, found: os.stat_result, started: int) -> Listing:
+        status = status_of(container, found)
+        for stored in self._stored:
+            listing = stored.find(container, status)
+            if listing is not None:
+                self._found(len(listing.names))
+                return listing
+        self.listed += 1
+        listing = (list_tar if container.tar else list_folder)(self._root, container, self._found)
+        is_settled = max(found.st_mtime_ns, found.st_ctime_ns) < started - _SETTLING_NS
+        listing.status = status if is_settled else UNSETTLED
+        return listing
+
+
+def _not_listed(path: str, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be listed ({error.strerror})")
+
+
+def list_images(folder: str) -> list[str]:
+    """The names of all images below ``folder``, sorted; those in tar files are left out.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    units: list[Strings] = []
+    prefixes: list[str] = []
+    names: list[str] = []
+    for part in walk(Container(""), Lister(folder, tars=False)):
+        if isinstance(part, Run):
+            unit = units[part.unit]
+            names += [prefixes[part.unit] + unit[i] for i in range(part.start, part.stop)]
+        else:
+            units.append(part.listing.names)
+            prefixes.append(part.container.prefix)
+    return names

@@ -1,0 +1,104 @@
+"""Make records from an index."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import operator
+import os
+import shutil
+import weakref
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddep.data.image_index import stored
+from ddep.data.image_index.stored import map_file
+from ddep.data.image_index.strings import Strings
+from ddep.data.tar_members import name_member
+
+Record = dict[str, Any]
+
+
+class ImageIndex(Sequence[Record]):
+    """The records of all images below a root, sorted by ``image_id``; made when they are asked for.
+
+    The index stays in its files, which are mapped into memory. Worker processes share what they
+    read of it, whichever way they were started. It is not removed while anyone uses it.
+
+    A record is a dict of ``file_name``, which ``PathManager`` opens, and ``image_id``, the path
+    relative to the root, with ``/``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Args:
+            folder: as :func:`ddep.data.image_index.writing.write_index` wrote it.
+
+        Raises:
+            OSError, ValueError, LookupError: there is none, or it is damaged.
+        """
+        self.folder = folder
+        self._in_use = open(folder / stored.HEADER, "rb")  # noqa: SIM115 (as long as self)
+        with contextlib.suppress(OSError):  # some network disks have no locks
+            fcntl.flock(self._in_use, fcntl.LOCK_SH)
+        header = json.loads(self._in_use.read())
+        for name, size in header["sizes"].items():
+            if (folder / name).stat().st_size != size:
+                raise ValueError(f"{folder / name} has not the size that it should have")
+        self._root = header["root"]
+        self._names, self._prefixes = (
+            Strings(map_file(folder / block, np.uint8), map_file(folder / starts, np.int64))
+            for block, starts in (
+                (stored.NAMES, stored.NAME_STARTS),
+                (stored.PREFIXES, stored.PREFIX_STARTS),
+            )
+        )
+        self._spans = map_file(folder / stored.SPANS, np.int64).reshape(-1, 2)
+        # A run is images that follow each other in the order and in ``names``: number of the first
+        # in ``names``, number of its span if it has one, and number of the container; and its first
+        # position in the order, with the number of all images at the end.
+        self._runs = map_file(folder / stored.RUNS, np.int64).reshape(-1, 3)
+        self._positions = map_file(folder / stored.RUN_POSITIONS, np.int64)
+        self._length = int(self._positions[-1])
+
+    def __reduce__(self) -> tuple[type[ImageIndex], tuple[Path]]:
+        return ImageIndex, (self.folder,)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:  # type: ignore[override]
+        if isinstance(index, slice):
+            return [self._record(i) for i in range(*index.indices(len(self)))]
+        position = operator.index(index)
+        if position < 0:
+            position += len(self)
+        if not 0 <= position < len(self):
+            raise IndexError(f"{index} of {len(self)} images")
+        return self._record(position)
+
+    def _record(self, position: int) -> Record:
+        run = bisect_right(self._positions, position) - 1
+        within = position - self._positions[run]
+        name, span, container = self._runs[run]
+        image_id = self._prefixes[2 * container] + self._names[name + within]
+        tar = self._prefixes[2 * container + 1]
+        if not tar:
+            return {"file_name": os.path.join(self._root, image_id), "image_id": image_id}
+        offset, size = self._spans[span + within].tolist()
+        path = os.path.join(self._root, tar)
+        return {"file_name": name_member(path, offset, size, image_id), "image_id": image_id}
+
+    def remove_at_end(self) -> None:
+        """Remove the index when this object goes away, or this process ends in good order."""
+        weakref.finalize(self, _remove, self.folder, os.getpid())
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not a worker process that has a copy of the object
+        shutil.rmtree(folder, ignore_errors=True)
