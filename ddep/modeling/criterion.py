@@ -104,16 +104,18 @@ class SetCriterion(nn.Module):
         Returns:
             Scalars ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the last layer, and the same
             names with the suffix ``_0``, ``_1``, ... of those before it. All predictions are in
-            their graph even if there are no targets, as DistributedDataParallel needs.
-
-        Raises:
-            FloatingPointError: a matching cost is NaN or infinite.
+            their graph even if there are no targets, as DistributedDataParallel needs. Where a
+            matching cost of a layer is NaN or infinite, so is a loss of that layer.
         """
         layers = [*outputs["aux_outputs"], outputs] if self.num_aux_outputs else [outputs]
-        pairs = self._match(layers, targets)
+        costs = self.matcher.compute_costs(layers, targets)
+        pairs = self._match(costs, targets)
         with torch.autocast(pairs.images.device.type, enabled=False):
             loss_ce = self._classification_losses(layers, targets, pairs)
             loss_mask, loss_dice = self._mask_losses(layers, targets, pairs)
+            # NaN where the costs of a layer are not all finite: the losses may well be, of the
+            # queries that were matched instead.
+            loss_mask = loss_mask + (costs * 0).sum((1, 2))
             num_masks, class_weights = normalisers.float()
             losses = {
                 "loss_ce": loss_ce / class_weights,
@@ -126,24 +128,22 @@ class SetCriterion(nn.Module):
             for name, losses_of_layers in losses.items()
         }
 
-    def _match(
-        self, layers: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]
-    ) -> MatchedPairs:
+    def _match(self, costs: Tensor, targets: Sequence[dict[str, Tensor]]) -> MatchedPairs:
         rows = []
-        for matches in self.matcher(layers, targets):
+        num_targets = [len(target["labels"]) for target in targets]
+        for matches in self.matcher(costs, num_targets):
             first_target = 0
             images, queries, matched_targets = [], [], []
             for image, (query_index, target_index) in enumerate(matches):
                 images.append(torch.full_like(query_index, image))
                 queries.append(query_index)
                 matched_targets.append(target_index + first_target)
-                first_target += len(targets[image]["labels"])
+                first_target += num_targets[image]
             rows.append(
                 torch.stack([torch.cat(images), torch.cat(queries), torch.cat(matched_targets)])
             )
         pairs = torch.stack(rows, dim=1)  # (3, L, N)
-        device = layers[0]["pred_masks"].device
-        return MatchedPairs(*pairs.to(device, non_blocking=True))
+        return MatchedPairs(*pairs.to(costs.device, non_blocking=True))
 
     def _classification_losses(
         self,

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from ddep.modeling.mask_costs import DenseMaskCosts, PointMaskCosts
 
+# In place of a cost that is not finite: above all that are.
+_NO_COST = 1e9
+
 
 class HungarianMatcher:
     """Assign a query to every target so that the sum of costs is smallest.
@@ -43,10 +46,10 @@ class HungarianMatcher:
         self.cost_dice = cost_dice
 
     @torch.no_grad()
-    def __call__(
+    def compute_costs(
         self, outputs_of_layers: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]
-    ) -> list[list[tuple[Tensor, Tensor]]]:
-        """Match the predictions of every layer to the targets.
+    ) -> Tensor:
+        """Costs of all pairs of a query and a target of the same image.
 
         Args:
             outputs_of_layers: one dict per decoder layer: ``pred_logits`` (B, Q, K+1) and
@@ -55,33 +58,8 @@ class HungarianMatcher:
                 uint8, padded to the batch's size.
 
         Returns:
-            For each layer, for each image: the indices of the queries, ascending, and those of the
-            targets they were assigned, both (min(Q, T),) int64 on the CPU.
-
-        Raises:
-            FloatingPointError: a cost is NaN or infinite, because a prediction is.
-        """
-        costs = self.compute_costs(outputs_of_layers, targets).cpu().numpy()
-        ends = np.cumsum([len(target["labels"]) for target in targets])
-        costs_per_image = np.split(costs, ends[:-1], axis=-1)
-        return [
-            [
-                self._assign(costs_of_image[layer], layer, len(costs), image)
-                for image, costs_of_image in enumerate(costs_per_image)
-            ]
-            for layer in range(len(costs))
-        ]
-
-    def compute_costs(
-        self, outputs_of_layers: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]
-    ) -> Tensor:
-        """Costs of all pairs of a query and a target of the same image.
-
-        Args:
-            outputs_of_layers, targets: as for :meth:`__call__`.
-
-        Returns:
-            (L, Q, sum of T) float32 on the predictions' device, images side by side.
+            (L, Q, sum of T) float32 on the predictions' device, images side by side. Not
+            finite where predictions are not.
         """
         device = outputs_of_layers[0]["pred_masks"].device
         with torch.autocast(device.type, enabled=False):
@@ -99,15 +77,32 @@ class HungarianMatcher:
                 )
             return torch.cat(costs, dim=-1)
 
-    @staticmethod
-    def _assign(
-        costs: np.ndarray, layer: int, num_layers: int, image: int
-    ) -> tuple[Tensor, Tensor]:
-        if not np.isfinite(costs).all():
-            raise FloatingPointError(
-                f"matching: a cost of image {image} of the batch in layer {layer} of {num_layers} "
-                "is NaN or infinite, because the predictions are; training has diverged: lower "
-                "SOLVER.BASE_LR, lengthen the warm-up or clip gradients"
-            )
-        queries, targets = linear_sum_assignment(costs)
-        return torch.as_tensor(queries), torch.as_tensor(targets)
+    def __call__(
+        self, costs: Tensor, num_targets: Sequence[int]
+    ) -> list[list[tuple[Tensor, Tensor]]]:
+        """Match the predictions of every layer to the targets.
+
+        A cost that is NaN or infinite is a high one, so that there always is a matching: the
+        criterion makes NaN of the loss of such a layer.
+
+        Args:
+            costs: (L, Q, sum of T), as :meth:`compute_costs` returns them.
+            num_targets: T of each image.
+
+        Returns:
+            For each layer, for each image: the indices of the queries, ascending, and those of the
+            targets they were assigned, both (min(Q, T),) int64 on the CPU.
+        """
+        finite_costs = np.nan_to_num(
+            costs.cpu().numpy(), nan=_NO_COST, posinf=_NO_COST, neginf=_NO_COST
+        )
+        costs_of_images = np.split(finite_costs, np.cumsum(num_targets)[:-1], axis=-1)
+        return [
+            [_assign(costs_of_image[layer]) for costs_of_image in costs_of_images]
+            for layer in range(len(costs))
+        ]
+
+
+def _assign(costs: np.ndarray) -> tuple[Tensor, Tensor]:
+    queries, targets = linear_sum_assignment(costs)
+    return torch.as_tensor(queries), torch.as_tensor(targets)

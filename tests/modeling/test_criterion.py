@@ -16,6 +16,7 @@ from ddep.modeling.mask_costs import PointMaskCosts
 from ddep.modeling.mask_losses import PointMaskLosses, dice_loss
 from ddep.modeling.matcher import HungarianMatcher
 from ddep.modeling.normalisers import average_over_processes
+from tests.modeling.test_matcher import match
 
 CLASSES = 5
 POINTS = 40
@@ -149,7 +150,7 @@ def test_losses_against_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     outputs, targets = random_outputs(0, 2, 5, seed=3), random_targets([2, 3], seed=4)
     criterion = make_criterion(num_aux_outputs=0)
     _, points = fix_points(criterion, 1, monkeypatch)
-    [matches] = criterion.matcher([outputs], targets)
+    [matches] = match(criterion.matcher, [outputs], targets)
     losses = mean_losses(criterion, outputs, targets)
 
     def sample(mask: Tensor, k: int) -> np.ndarray:
@@ -301,7 +302,7 @@ def test_normalisers_are_what_pairs_and_class_weights_add_up_to(counts: list[int
     criterion = make_criterion(num_aux_outputs=1)
     num_masks, class_weights = criterion.normalisers(counts, num_queries=8).tolist()
     assert num_masks == sum(counts)
-    for matches in criterion.matcher([*outputs["aux_outputs"], outputs], targets):
+    for matches in match(criterion.matcher, [*outputs["aux_outputs"], outputs], targets):
         classes = torch.full((3, 8), CLASSES)
         for image, (queries, matched) in enumerate(matches):
             classes[image, queries] = targets[image]["labels"][matched]

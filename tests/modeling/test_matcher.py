@@ -50,6 +50,13 @@ def matcher_with_points(points: Tensor, monkeypatch: pytest.MonkeyPatch) -> Hung
     return HungarianMatcher(**WEIGHTS, mask_costs=mask_costs)
 
 
+def match(
+    matcher: HungarianMatcher, layers: list[dict[str, Tensor]], targets: list[dict[str, Tensor]]
+) -> list[list[tuple[Tensor, Tensor]]]:
+    counts = [len(target["labels"]) for target in targets]
+    return matcher(matcher.compute_costs(layers, targets), counts)
+
+
 def costs_in_float64(
     outputs: dict[str, Tensor], target: dict[str, Tensor], image: int, points: Tensor
 ) -> np.ndarray:
@@ -110,7 +117,7 @@ def test_pairwise_costs_against_hugging_face() -> None:
 def test_pairs_against_hugging_face(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     layers, targets = random_layers(4, len(counts), 8, seed=4), random_targets(counts, seed=5)
     points = torch.rand(len(counts), 50, 2, generator=torch.Generator().manual_seed(6))
-    matches = matcher_with_points(points, monkeypatch)(layers, targets)
+    matches = match(matcher_with_points(points, monkeypatch), layers, targets)
     reference = hugging_face.Mask2FormerHungarianMatcher(**WEIGHTS, num_points=50)
     for outputs, matches_of_layer in zip(layers, matches, strict=True):
         draws = iter(points[:, None])
@@ -133,7 +140,7 @@ def test_no_assignment_is_cheaper(
 ) -> None:
     layers, targets = random_layers(2, 1, queries, seed=7), random_targets([count], seed=8)
     points = torch.rand(1, 30, 2, generator=torch.Generator().manual_seed(9))
-    matches = matcher_with_points(points, monkeypatch)(layers, targets)
+    matches = match(matcher_with_points(points, monkeypatch), layers, targets)
     for outputs, [(query_index, target_index)] in zip(layers, matches, strict=True):
         costs = costs_in_float64(outputs, targets[0], 0, points[0])
         size = min(queries, count)
@@ -152,7 +159,8 @@ def test_perfect_predictions_find_their_targets() -> None:
         logits[image, torch.arange(len(order)), target["labels"][order]] = 5.0
         masks[image, : len(order)] = 16.0 * target["masks"][order] - 8.0
     outputs = {"pred_logits": logits, "pred_masks": masks}
-    [matches] = HungarianMatcher(**WEIGHTS, mask_costs=PointMaskCosts(500))([outputs], targets)
+    matcher = HungarianMatcher(**WEIGHTS, mask_costs=PointMaskCosts(500))
+    [matches] = match(matcher, [outputs], targets)
     for (queries, matched), order in zip(matches, orders, strict=True):
         assert queries.tolist() == list(range(len(order)))
         assert matched.tolist() == order.tolist()
@@ -160,18 +168,33 @@ def test_perfect_predictions_find_their_targets() -> None:
 
 def test_images_without_targets() -> None:
     layers, targets = random_layers(2, 2, 4, seed=11), random_targets([0, 0], seed=12)
-    for matches in HungarianMatcher(mask_costs=PointMaskCosts(10))(layers, targets):
+    for matches in match(HungarianMatcher(mask_costs=PointMaskCosts(10)), layers, targets):
         assert [(len(queries), len(matched)) for queries, matched in matches] == [(0, 0), (0, 0)]
 
 
-@pytest.mark.parametrize("key", ["pred_logits", "pred_masks"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_predictions_that_are_not_finite(key: str, value: float) -> None:
-    layers, targets = random_layers(3, 2, 4, seed=13), random_targets([2, 3], seed=14)
-    layers[2][key][1, 3] = value
-    with pytest.raises(FloatingPointError, match="image 1 of the batch in layer 2 of 3") as error:
-        HungarianMatcher(mask_costs=PointMaskCosts(10))(layers, targets)
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_costs_that_are_not_finite_are_high(value: float) -> None:
+    """The others are matched as if those queries or targets were not there."""
+    costs = torch.rand(2, 5, 3 + 4, generator=torch.Generator().manual_seed(13))
+    matcher = HungarianMatcher(mask_costs=PointMaskCosts(10))
+    strange = costs.clone()
+    strange[1, 2] = value  # a query with both images
+    strange[1, 4, 5] = value  # a pair
+    expected = matcher(costs[:1], [3, 4]) + matcher(
+        costs[1:].index_fill(1, torch.tensor(2), 9), [3, 4]
+    )
+    [first, second], [first_expected, second_expected] = matcher(strange, [3, 4]), expected
+    for one, other in zip([*first, second[0]], [*first_expected, second_expected[0]], strict=True):
+        assert one[0].tolist() == other[0].tolist()
+        assert one[1].tolist() == other[1].tolist()
+    queries, targets = second[1]
+    assert queries.tolist() == [0, 1, 3, 4]
+    assert sorted(targets.tolist()) == [0, 1, 2, 3]
+    assert (4, 2) not in zip(queries.tolist(), targets.tolist(), strict=True)
+
+    [[(queries, targets)]] = matcher(torch.full((1, 3, 2), value), [2])
+    assert len(set(queries.tolist())) == 2
+    assert sorted(targets.tolist()) == [0, 1]
 
 
 def test_costs_are_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:

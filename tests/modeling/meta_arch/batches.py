@@ -32,9 +32,12 @@ KINDS = [
 KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
 
 
-def model_and_batch(kind: dict[str, Any]) -> tuple[nn.Module, list[dict[str, Any]]]:
+def model_and_batch(
+    kind: dict[str, Any], pixel_decoder: str = "MSDeformAttnPixelDecoder"
+) -> tuple[nn.Module, list[dict[str, Any]]]:
     """One of ``KINDS``, always with the same weights, and eight images for it."""
     cfg = tiny_config()
+    cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = pixel_decoder
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 64
     if kind["pretrain"]:
         cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
