@@ -114,6 +114,55 @@ def test_the_seed_alone_makes_the_order(semantic):
     assert unseeded[0] != unseeded[1] or unseeded[1] != unseeded[2]
 
 
+def same(first: list[list[dict]], second: list[list[dict]]) -> bool:
+    """Whether the samples' images and noise are equal to the last bit."""
+    return all(
+        a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in ("image", "noise") if k in a)
+        for batches in zip(first, second, strict=True)
+        for a, b in zip(*batches, strict=True)
+    )
+
+
+@pytest.mark.parametrize("mapper", ["ddep_denoising", "mask_former_semantic"])
+def test_resumed_to_the_last_bit(semantic, records, mapper):
+    """Sizes, crops, colours, noise, replaced images and groups: all as without a stop."""
+    break_image(records[5])
+    augmented = (
+        *("INPUT.DATASET_MAPPER_NAME", mapper, "INPUT.COLOR_AUG_SSD", True),
+        *("INPUT.MIN_SIZE_TRAIN", (16, 20, 24), "INPUT.CROP.ENABLED", True),
+        *("INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", (12, 12)),
+        *("DATALOADER.ASPECT_RATIO_GROUPING", True, "SOLVER.IMS_PER_BATCH", 4),
+    )
+    loader = build_train_loader(semantic(*augmented, "SEED", -1))
+    first = list(itertools.islice(loader, 5))
+    state = loader.state_dict()
+    expected = list(itertools.islice(loader, 6))
+    assert state["waiting"] and state["unreadable"]
+    for workers in (0, 2):
+        keys = ("SEED", -1, "DATALOADER.NUM_WORKERS", workers)
+        resumed = build_train_loader(semantic(*augmented, *keys))
+        resumed.load_state_dict(state)
+        assert same(list(itertools.islice(resumed, 6)), expected)
+    assert not same(first, expected[:5])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("SEED", 4), "SEED is 4, but the run that is resumed has 3"),
+        (("DATASETS.TRAIN", ("test_grey", "test_grey")), r"TRAIN is \['test_grey', 'test_grey'\]"),
+        (("DATASETS.LABEL_COUNT", 5), r"images in each set is \[5\], but .* has \[8\]"),
+        (("DATASETS.TRAIN_WEIGHTS", (2.0,)), r"TRAIN_WEIGHTS is \[2.0\], but .* has \[\]"),
+        (("DATALOADER.SAMPLER_TRAIN", "ClassUniformSampler"), "SAMPLER_TRAIN is ClassUniform"),
+    ],
+)
+def test_resumed_with_another_config(semantic, tmp_path, overrides, message):
+    state = build_train_loader(semantic()).state_dict()
+    other = build_train_loader(semantic("OUTPUT_DIR", str(tmp_path), *overrides))
+    with pytest.raises(UserError, match=message):
+        other.load_state_dict(state)
+
+
 def test_samples_belong_to_their_images(semantic):
     for batch in batches(semantic("DATALOADER.NUM_WORKERS", 2), 4):
         assert len(batch) == 2

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import pickle
+import tracemalloc
 from collections import Counter
 
 import numpy as np
 import pytest
-from detectron2.data.samplers import TrainingSampler
-from detectron2.utils import comm
+import torch
+from detectron2.data import samplers as detectron2_samplers
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from ddep.data.samplers import (
     GroupSampler,
+    RepeatFactorTrainingSampler,
+    TrainingSampler,
+    TrainSampler,
     build_train_sampler,
     check_sampler_keys,
     group_by_class,
@@ -25,8 +28,8 @@ from ddep.errors import UserError
 LENGTH = 20_000
 
 
-def take(sampler, count: int = LENGTH) -> list[int]:
-    return list(itertools.islice(sampler, count))
+def take(sampler: TrainSampler, count: int = LENGTH, seed: int = 3, start: int = 0) -> list[int]:
+    return list(itertools.islice(sampler.indices(seed, start), count))
 
 
 def fits(drawn: list[int], shares: list[float]) -> bool:
@@ -52,7 +55,7 @@ def make(config):
 
     def make(sets: list[list[dict]], *overrides):
         cfg = config(
-            *("DATASETS.TRAIN", tuple("abcd"[: len(sets)]), "SEED", 3),
+            *("DATASETS.TRAIN", tuple("abcd"[: len(sets)])),
             *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5),
             *("INPUT.DATASET_MAPPER_NAME", "mask_former_panoptic", *overrides),
         )
@@ -67,7 +70,7 @@ UNIFORM = ("DATALOADER.SAMPLER_TRAIN", "ClassUniformSampler")
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_sets_have_their_weights_whatever_their_sizes(make, seed: int) -> None:
     sets = [panoptic([{0}]) * size for size in (1000, 10, 3)]
-    drawn = take(make(sets, "DATASETS.TRAIN_WEIGHTS", (1, 2, 0.5), "SEED", seed))
+    drawn = take(make(sets, "DATASETS.TRAIN_WEIGHTS", (1, 2, 0.5)), seed=seed)
     of_set = np.digitize(drawn, [1000, 1010]).tolist()
     assert fits(of_set, [2 / 7, 4 / 7, 1 / 7])
     # Every image of a set before any comes again.
@@ -85,7 +88,7 @@ def test_classes_are_uniform(make, seed: int) -> None:
     Class 3 is in one image of 40, class 2 in none; image 39 shows nothing.
     """
     classes = [{0} for _ in range(30)] + [{0, 1} for _ in range(8)] + [{0, 1, 3}, set()]
-    drawn = take(make([panoptic(classes)], *UNIFORM, "SEED", seed))
+    drawn = take(make([panoptic(classes)], *UNIFORM), seed=seed)
     images = Counter(c for found in classes for c in found)
     shares = [sum(1 / 3 / images[c] for c in found) for found in classes]
     assert sum(shares) == pytest.approx(1)
@@ -113,33 +116,93 @@ def test_without_weights_sets_are_joined(make) -> None:
     assert fits([min(max(i - 5, 0), 2) for i in drawn], [6 / 14, 1 / 14, 1 / 2])
     plain = make(sets)
     assert type(plain) is TrainingSampler
-    assert take(plain, 16) == take(TrainingSampler(8, seed=3), 16)
+    assert take(plain, 16) == take(TrainingSampler(8), 16)
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_one_stream(make, monkeypatch, world: int) -> None:
-    sets = [panoptic([{i % 3} for i in range(7)]), panoptic([{1}] * 3)]
-    for overrides in (("DATASETS.TRAIN_WEIGHTS", (1, 2)), UNIFORM):
-        whole = take(make(sets, *overrides), 3000)
-        monkeypatch.setattr(comm, "get_world_size", lambda: world)
-        parts = []
-        for rank in range(world):
-            monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
-            parts.append(take(make(sets, *overrides), 3000 // world))
-        assert [i for step in zip(*parts, strict=True) for i in step] == whole
-        monkeypatch.undo()
+# One of each, small: passes and blocks of draws end within a few thousand indices.
+SMALL = {
+    "training": TrainingSampler(7),
+    "repeat factor": RepeatFactorTrainingSampler(torch.tensor([1.0, 1.5, 2.25, 1.0, 3.9])),
+    "groups": GroupSampler([range(5), range(5, 305), np.array([2, 9])], [1.0, 2.0, 0.1]),
+}
 
 
-def test_the_seed_alone_makes_the_stream(make, monkeypatch) -> None:
-    sets = [panoptic([{0}] * 9), panoptic([{1}] * 5)]
-    weights = ("DATASETS.TRAIN_WEIGHTS", (1, 1))
-    sampler = make(sets, *weights)
-    first = take(sampler, 100)
-    # Each worker process iterates over its own copy.
-    assert take(sampler, 100) == take(pickle.loads(pickle.dumps(sampler)), 100) == first
-    assert take(make(sets, *weights, "SEED", 4), 100) != first
-    monkeypatch.setattr(comm, "shared_random_seed", lambda: 3)
-    assert take(make(sets, *weights, "SEED", -1), 100) == first
+@pytest.mark.parametrize("sampler", SMALL.values(), ids=SMALL)
+def test_a_stream_goes_on_from_every_position(sampler: TrainSampler) -> None:
+    whole = take(sampler, 3000)
+    starts = (*range(60), *range(1020, 1030), 2047, 2048, 2049, 2900)
+    assert all(take(sampler, 100, start=start) == whole[start : start + 100] for start in starts)
+    assert take(sampler, 3000) == whole
+    assert take(sampler, 100, seed=4) != whole[:100]
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+@pytest.mark.parametrize("seed", [0, 5, 2**31 - 1])
+def test_the_training_sampler_has_the_order_of_detectron2s(size: int, seed: int) -> None:
+    expected = detectron2_samplers.TrainingSampler(size, seed=seed)
+    assert take(TrainingSampler(size), 2500, seed) == list(itertools.islice(expected, 2500))
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_the_repeat_factor_sampler_has_the_order_of_detectron2s(make, seed: int) -> None:
+    """Category 0 is in each image, category 1 in one of 20, which comes sqrt(5) times as often."""
+    records = [
+        {"file_name": "", "annotations": [{"category_id": c} for c in ({0, 1} if i == 7 else {0})]}
+        for i in range(20)
+    ]
+    threshold = 0.25
+    sampler = make(
+        [records[:5], records[5:]],
+        *("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
+        *("DATALOADER.REPEAT_THRESHOLD", threshold),
+    )
+    kind = detectron2_samplers.RepeatFactorTrainingSampler
+    factors = kind.repeat_factors_from_category_frequency(records, threshold)
+    assert factors[7].item() == pytest.approx(5**0.5)
+    drawn = take(sampler, 2000, seed)
+    assert drawn == list(itertools.islice(kind(factors, seed=seed), 2000))
+    assert drawn.count(7) / drawn.count(6) == pytest.approx(5**0.5, rel=0.1)
+
+
+class Unlabelled:
+    """Records that are made when asked for; sampling without labels asks for none."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict:
+        raise AssertionError(f"record {index} was made")
+
+
+@pytest.mark.parametrize("weights", [(), (1, 3)])
+@pytest.mark.parametrize("start", [0, 20_000_000])
+def test_fourteen_million_images_take_few_bytes_each(make, weights, start: int) -> None:
+    """detectron2's sampler takes about 50: Python numbers in a list, and an array of int64."""
+    size = 14_000_000
+    sampler = make(
+        [Unlabelled(size - 10**6), Unlabelled(10**6)],
+        *("DATASETS.TRAIN_WEIGHTS", weights, "INPUT.DATASET_MAPPER_NAME", "ddep_denoising"),
+    )
+    order_bytes = []
+
+    def randperm(*args, **kwargs) -> torch.Tensor:
+        order = drawing(*args, **kwargs)
+        order_bytes.append(order.numel() * order.element_size())
+        return order
+
+    drawing = torch.randperm
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randperm", randperm)
+        tracemalloc.start()
+        drawn = take(sampler, 1000, start=start)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len(drawn) == 1000 and max(drawn) < size and len(set(drawn)) > 250
+    # What torch allocates is not traced.
+    assert max(order_bytes) <= 4 * size and peak < 1_000_000
 
 
 @given(st.lists(st.sets(st.integers(0, 6)), max_size=20))
@@ -185,5 +248,5 @@ def test_a_set_that_shows_no_class(make) -> None:
 
 
 def test_group_weights_need_not_sum_to_one() -> None:
-    drawn = take(GroupSampler([np.array([0]), np.array([1])], [30.0, 10.0], seed=0))
+    drawn = take(GroupSampler([np.array([0]), np.array([1])], [30.0, 10.0]), seed=0)
     assert fits(drawn, [0.75, 0.25])
