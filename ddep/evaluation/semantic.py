@@ -62,6 +62,11 @@ class CheckedSemSegEvaluator(SemSegEvaluator):
         metadata = MetadataCatalog.get(dataset_name)
         self._labels = len(metadata.stuff_classes)
         self._void = metadata.ignore_label
+        # metric -> whether each class counts
+        self._subsets = {
+            metric: np.isin(metadata.stuff_classes, names)
+            for metric, names in metadata.get("class_subsets", {}).items()
+        }
         if self._contiguous_id_to_dataset_id is not None:
             # Some panoptic sets (Cityscapes) list only stuff there, but all classes are predicted.
             things = metadata.get("thing_dataset_id_to_contiguous_id", {})
@@ -114,12 +119,13 @@ class CheckedSemSegEvaluator(SemSegEvaluator):
         results = super().evaluate()
         if results is None:
             return None
-        found = results["sem_seg"]
-        metadata = MetadataCatalog.get(self._dataset_name)
-        # Older versions of detectron2 count a class in mIoU that is predicted but not there.
-        means = {"mIoU": metadata.stuff_classes, **metadata.get("class_subsets", {})}
-        for metric, names in means.items():
-            values = [found[f"IoU-{name}"] for name in names]
-            values = [value for value in values if not math.isnan(value)]
-            found[metric] = float(np.mean(values)) if values else math.nan
+        # Rows are predictions, columns labels; both without void, and of all processes.
+        pixels = self._conf_matrix[:-1, :-1]
+        shown = pixels.sum(axis=0) > 0
+        union = pixels.sum(axis=0) + pixels.sum(axis=1) - pixels.diagonal()
+        iou = 100 * pixels.diagonal() / np.maximum(union, 1)
+        # Older versions of detectron2 count a class in mIoU that is predicted but not shown.
+        chosen = {"mIoU": shown, **{metric: shown & some for metric, some in self._subsets.items()}}
+        for metric, classes in chosen.items():
+            results["sem_seg"][metric] = float(iou[classes].mean()) if classes.any() else math.nan
         return results
