@@ -14,11 +14,11 @@ from ddep.checkpoint import read_checkpoint, read_settings
 from ddep.checkpoint.conversion import OWN_NAMES, Conversion, convert
 from ddep.checkpoint.groups import TRANSFERABLE, group_of
 from ddep.checkpoint.report import group_table
-from ddep.checkpoint.writing import atomic_write
 from ddep.config import add_ddep_config, load_config
 from ddep.data.datasets.custom import register_custom_sets
 from ddep.engine.output_files import check_replaces_nothing, check_writable
 from ddep.errors import UserError, one_line
+from ddep.files import atomic_write
 
 # How many names of a list are printed unless all are asked for.
 _SHOWN = 10

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ddep.checkpoint.writing import atomic_write
 from ddep.errors import UserError
+from ddep.files import atomic_write
 
 
 def check_replaces_nothing(

@@ -1,4 +1,4 @@
-"""The results on several data sets side by side, with their means."""
+"""The results on several data sets, or of several checkpoints, side by side."""
 
 from __future__ import annotations
 
@@ -15,28 +15,26 @@ Results = Mapping[str, Mapping[str, float]]
 
 
 class ResultsTable:
-    """One row for each metric of a task, one column for each data set, and their mean.
+    """One row for each metric of a task, one column for each data set (or checkpoint), their mean.
 
     Metrics of a class, which have a hyphen in their name (``IoU-road``), come behind the others of
     their task. Where a data set lacks a metric or has no number for it, as for a class that it does
     not show, the cell is empty, and the mean is that of the other data sets.
     """
 
-    def __init__(self, results: Mapping[str, Results]) -> None:
+    def __init__(self, results: Mapping[str, Results], *, mean: bool = True) -> None:
         """
         Args:
             results: data set -> task -> metric -> number.
+            mean: whether there is a column for it.
         """
-        self.data_sets = list(results)
+        self.header = ["task", "metric", *results, *(["mean"] if mean else [])]
         # (task, metric, numbers of the data sets and their mean); NaN for none.
         self.rows: list[tuple[str, str, list[float]]] = []
         for task, metric in _metrics(list(results.values())):
             values = [r.get(task, {}).get(metric, math.nan) for r in results.values()]
-            self.rows.append((task, metric, [*map(float, values), _mean(values)]))
-
-    @property
-    def header(self) -> list[str]:
-        return ["task", "metric", *self.data_sets, "mean"]
+            numbers = [*map(float, values), *([_mean(values)] if mean else [])]
+            self.rows.append((task, metric, numbers))
 
     def to_markdown(self) -> str:
         """A Markdown table, with three decimals."""

@@ -9,11 +9,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ddep.checkpoint.writing import atomic_write
 from ddep.config import load_config
 from ddep.engine import adapt_to_device, main, setup
 from ddep.engine.checks import check_processes
 from ddep.errors import UserError
+from ddep.files import atomic_write
 from tests.engine.tiny_runs import arguments, denoising_config, write_config, write_images
 
 

@@ -31,7 +31,7 @@ EXPECTED = [
 
 def test_rows() -> None:
     table = ResultsTable(RESULTS)
-    assert table.data_sets == ["city", "game", "rain"]
+    assert table.header == ["task", "metric", "city", "game", "rain", "mean"]
     assert [row[:2] for row in table.rows] == [row[:2] for row in EXPECTED]
     for found, expected in zip(table.rows, EXPECTED, strict=True):
         assert found[2] == pytest.approx(expected[2:], nan_ok=True)
@@ -53,3 +53,10 @@ def test_markdown() -> None:
     assert cells[4] == ["sem_seg", "IoU-road", "80.000", "60.000", "", "70.000"]
     assert cells[6] == ["segm", "AP", "", "0.333", "", "0.333"]
     assert len(lines) == 2 + len(EXPECTED)
+
+
+def test_without_a_mean() -> None:
+    table = ResultsTable(RESULTS, mean=False)
+    assert table.header == ["task", "metric", "city", "game", "rain"]
+    for found, expected in zip(table.rows, EXPECTED, strict=True):
+        assert found[2] == pytest.approx(expected[2:5], nan_ok=True)

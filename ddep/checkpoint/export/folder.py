@@ -7,8 +7,8 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 
-from ddep.checkpoint.writing import sync
 from ddep.errors import UserError
+from ddep.files import sync
 
 
 @contextlib.contextmanager

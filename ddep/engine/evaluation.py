@@ -1,0 +1,129 @@
+"""What ``train_net.py --eval-only`` does: evaluate one checkpoint or several."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from torch import nn
+
+from ddep.checkpoint import Checkpointer
+from ddep.checkpoint.listing import list_checkpoints
+from ddep.data.labels import relative_names
+from ddep.engine.ema import WeightAverage
+from ddep.engine.trainer import Trainer, test_average
+from ddep.evaluation import ResultsTable
+from ddep.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
+    """Evaluate the checkpoints that MODEL.WEIGHTS names on every data set in DATASETS.TEST.
+
+    One checkpoint's results go to OUTPUT_DIR/inference. Those of each of several go to
+    OUTPUT_DIR/<checkpoint>/inference, and all of them into one table, in the log and as results.md,
+    results.csv and results.json in OUTPUT_DIR/inference.
+
+    Args:
+        cfg: the whole config; MODEL.WEIGHTS as :func:`list_checkpoints` takes it.
+        resume: evaluate the last checkpoint in OUTPUT_DIR instead, if there is one.
+
+    Returns:
+        What :meth:`Trainer.test` returns, with the results of averaged weights below ``ema`` (with
+        SOLVER.EMA.ENABLED, of a checkpoint that has them); below the checkpoint's name if there are
+        several. Empty in other processes than the main one.
+
+    Raises:
+        UserError: a checkpoint cannot be read or does not fit.
+    """
+    paths = _find(cfg, resume)
+    if len(paths) == 1:
+        results = _evaluate(cfg, paths[0])
+        if comm.is_main_process():
+            verify_results(cfg, results)
+        return results
+    results = {}
+    for number, (path, name) in enumerate(zip(paths, _names(paths), strict=True), 1):
+        logger.info(f"Checkpoint {number} of {len(paths)}: {path}")
+        results[name] = _evaluate(_with_output_in(cfg, name), path)
+        if comm.is_main_process():
+            _write_table(cfg, results)  # after each, so that an error loses none
+    return results if comm.is_main_process() else {}
+
+
+def _find(cfg: CfgNode, resume: bool) -> list[str]:
+    if resume:
+        checkpointer = Checkpointer(nn.Module(), cfg.OUTPUT_DIR)  # looks for files only
+        if checkpointer.has_checkpoint():
+            return [checkpointer.get_checkpoint_file()]
+    paths = list_checkpoints(cfg.MODEL.WEIGHTS) if comm.is_main_process() else []
+    return comm.all_gather(paths)[0]
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """What tells the checkpoints apart: paths below the folder of all, without the extension."""
+    relative = relative_names(paths)
+    names = [os.path.splitext(relative[path])[0] for path in paths]
+    return names if len(set(names)) == len(names) else [relative[path] for path in paths]
+
+
+def _with_output_in(cfg: CfgNode, folder: str) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, folder)
+    cfg.freeze()
+    return cfg
+
+
+def _evaluate(cfg: CfgNode, path: str) -> dict[str, Any]:
+    # A model of its own, so that what the checkpoint lacks is not the one's before.
+    model = Trainer.build_model(cfg)
+    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+    rest = checkpointer.load(path, checkpointables=[])
+    absent = checkpointer.absent_parameters()
+    if absent:
+        logger.warning(
+            f"{len(absent)} weights of the model, such as {absent[0]}, are not in {path}: the "
+            "results are those of a model that is partly random"
+        )
+    results = Trainer.test(cfg, model)
+    if cfg.SOLVER.EMA.ENABLED and "ema" in rest:
+        average = WeightAverage(model, cfg.SOLVER.EMA.DECAY)
+        average.load_state_dict(rest["ema"])
+        with average.in_place():
+            averaged = test_average(cfg, model)
+        if results:
+            results["ema"] = averaged
+    return results
+
+
+def _write_table(cfg: CfgNode, results: Mapping[str, Mapping[str, Any]]) -> None:
+    table = ResultsTable({name: _by_task(found) for name, found in results.items()}, mean=False)
+    logger.info(f"Results of {len(results)} checkpoints:\n{table.to_markdown()}")
+    folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+    os.makedirs(folder, exist_ok=True)
+    for name, text in {
+        "results.json": json.dumps(results, indent=2, default=float),
+        "results.md": f"{table.to_markdown()}\n",
+        "results.csv": table.to_csv(),
+    }.items():
+        with atomic_write(os.path.join(folder, name)) as file:
+            file.write(text.encode())
+
+
+def _by_task(results: Mapping[str, Any], parents: str = "") -> dict[str, Mapping[str, float]]:
+    """Metrics by task, behind the data set's name and ``ema`` where there are these."""
+    found = {}
+    for name, value in results.items():
+        if any(isinstance(inner, Mapping) for inner in value.values()):
+            found |= _by_task(value, f"{parents}{name}/")
+        else:
+            found[f"{parents}{name}"] = value
+    return found
