@@ -1,9 +1,8 @@
 """Training and evaluation."""
 
+from ddep.endings import errors_as_lines
 from ddep.engine.conversion import convert_file
-from ddep.engine.endings import errors_as_lines
 from ddep.engine.export import export_to_hugging_face
-from ddep.engine.launch import launch
 from ddep.engine.main import main, run
 from ddep.engine.optimizer import build_optimizer
 from ddep.engine.setup import adapt_to_device, setup
@@ -16,7 +15,6 @@ __all__ = [
     "convert_file",
     "errors_as_lines",
     "export_to_hugging_face",
-    "launch",
     "main",
     "run",
     "setup",

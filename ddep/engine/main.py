@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from typing import Any
 
 from detectron2.engine import default_argument_parser
-from detectron2.evaluation import verify_results
-from detectron2.utils import comm
 
-from ddep.checkpoint import Checkpointer
+from ddep.distributed import launch
+from ddep.endings import errors_as_lines
 from ddep.engine.checks import check_processes
-from ddep.engine.endings import errors_as_lines
-from ddep.engine.launch import launch
+from ddep.engine.evaluation import evaluate
 from ddep.engine.setup import setup
 from ddep.engine.trainer import Trainer
-
-logger = logging.getLogger(__name__)
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -38,7 +33,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         args: what detectron2's ``default_argument_parser`` parses.
 
     Returns:
-        The results of the last evaluation, task -> metric -> number.
+        The results of the last evaluation, task -> metric -> number; see
+        :func:`ddep.engine.evaluation.evaluate`.
 
     Raises:
         UserError: whatever the user can mend.
@@ -49,16 +45,4 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
-    model = Trainer.build_model(cfg)
-    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    absent = checkpointer.absent_parameters()
-    if absent:
-        logger.warning(
-            f"{len(absent)} weights of the model, such as {absent[0]}, are not in "
-            f"{checkpointer.report.path}: the results are those of a model that is partly random"
-        )
-    results = Trainer.test(cfg, model)
-    if comm.is_main_process():
-        verify_results(cfg, results)
-    return results
+    return evaluate(cfg, resume=args.resume)

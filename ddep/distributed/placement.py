@@ -114,10 +114,10 @@ def meeting_point(args: argparse.Namespace) -> tuple[str, int]:
             f"--machine-rank is {args.machine_rank}; expected 0 to {args.num_machines - 1}, "
             "another one on each machine"
         )
-    found = re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/]+):(\d+)", args.dist_url)
+    found = re.fullmatch(r"tcp://([^:/]+):(\d+)", args.dist_url)
     if not found:
         raise UserError(
             f"--dist-url is {args.dist_url}; expected tcp://HOST:PORT with the host of "
             "--machine-rank 0 and a free port there"
         )
-    return found[1].strip("[]"), int(found[2])
+    return found[1], int(found[2])

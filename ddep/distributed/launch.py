@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from ddep.engine.endings import errors_as_lines
-from ddep.engine.placement import Placement, meeting_point, placement_from_environment
-from ddep.engine.process_group import open_store
-from ddep.engine.rank import run_rank
+from ddep.distributed.placement import Placement, meeting_point, placement_from_environment
+from ddep.distributed.process_group import open_store
+from ddep.distributed.rank import run_rank
+from ddep.endings import errors_as_lines
 from ddep.parallel import available_cores
 
 Main = Callable[[argparse.Namespace], Any]

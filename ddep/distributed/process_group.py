@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-from ddep.engine.placement import Placement
+from ddep.distributed.placement import Placement
 from ddep.errors import UserError
 
 # How long machines wait for each other at the start.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from ddep.engine.endings import status_of
-from ddep.engine.placement import Placement
-from ddep.engine.process_group import join_group, leave_group
+from ddep.distributed.failures import FailureWatch, yield_to_others
+from ddep.distributed.placement import Placement
+from ddep.distributed.process_group import join_group, leave_group
+from ddep.endings import status_of
 from ddep.errors import Stopped
 
 
@@ -27,18 +29,31 @@ def run_rank(
         placement: of this process.
         device: "cuda" or "cpu", see :func:`join_group`.
 
+    If it raises something in any process, all of them end, with the error of the first.
+
     Raises:
         Stopped: in rank 0, when ``main`` was stopped in all processes.
         SystemExit: in the others then.
     """
     join_group(placement, device)
+    watch = FailureWatch(placement)
+    # detectron2 logs what ends training; the cause comes first, if it is in another process.
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_yield_to_others)
     stopped = None
     try:
         main(args)
     except Stopped as error:
         stopped = error
+    except BaseException as error:
+        watch.report(error)
     leave_group()
+    watch.finish()
     if stopped is not None:
         if placement.rank > 0:
             sys.exit(status_of(stopped))
         raise stopped
+
+
+def _yield_to_others(record: logging.LogRecord) -> bool:
+    yield_to_others(record.exc_info[1] if record.exc_info else None)
+    return True

@@ -1,0 +1,227 @@
+"""Ends all processes of a run when one fails, on whichever machine, that one's error first.
+
+A process that has failed says so to rank 0, which tells all others. The system closes the
+connections of a process that is killed, and gives up those to a machine that is lost, so these are
+noticed too, and nothing needs to be sent while all goes well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Client, Connection, Listener, wait
+from typing import NoReturn
+
+from detectron2.utils import comm
+
+from ddep.distributed.placement import Placement
+from ddep.endings import line_of, status_of
+from ddep.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Seconds that a broken operation waits before it counts as a failure of its own.
+_PATIENCE = 3.0
+# Seconds in which rank 0 must tell the others.
+_ANSWER = 10.0
+# A machine that does not answer for 10 + 4 * 5 seconds is lost.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run ends.
+
+    Attributes:
+        rank: of the process that failed.
+        machine: its machine's number.
+        line: for the console; empty if somebody else says it there.
+        details: for the log; empty if ``line`` says all.
+        status: the exit status.
+    """
+
+    rank: int
+    machine: int
+    line: str
+    details: str
+    status: int
+
+
+class FailureWatch:
+    """Ends this process when another of the run fails, and the others when this one does.
+
+    It waits in a thread of its own, because the main one may wait for the process that failed.
+    """
+
+    def __init__(self, placement: Placement) -> None:
+        """Connect to the other processes, which do the same.
+
+        Args:
+            placement: of this process, which is in the process group.
+        """
+        self._placement = placement
+        self._finishing = False
+        self._ending = threading.Lock()
+        self._names = comm.all_gather(f"process {os.getpid()} on {socket.gethostname()}")
+        self._machines = comm.all_gather(placement.machine)
+        self._peers = self._connect()
+        for peer in self._peers:
+            _keep_alive(peer)
+        target = self._watch_all if placement.rank == 0 else self._listen_to_first
+        self._thread = threading.Thread(target=target, daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> dict[Connection, int]:
+        """Rank 0's connections to all others, or the one to rank 0."""
+        host, others = self._placement.host, self._placement.world_size - 1
+        if self._placement.rank > 0:
+            port, key = comm.all_gather(None)[0]
+            peer = Client((host, port), authkey=key)
+            peer.send(self._placement.rank)
+            return {peer: 0}
+        key = secrets.token_bytes()
+        bound = "127.0.0.1" if host in ("127.0.0.1", "localhost") else ""
+        with Listener((bound, 0), backlog=others, authkey=key) as listener:
+            comm.all_gather((listener.address[1], key))
+            peers = [listener.accept() for _ in range(others)]
+        return {peer: peer.recv() for peer in peers}
+
+    def _watch_all(self) -> None:
+        """What rank 0's thread does."""
+        running = dict(self._peers)
+        while running:
+            for peer in wait(list(running)):
+                try:
+                    failure = peer.recv()
+                except (EOFError, OSError):
+                    failure = self._lost(running[peer])
+                if failure is not None:
+                    self._end_all(failure)
+                del running[peer]
+
+    def _listen_to_first(self) -> None:
+        """What the thread of any other rank does."""
+        (first,) = self._peers
+        try:
+            failure = first.recv()
+        except (EOFError, OSError):
+            failure = self._lost(0)
+        if not self._finishing:
+            self._end(failure)
+
+    def _lost(self, rank: int) -> Failure:
+        message = (
+            f"rank {rank} ({self._names[rank]}) has gone without a word: it was killed, maybe for "
+            "lack of memory, or its machine failed"
+        )
+        is_near = self._machines[rank] == self._placement.machine
+        # Who started the processes of this machine knows more, and says so.
+        line = "" if is_near else f"error: {message}"
+        return Failure(rank, self._machines[rank], line, message, 1)
+
+    def report(self, error: BaseException) -> NoReturn:
+        """End all processes because of ``error`` in this one."""
+        yield_to_others(error)
+        failure = self._explain(error)
+        if self._placement.rank == 0:
+            self._end_all(failure)
+        if failure.details and logger.hasHandlers():
+            logger.error(failure.details)
+        (first,) = self._peers
+        try:
+            first.send(failure)
+            self._thread.join(_ANSWER)
+        except OSError:
+            time.sleep(1)
+        print(failure.line, file=sys.stderr, flush=True)
+        os._exit(failure.status)
+
+    def _explain(self, error: BaseException) -> Failure:
+        rank, machine = self._placement.rank, self._placement.machine
+        line, details = line_of(error), ""
+        if isinstance(error, SystemExit):
+            is_text = isinstance(error.code, str)
+            status = 1 if is_text else int(error.code or 0)
+            return Failure(rank, machine, error.code if is_text else "", "", status)
+        if not isinstance(error, (UserError, FloatingPointError, KeyboardInterrupt)):
+            name = self._names[rank]
+            line = f"{line} (rank {rank}, {name})"
+            text = "".join(traceback.format_exception(error))
+            details = f"rank {rank} ({name}) has failed:\n{text}"
+        return Failure(rank, machine, line, details, status_of(error))
+
+    def _end_all(self, failure: Failure) -> NoReturn:
+        """Rank 0: say what has failed, make the others end, and end."""
+        with self._ending:
+            self._say(failure)
+            running = []
+            for peer in self._peers:
+                try:
+                    peer.send(failure)
+                    running.append(peer)
+                except OSError:
+                    logger.debug("rank %d has ended before it was told to", self._peers[peer])
+            # Last, for the others would take its end for the failure.
+            deadline = time.monotonic() + _ANSWER
+            while running and time.monotonic() < deadline:
+                for peer in wait(running, timeout=1):
+                    try:
+                        peer.recv()
+                    except (EOFError, OSError):
+                        running.remove(peer)
+            _exit(failure.status)
+
+    def _end(self, failure: Failure) -> NoReturn:
+        """Any other rank: end, and say why if nobody else does on this machine."""
+        is_near = failure.machine == self._placement.machine
+        if not is_near and self._placement.local_rank == 0:
+            self._say(failure)
+        _exit(failure.status)
+
+    def _say(self, failure: Failure) -> None:
+        if failure.details and logger.hasHandlers():
+            logger.error(failure.details)
+        elif failure.details:
+            print(failure.details, file=sys.stderr, flush=True)
+        if failure.line:
+            print(failure.line, file=sys.stderr, flush=True)
+
+    def finish(self) -> None:
+        """Stop watching: all processes have done their work."""
+        self._finishing = True
+        if self._placement.rank == 0:
+            self._thread.join()
+        else:
+            (first,) = self._peers
+            first.send(None)
+
+
+def yield_to_others(error: BaseException | None) -> None:
+    """Give the process that caused ``error`` time to say so, if it was another one.
+
+    An operation of all processes breaks in all when one has gone, with a RuntimeError.
+    """
+    if isinstance(error, RuntimeError):
+        time.sleep(_PATIENCE)
+
+
+def _exit(status: int) -> NoReturn:
+    # The main thread may be stuck, so sys.exit does not do.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _keep_alive(peer: Connection) -> None:
+    with socket.socket(fileno=os.dup(peer.fileno())) as connected:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            if hasattr(socket, name):
+                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
