@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -17,13 +17,12 @@ from detectron2.utils import comm
 from ddep.checkpoint import Checkpointer, read_checkpoint
 from ddep.checkpoint.checksum import remove_checksum
 from ddep.errors import UserError
-from ddep.evaluation import check_evaluation
 
 logger = logging.getLogger(__name__)
 
 _BEST = "model_best"
 _NUMBERED = re.compile(r"model_(\d{7,})\.pth")
-# The tasks that evaluators' results are called by, see check_evaluation.
+# What the results of each task are called.
 _RESULTS = {"PANOPTIC": "panoptic_seg", "SEMANTIC": "sem_seg", "INSTANCE": "segm"}
 
 
@@ -177,11 +176,12 @@ class BestCheckpoint(HookBase):
         return value > best if self.mode == "max" else value < best
 
 
-def check_checkpoints(cfg: CfgNode) -> None:
+def check_checkpoints(cfg: CfgNode, tasks: Mapping[str, Sequence[str]]) -> None:
     """Check the keys that these hooks use, as far as that can be done before training.
 
     Args:
-        cfg: the whole config; its data sets are registered.
+        cfg: the whole config.
+        tasks: what is evaluated on each data set, by :func:`ddep.evaluation.check_evaluation`.
 
     Raises:
         UserError: a negative number to keep; a metric that no evaluation computes.
@@ -194,23 +194,17 @@ def check_checkpoints(cfg: CfgNode) -> None:
         raise UserError(f"TEST.BEST_MODE is {mode!r}; expected max or min")
     if not metric:
         return
-    if not cfg.DATASETS.TEST:
+    if not tasks:
         raise UserError(
             f"TEST.BEST_METRIC is {metric!r}, but DATASETS.TEST is empty; name a data set there"
         )
-    prefixes = _result_prefixes(cfg)
+    prefixes = [
+        f"{name}/{task}/" if len(tasks) > 1 else f"{task}/"
+        for name in tasks
+        for task in [_RESULTS[task] for task in tasks[name]] or ["denoising"]
+    ]
+    if cfg.SOLVER.EMA.ENABLED:
+        prefixes += [f"ema/{prefix}" for prefix in prefixes]
     if not any(metric.startswith(prefix) and metric != prefix for prefix in prefixes):
         names = ", ".join(f"{prefix}..." for prefix in prefixes)
         raise UserError(f"TEST.BEST_METRIC is {metric!r}; expected one of {names}")
-
-
-def _result_prefixes(cfg: CfgNode) -> list[str]:
-    """What the names of results begin with: task/, or data set/task/ if there are several."""
-    prefixes = []
-    for name in dict.fromkeys(cfg.DATASETS.TEST):
-        tasks = [_RESULTS[task] for task in check_evaluation(cfg, name)] or ["denoising"]
-        data_set = f"{name}/" if len(set(cfg.DATASETS.TEST)) > 1 else ""
-        prefixes += [f"{data_set}{task}/" for task in tasks]
-    if cfg.SOLVER.EMA.ENABLED:
-        prefixes += [f"ema/{prefix}" for prefix in prefixes]
-    return prefixes

@@ -16,6 +16,7 @@ from detectron2.utils.logger import setup_logger
 from ddep.config import load_config
 from ddep.data import check_training_sets, register_from_config
 from ddep.data.labels import limits_labels
+from ddep.engine.checkpoint_hooks import check_checkpoints
 from ddep.engine.checks import check_run, check_values, has_checkpoint
 from ddep.errors import UserError
 from ddep.evaluation import check_evaluation, compare_classes
@@ -49,8 +50,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
         raise UserError("--eval-only, but DATASETS.TEST is empty; name at least one data set")
     if not args.eval_only:
         check_training_sets(cfg)
-    for name in cfg.DATASETS.TEST:
-        notes += compare_classes(cfg, name, check_evaluation(cfg, name))
+    tasks = {name: check_evaluation(cfg, name) for name in cfg.DATASETS.TEST}
+    for name in tasks:
+        notes += compare_classes(cfg, name, tasks[name])
+    if not args.eval_only:
+        check_checkpoints(cfg, tasks)
     notes += _notes(cfg, args)
     try:
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import hooks
 from detectron2.engine.train_loop import TrainerBase
 from torch import nn
@@ -225,66 +223,60 @@ def test_an_unknown_metric_is_an_error_that_names_the_known_ones(tmp_path: Path)
         trainer.go(4)
 
 
-def config(tmp_path: Path, *overrides: str, denoises: bool = False) -> CfgNode:
-    for name in ("first", "second"):
-        if f"hooks_{name}" not in DatasetCatalog.list():
-            DatasetCatalog.register(f"hooks_{name}", list)
-            MetadataCatalog.get(f"hooks_{name}").set(
-                evaluator_type="sem_seg", ignore_label=255, stuff_classes=["a"]
-            )
-    path = write_config(
-        tmp_path,
-        "config",
-        MODEL__META_ARCHITECTURE="DenoisingPretrainer" if denoises else "MaskFormer",
-        DATASETS__TEST=["hooks_first"],
-    )
-    return load_config(path, overrides)
+def check(tmp_path: Path, tasks: dict[str, list[str]], *overrides: str) -> None:
+    path = write_config(tmp_path, "config")
+    check_checkpoints(load_config(path, overrides), tasks)
 
 
-TWO_SETS = ("DATASETS.TEST", "('hooks_first', 'hooks_second')")
+ONE = {"a": ["SEMANTIC"]}
+TWO = {"a": ["SEMANTIC"], "b": ["PANOPTIC", "INSTANCE"]}
 EMA = ("SOLVER.EMA.ENABLED", "True")
 
 
 @pytest.mark.parametrize(
-    ("metric", "overrides", "denoises"),
+    ("tasks", "metric", "overrides"),
     [
-        ("sem_seg/mIoU", (), False),
-        ("denoising/noise_mse", (), True),
-        ("hooks_second/sem_seg/mIoU", TWO_SETS, False),
-        ("ema/sem_seg/mIoU", EMA, False),
-        ("ema/hooks_first/sem_seg/mIoU", (*EMA, *TWO_SETS), False),
-        ("", (), False),
+        (ONE, "sem_seg/mIoU", ()),
+        ({"a": []}, "denoising/noise_mse", ()),
+        ({"a": [], "b": []}, "b/denoising/noise_mse", ()),
+        (TWO, "b/segm/AP", ()),
+        (ONE, "ema/sem_seg/mIoU", EMA),
+        (TWO, "ema/b/panoptic_seg/PQ", EMA),
+        ({}, "", ()),
     ],
 )
 def test_metrics_that_there_will_be(
-    tmp_path: Path, metric: str, overrides: tuple[str, ...], denoises: bool
+    tmp_path: Path, tasks: dict[str, list[str]], metric: str, overrides: tuple[str, ...]
 ) -> None:
-    check_checkpoints(config(tmp_path, "TEST.BEST_METRIC", metric, *overrides, denoises=denoises))
+    check(tmp_path, tasks, "TEST.BEST_METRIC", metric, *overrides)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("tasks", "overrides", "message"),
     [
-        (("SOLVER.CHECKPOINTS_TO_KEEP", "-1"), r"CHECKPOINTS_TO_KEEP is -1; expected 0 \(all\)"),
-        (("TEST.BEST_MODE", "high"), "TEST.BEST_MODE is 'high'; expected max or min"),
+        (ONE, ("SOLVER.CHECKPOINTS_TO_KEEP", "-1"), r"TO_KEEP is -1; expected 0 \(all\) or more"),
+        (ONE, ("TEST.BEST_MODE", "high"), "TEST.BEST_MODE is 'high'; expected max or min"),
         (
+            ONE,
             ("TEST.BEST_METRIC", "panoptic_seg/PQ"),
             r"TEST.BEST_METRIC is 'panoptic_seg/PQ'; expected one of sem_seg/\.\.\.$",
         ),
-        (("TEST.BEST_METRIC", "sem_seg/"), r"expected one of sem_seg/\.\.\.$"),
-        (("TEST.BEST_METRIC", "ema/sem_seg/mIoU"), r"expected one of sem_seg/\.\.\.$"),
+        (ONE, ("TEST.BEST_METRIC", "sem_seg/"), r"expected one of sem_seg/\.\.\.$"),
+        (ONE, ("TEST.BEST_METRIC", "ema/sem_seg/mIoU"), r"expected one of sem_seg/\.\.\.$"),
         (
-            ("TEST.BEST_METRIC", "sem_seg/mIoU", *TWO_SETS),
-            r"expected one of hooks_first/sem_seg/\.\.\., hooks_second/sem_seg/\.\.\.$",
+            TWO,
+            ("TEST.BEST_METRIC", "sem_seg/mIoU"),
+            r"of a/sem_seg/\.\.\., b/panoptic_seg/\.\.\., b/segm/\.\.\.$",
         ),
         (
-            ("TEST.BEST_METRIC", "sem_seg/mIoU", "DATASETS.TEST", "()"),
+            {},
+            ("TEST.BEST_METRIC", "sem_seg/mIoU"),
             "TEST.BEST_METRIC is 'sem_seg/mIoU', but DATASETS.TEST is empty",
         ),
     ],
 )
 def test_what_cannot_be_is_said_before_training(
-    tmp_path: Path, overrides: tuple[str, ...], message: str
+    tmp_path: Path, tasks: dict[str, list[str]], overrides: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        check_checkpoints(config(tmp_path, *overrides))
+        check(tmp_path, tasks, *overrides)
