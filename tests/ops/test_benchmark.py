@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ddep.benchmark_page import write_section
 from ddep.errors import UserError
 from ddep.ops import extension
 from ddep.ops.benchmark import measure
@@ -17,7 +18,7 @@ from ddep.ops.benchmark.cases import Case, coordinate_dtype, make_inputs
 from ddep.ops.benchmark.implementations import load_peer, peer_implementation, run, unfused
 from ddep.ops.benchmark.measure import Benchmark, Result, relative_error
 from ddep.ops.benchmark.memory import available_memory, peak_memory
-from ddep.ops.benchmark.report import report, write_section
+from ddep.ops.benchmark.report import report
 from ddep.ops.reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
 
 CPU = torch.device("cpu")

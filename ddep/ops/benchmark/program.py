@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import torch
 
+from ddep.benchmark_page import check_output, write_section
 from ddep.errors import UserError, one_line
 from ddep.ops.benchmark.cases import STRIDES, Case, dtype_name
 from ddep.ops.benchmark.implementations import load_peer
 from ddep.ops.benchmark.measure import LARGEST_ERROR, Benchmark
-from ddep.ops.benchmark.report import report, write_section
+from ddep.ops.benchmark.report import report
 from ddep.parallel import available_cores
 
 
@@ -47,7 +47,7 @@ def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
     if not args.seconds > 0:
         raise UserError(f"--seconds is {args.seconds:g}; expected more than 0")
     if args.output:
-        _check_output(args.output)
+        check_output(args.output)
     if args.threads:
         torch.set_num_threads(args.threads)
     if device.type == "cuda":
@@ -85,11 +85,3 @@ def _size(size: int) -> int:
     if size < 1 or size % STRIDES[-1]:
         raise UserError(f"--sizes has {size}; expected multiples of {STRIDES[-1]}")
     return size
-
-
-def _check_output(path: Path) -> None:
-    """Find a wrong path before minutes of measuring."""
-    if path.is_dir():
-        raise UserError(f"--output {path} is a folder; expected a Markdown file")
-    if not path.parent.is_dir():
-        raise UserError(f"--output {path}: there is no folder {path.parent}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib
-import platform
 import re
 import shlex
 from collections.abc import Iterable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ddep.errors import UserError
+from ddep.benchmark_page import cpu_name, number, table_line
 from ddep.ops.benchmark.cases import Case, dtype_name
 from ddep.ops.benchmark.measure import Benchmark, Result
 
@@ -52,22 +51,12 @@ def _header(device: torch.device, command: list[str]) -> Iterator[str]:
     if device.type == "cuda":
         yield f"## {torch.cuda.get_device_name(device)}"
     else:
-        yield f"## {_cpu_name()}, {threads}"
+        yield f"## {cpu_name()}, {threads}"
     yield ""
     yield f"- date: {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC"
-    yield f"- CPU: {_cpu_name()}, {threads}, {library.cpu_kernels} kernels"
+    yield f"- CPU: {cpu_name()}, {threads}, {library.cpu_kernels} kernels"
     yield f"- PyTorch {torch.__version__}, CUDA {cuda}, operators compiled by {_compiler(library)}"
     yield f"- command: `{shlex.join(command)}`"
-
-
-def _cpu_name() -> str:
-    """The processor's name; Python itself only knows the architecture on Linux."""
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        name = re.search(r"^model name\s*: (.+)$", information.read_text("utf-8"), re.MULTILINE)
-        if name:
-            return name[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _compiler(library: object) -> str:
@@ -86,8 +75,8 @@ def _table_head(dtype: torch.dtype, names: list[str], with_bandwidth: bool) -> I
     if with_bandwidth:
         columns.append(f"GB/s (of a copy): {together}")
     columns.append("error")
-    yield _line(columns)
-    yield _line("---" for _ in columns)
+    yield table_line(columns)
+    yield table_line("---" for _ in columns)
 
 
 def _row(result: Result, names: list[str], copy: float | None) -> str:
@@ -99,10 +88,10 @@ def _row(result: Result, names: list[str], copy: float | None) -> str:
     ]
     if result.skipped:
         cells += [result.skipped, *[""] * (len(names) + 1 + (copy is not None))]
-        return _line(cells)
+        return table_line(cells)
     for name in names:
         cells.append(_time(result, name).ljust(_WIDTH))
-    cells.append(_together(names, {n: _number(b / 2**20) for n, b in result.peak_bytes.items()}))
+    cells.append(_together(names, {n: number(b / 2**20) for n, b in result.peak_bytes.items()}))
     if copy:
         cells.append(
             _together(
@@ -115,47 +104,15 @@ def _row(result: Result, names: list[str], copy: float | None) -> str:
             )
         )
     cells.append(f"{result.largest_error:.0e}")
-    return _line(cells)
+    return table_line(cells)
 
 
 def _time(result: Result, name: str) -> str:
     if name not in result.seconds:
         return "not supported"
-    time = f"{_number(result.seconds[name] * 1e3)} ms"
-    return time if name == "reference" else f"{time} ({_number(result.speed_up(name))}×)"
+    time = f"{number(result.seconds[name] * 1e3)} ms"
+    return time if name == "reference" else f"{time} ({number(result.speed_up(name))}×)"
 
 
 def _together(names: list[str], cells: dict[str, str]) -> str:
     return " / ".join(cells.get(name, "—") for name in names)
-
-
-def _number(number: float) -> str:
-    """Three significant digits, without an exponent."""
-    decimals = 2 if number < 10 else 1 if number < 100 else 0
-    return f"{number:.{decimals}f}" if number >= 1 else f"{number:.3g}"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def write_section(path: Path, section: str) -> None:
-    """Put a report into a Markdown file, in place of an earlier one with the same first line.
-
-    Raises:
-        UserError: the file cannot be read or written.
-    """
-    title = section.splitlines()[0]
-    try:
-        text = path.read_text("utf-8") if path.exists() else ""
-        parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
-        section = section.rstrip() + "\n"
-        for index, part in enumerate(parts):
-            if part.splitlines()[:1] == [title]:
-                parts[index] = section + ("\n" if index + 1 < len(parts) else "")
-                break
-        else:
-            parts = [*([text.rstrip() + "\n\n"] if text.strip() else []), section]
-        path.write_text("".join(parts), "utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--output {path} cannot be written: {error}") from error

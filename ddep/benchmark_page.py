@@ -1,0 +1,61 @@
+"""A page of measurements in Markdown: sections of one command each, and what tables are made of."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from ddep.errors import UserError
+
+
+def cpu_name() -> str:
+    """The processor's name; Python itself only knows the architecture on Linux."""
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        name = re.search(r"^model name\s*: (.+)$", information.read_text("utf-8"), re.MULTILINE)
+        if name:
+            return name[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    decimals = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{decimals}f}" if value >= 1 else f"{value:.3g}"
+
+
+def table_line(cells: Iterable[str]) -> str:
+    """One line of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
+def check_output(path: Path) -> None:
+    """Find a wrong path before minutes of measuring."""
+    if path.is_dir():
+        raise UserError(f"--output {path} is a folder; expected a Markdown file")
+    if not path.parent.is_dir():
+        raise UserError(f"--output {path}: there is no folder {path.parent}")
+
+
+def write_section(path: Path, section: str) -> None:
+    """Put a report into a Markdown file, in place of an earlier one with the same first line.
+
+    Raises:
+        UserError: the file cannot be read or written.
+    """
+    title = section.splitlines()[0]
+    try:
+        text = path.read_text("utf-8") if path.exists() else ""
+        parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+        section = section.rstrip() + "\n"
+        for index, part in enumerate(parts):
+            if part.splitlines()[:1] == [title]:
+                parts[index] = section + ("\n" if index + 1 < len(parts) else "")
+                break
+        else:
+            parts = [*([text.rstrip() + "\n\n"] if text.strip() else []), section]
+        path.write_text("".join(parts), "utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--output {path} cannot be written: {error}") from error
