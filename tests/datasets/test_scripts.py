@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.datasets.imitation_trees import write_ade20k_full, write_cityscapes
+from tests.data.datasets.imitation_photographs import write_pascal_context
+from tests.data.datasets.imitation_streets import write_gta5, write_synthia
+from tests.data.datasets.imitation_trees import (
+    write_ade20k_full,
+    write_cityscapes,
+    write_mapillary_vistas,
+)
 
 SCRIPTS = Path(__file__).parents[2] / "datasets"
 
@@ -100,6 +106,37 @@ def test_prepare_cityscapes(run, tmp_path: Path) -> None:
     assert "val: 2 label images, 2 instances" in printed
 
 
+def test_prepare_pascal_context(run, tmp_path: Path) -> None:
+    write_pascal_context(tmp_path)
+    printed = run("prepare-pascal-context.py", "--processes", 1)
+    assert f"written to {tmp_path / 'VOCdevkit' / 'VOC2010'}:" in printed
+    assert "train: 1 images\n  val: 2 images\n" in printed
+
+
+def test_prepare_gta5(run, tmp_path: Path) -> None:
+    folder = write_gta5(tmp_path)
+    printed = run("prepare-gta5.py", "--processes", 1)
+    assert "all: 4 images, 1 left out for their label's size" in printed
+    assert printed.endswith("left out, their labels have other sizes: 00005\n")
+    for kind in ("images", "labels"):
+        (folder / kind / "00005.png").unlink()
+    (folder / "split.mat").unlink()
+    printed = run("prepare-gta5.py", "--processes", 1)
+    assert printed.endswith("no splits but all, because there is no split.mat\n")
+    assert "other sizes" not in printed
+
+
+def test_prepare_synthia(run, tmp_path: Path) -> None:
+    write_synthia(tmp_path)
+    assert "all: 2 images" in run("prepare-synthia.py", "--processes", 1)
+
+
+def test_prepare_mapillary_vistas(run, tmp_path: Path) -> None:
+    write_mapillary_vistas(tmp_path)
+    printed = run("prepare-mapillary-vistas.py", "--processes", 1)
+    assert "train: 1 labels\n  val: 2 labels\n" in printed
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
@@ -109,6 +146,10 @@ def test_prepare_cityscapes(run, tmp_path: Path) -> None:
         ("prepare-ade20k-full.py", ["nowhere"], "error: nowhere/images: no images of train in it"),
         ("prepare-cityscapes.py", ["nowhere"], "error: nowhere/gtFine: no {train,val}/*/*_gtFine"),
         ("prepare-coco.py", ["nowhere"], "error: nowhere/annotations/panoptic_train2017.json"),
+        ("prepare-gta5.py", ["nowhere"], "error: nowhere/images is not a folder; expected GTA5"),
+        ("prepare-synthia.py", ["nowhere"], "error: nowhere/RGB is not a folder; expected SYNT"),
+        ("prepare-pascal-context.py", ["nowhere"], "error: nowhere: no labels of Pascal Context"),
+        ("prepare-mapillary-vistas.py", ["nowhere"], "error: nowhere: neither training/ nor"),
         ("generate-shapes.py", ["--size", "8"], "error: --size is 8; expected at least 32"),
     ],
 )

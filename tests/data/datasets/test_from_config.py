@@ -10,8 +10,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ddep.config import add_ddep_config
 from ddep.data.datasets import register_from_config
 from ddep.data.datasets.catalog import register
+from ddep.data.datasets.gta5 import prepare_gta5
 from ddep.data.datasets.shapes import generate_shapes
 from ddep.errors import UserError
+from tests.data.datasets.imitation_streets import write_gta5
 
 BUILT_IN = [
     *(f"camvid_{task}_{s}" for task in ("sem_seg", "panoptic") for s in ("train", "val", "test")),
@@ -31,6 +33,13 @@ BUILT_IN = [
     "ade20k_full_sem_seg_train",
     "ade20k_full_sem_seg_val",
     *(f"mapillary_vistas_{t}_{s}" for t in ("sem_seg", "panoptic") for s in ("train", "val")),
+    "mapillary_vistas_19_sem_seg_train",
+    "mapillary_vistas_19_sem_seg_val",
+    *(f"pascal_context_{n}_sem_seg_{s}" for n in (59, 60) for s in ("train", "val")),
+    *(f"gta5_sem_seg_{s}" for s in ("all", "train", "val", "test")),
+    "synthia_sem_seg_all",
+    "bdd100k_sem_seg_train",
+    "bdd100k_sem_seg_val",
 ]
 
 
@@ -94,6 +103,20 @@ def test_unknown_names(root: Path) -> None:
         ),
         ("mapillary_vistas_sem_seg_train", "mapillary_vistas/training/images", "v1.2"),
         ("mapillary_vistas_panoptic_val", "mapillary_vistas/validation/images", "v1.2"),
+        (
+            "mapillary_vistas_19_sem_seg_val",
+            "mapillary_vistas/validation/images",
+            "datasets/prepare-mapillary-vistas.py",
+        ),
+        (
+            "pascal_context_59_sem_seg_train",
+            "VOCdevkit/VOC2010/JPEGImages",
+            "datasets/prepare-pascal-context.py",
+        ),
+        ("gta5_sem_seg_all", "gta5/images", "datasets/prepare-gta5.py"),
+        ("gta5_sem_seg_val", "gta5/images", "split.mat"),
+        ("synthia_sem_seg_all", "RAND_CITYSCAPES/RGB", "datasets/prepare-synthia.py"),
+        ("bdd100k_sem_seg_val", "bdd100k/images/10k/val", "10K images"),
         ("cityscapes_fine_sem_seg_val", "cityscapes/leftImg8bit", "datasets/prepare-cityscapes.py"),
         (
             "cityscapes_fine_panoptic_val",
@@ -127,6 +150,15 @@ def test_an_interrupted_preparation_is_noticed(root: Path) -> None:
     generate_shapes(root / "shapes", train=1, val=1, unlabelled=1, size=32)
     (root / "shapes" / "panoptic_val.json").unlink()
     assert "panoptic_val.json does not exist" in message(config(["shapes_panoptic_val"]))
+
+
+def test_the_list_of_names_is_written_last(root: Path) -> None:
+    prepare_gta5(write_gta5(root), processes=1)
+    register_from_config(config(["gta5_sem_seg_all"], ["gta5_sem_seg_val"]))
+    (root / "gta5" / "val.txt").unlink()
+    found = message(config(["gta5_sem_seg_all"], ["gta5_sem_seg_val"]))
+    assert found.startswith("DATASETS.TEST: data set gta5_sem_seg_val: ")
+    assert "gta5/val.txt does not exist; unpack GTA5 with its split.mat, then run" in found
 
 
 def test_image_folders_are_checked(root: Path) -> None:
