@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from ddep.data.checks import records
-from tests.data.checks.trees import PANOPTIC, Tree, cut
+from tests.data.checks.trees import INSTANCES, OWN, OWN_IMAGES, PANOPTIC, SEMANTIC, Tree, cut
 from tests.engine.tiny_runs import write_images
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +26,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     monkeypatch.setattr(sys, "argv", ["check-dataset.py", *map(str, words)])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "tools" / "check-dataset.py"), run_name="__main__")
+    if isinstance(end.value.code, str):  # what Python itself does with it
+        print(end.value.code, file=sys.stderr)
+        return 1
     return end.value.code
 
 
@@ -65,6 +69,33 @@ def test_a_folder_of_images_with_two_that_are_damaged(
     assert report["images"] == 6 and report["classes"] == []
     assert report["images_without_labels"] is None
     assert "unreadable (2)" in capsys.readouterr().out
+
+
+def test_the_sets_of_a_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """All that it names, or one of those that it describes."""
+    tree = Tree(tmp_path / "data")
+    tree.semantic("b").unlink()
+    semantic, instances = OWN[SEMANTIC], OWN[INSTANCES]
+    datasets = {"CUSTOM": tree.custom(), "TRAIN": [semantic], "TEST": [semantic, instances]}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"DATASETS": datasets}))
+    words = ["--config-file", config, "--workers", 1, "--output", tmp_path / "out"]
+    assert run(monkeypatch, *words) == 1
+    reports = {
+        path.parent.name: json.loads(path.read_text())["problem_counts"]
+        for path in (tmp_path / "out").glob("*/report.json")
+    }
+    assert reports == {semantic: {"unpaired": 1, "annotations": 1}, instances: {}}
+    assert "4 images" in capsys.readouterr().out
+
+    assert run(monkeypatch, OWN_IMAGES, *words) == 0
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["images"] == 4
+    config.write_text("DATASETS:\n  TRAIN: []\n")
+    assert run(monkeypatch, *words) == run(monkeypatch, "--output", tmp_path / "none") == 1
+    assert capsys.readouterr().err.count("error: no data set to check; give a NAME") == 2
+    tree.unregister()
 
 
 @pytest.mark.skipif(

@@ -106,17 +106,17 @@ def _read_entry(position: int, item: Any) -> CustomEntry:
         raise UserError(f"{where} is {item!r}; expected a mapping with name and kind; {_README}")
     name = item.get("name")
     if not isinstance(name, str) or not name.strip():
-        found = f"name is {name!r}" if "name" in item else "has no name"
-        raise UserError(f"{where} {found}; expected text, which TRAIN and TEST name it by")
+        found = f": name is {name!r}" if "name" in item else " has no name"
+        raise UserError(f"{where}{found}; expected text, which TRAIN and TEST name it by")
     where = f"{where} ({name})"
     if name.startswith(PREFIX):
         raise UserError(f"{where}: a name cannot begin with {PREFIX}, which names folders as such")
     if name in DatasetCatalog and custom_entry(name) is None:
-        raise UserError(f"{where}: there is a built-in data set of that name; choose another name")
+        raise UserError(f"{where}: there is another data set of that name; choose one of its own")
     kind = item.get("kind")
-    if kind not in REQUIRED:
-        found = f"kind is {kind!r}{_hint(kind, REQUIRED)}" if "kind" in item else "has no kind"
-        raise UserError(f"{where}: {found}; expected {' or '.join(REQUIRED)}")
+    if not isinstance(kind, str) or kind not in REQUIRED:
+        found = f": kind is {kind!r}{_hint(kind, REQUIRED)}" if "kind" in item else " has no kind"
+        raise UserError(f"{where}{found}; expected {' or '.join(REQUIRED)}")
     values = {key: value for key, value in item.items() if key not in ("name", "kind")}
     entry = CustomEntry(where, name, kind, values)
     _check_keys(entry)

@@ -1,0 +1,367 @@
+"""Data sets of DATASETS.CUSTOM: what they hold, and what is said of every mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from ddep.config import load_config
+from ddep.data.datasets import register_from_config
+from ddep.errors import UserError
+from tests.data.checks.trees import (
+    CATEGORIES,
+    INSTANCES,
+    NAMES,
+    OWN,
+    OWN_IMAGES,
+    PANOPTIC,
+    SEMANTIC,
+    Tree,
+    edit,
+)
+
+ALL = (*OWN.values(), OWN_IMAGES)
+CLASSES = ["sky", "cat", "sea"]
+
+
+@pytest.fixture
+def tree(root: Path) -> Iterator[Tree]:
+    """The data in the folder ``data`` of $DETECTRON2_DATASETS."""
+    tree = Tree(root / "data")
+    yield tree
+    tree.unregister()
+
+
+def register_all_of(config: Callable[..., CfgNode], custom: list[Any]) -> None:
+    register_from_config(config("DATASETS.CUSTOM", custom, "DATASETS.TRAIN", ALL))
+
+
+def test_records(tree: Tree, config) -> None:
+    register_all_of(config, tree.custom())
+    for name in ALL:
+        records = DatasetCatalog.get(name)
+        assert [r["file_name"] for r in records] == [str(tree.image(n)) for n in NAMES]
+    semantic, panoptic, instance = (
+        DatasetCatalog.get(OWN[name])[1] for name in (SEMANTIC, PANOPTIC, INSTANCES)
+    )
+    assert semantic["sem_seg_file_name"] == str(tree.semantic("b"))
+    assert panoptic["sem_seg_file_name"] == str(tree.semantic("b"))
+    assert panoptic["pan_seg_file_name"] == str(tree.panoptic("b"))
+    segments = [(s["category_id"], s["isthing"]) for s in panoptic["segments_info"]]
+    assert segments == [(0, False), (1, True)]
+    assert [a["category_id"] for a in instance["annotations"]] == [0]
+
+
+def test_metadata(tree: Tree, config) -> None:
+    register_all_of(config, tree.custom())
+    semantic, panoptic, instance, images = (
+        MetadataCatalog.get(name) for name in (OWN[SEMANTIC], OWN[PANOPTIC], OWN[INSTANCES], ALL[3])
+    )
+    assert [m.evaluator_type for m in (semantic, panoptic, instance, images)] == [
+        *("sem_seg", "panoptic_seg", "coco", "images")
+    ]
+    assert semantic.stuff_classes == panoptic.stuff_classes == CLASSES
+    assert semantic.ignore_label == panoptic.ignore_label == 255
+    assert panoptic.stuff_colors == [category["color"] for category in CATEGORIES]
+    colors = np.array(semantic.stuff_colors)
+    assert colors.shape == (3, 3) and len(np.unique(colors, axis=0)) == 3
+    assert colors.dtype == int and colors.min() >= 0 and colors.max() <= 255
+    assert instance.thing_classes == ["cat"]
+    assert panoptic.thing_dataset_id_to_contiguous_id == {7: 1}
+    assert panoptic.stuff_dataset_id_to_contiguous_id == {3: 0, 7: 1, 9: 2}
+    assert instance.thing_dataset_id_to_contiguous_id == {7: 0}
+
+
+def test_categories_are_numbered_by_their_ids_and_coloured_if_they_are_not(
+    tree: Tree, config
+) -> None:
+    def change(content: dict) -> None:
+        content["categories"].reverse()
+        del content["categories"][0]["color"]
+
+    edit(tree.split.panoptic_json, change)
+    register_all_of(config, tree.custom())
+    metadata = MetadataCatalog.get(OWN[PANOPTIC])
+    assert metadata.stuff_classes == CLASSES
+    assert metadata.stuff_colors[0] == [0, 128, 255]
+    assert len(metadata.stuff_colors[2]) == 3
+
+
+def test_relative_paths_are_looked_for_in_the_working_directory_and_then_among_the_data_sets(
+    tree: Tree, config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"name": OWN_IMAGES, "kind": "images", "images": "data/train"}
+    cfg = config("DATASETS.CUSTOM", [entry], "DATASETS.TRAIN", (OWN_IMAGES,))
+    monkeypatch.chdir(tmp_path)
+    register_from_config(cfg)
+    assert DatasetCatalog.get(OWN_IMAGES)[0]["file_name"] == str(tree.image("a"))
+    own = tmp_path / "data" / "train"
+    own.mkdir(parents=True)
+    (own / "x.png").touch()
+    register_from_config(cfg)
+    assert [r["file_name"] for r in DatasetCatalog.get(OWN_IMAGES)] == [str(own / "x.png")]
+
+
+def test_labels_are_found_at_any_depth_whatever_the_endings(config, root: Path, tree: Tree) -> None:
+    for path in ("images/a.b.jpg", "images/inner/c.PNG", "images/labels/a.b.png"):
+        tree.save(root / path, np.zeros((4, 4), dtype=np.uint8))
+    tree.save(root / "images/labels/inner/c.tif", np.zeros((4, 4), dtype=np.uint8))
+    entry = tree.custom()[1] | {"images": "images", "labels": "images/labels"}
+    register_from_config(config("DATASETS.CUSTOM", [entry], "DATASETS.TEST", (entry["name"],)), ())
+    assert DatasetCatalog.get(entry["name"]) == [
+        {
+            "file_name": str(root / "images" / image),
+            "sem_seg_file_name": str(root / "images/labels" / label),
+        }
+        for image, label in (("a.b.jpg", "a.b.png"), ("inner/c.PNG", "inner/c.tif"))
+    ]
+
+
+def test_classes_from_a_file(tree: Tree, config) -> None:
+    file = tree.folder / "classes.txt"
+    file.write_text("sky\n cat \nopen sea\n\n", encoding="utf-8-sig")
+    custom = tree.custom()
+    custom[1]["classes"] = "data/classes.txt"
+    custom[1]["ignore"] = 100
+    register_all_of(config, custom)
+    metadata = MetadataCatalog.get(OWN[SEMANTIC])
+    assert metadata.stuff_classes == ["sky", "cat", "open sea"]
+    assert metadata.ignore_label == 100
+
+
+def test_only_what_is_used_must_be_there(tree: Tree, config) -> None:
+    """An entry that is not named is for another config; one to train on is not evaluated."""
+    elsewhere = {"name": "elsewhere", "kind": "images", "images": "nowhere"}
+    custom = [*tree.custom(), elsewhere]
+    register_all_of(config, custom)
+    assert "elsewhere" not in DatasetCatalog
+    cfg = config("DATASETS.CUSTOM", custom, "DATASETS.TRAIN", ("elsewhere",))
+    register_from_config(cfg, keys=("TEST",))
+    with pytest.raises(UserError, match="images nowhere does not exist"):
+        register_from_config(cfg)
+    DatasetCatalog.pop("elsewhere")
+    MetadataCatalog.pop("elsewhere")
+
+
+def test_files_of_configs_and_the_command_line(tree: Tree, tmp_path: Path) -> None:
+    custom = tree.custom()
+    (tmp_path / "base.yaml").write_text(
+        yaml.safe_dump({"DATASETS": {"CUSTOM": custom, "TRAIN": [OWN_IMAGES]}, "VERSION": 2})
+    )
+    child = tmp_path / "child.yaml"
+    child.write_text("_BASE_: base.yaml\n")
+    cfg = load_config(str(child))
+    assert custom == cfg.DATASETS.CUSTOM
+    cfg.freeze()
+    register_from_config(cfg)
+    (tmp_path / "dumped.yaml").write_text(cfg.dump())
+    assert load_config(str(tmp_path / "dumped.yaml")).DATASETS == cfg.DATASETS
+    assert custom == cfg.clone().DATASETS.CUSTOM
+
+    own = [custom[3] | {"name": "other"}]
+    child.write_text(yaml.safe_dump({"_BASE_": "base.yaml", "DATASETS": {"CUSTOM": own}}))
+    assert own == load_config(str(child)).DATASETS.CUSTOM
+    assert custom == load_config(str(child), ["DATASETS.CUSTOM", repr(custom)]).DATASETS.CUSTOM
+    child.write_text("DATASETS:\n  CUSTOM:\n  TRAIN: [images:data]\n")
+    register_from_config(load_config(str(child)))
+
+
+def without(entry: dict, *keys: str) -> dict:
+    return {key: value for key, value in entry.items() if key not in keys}
+
+
+# By test: what is changed in the four entries of the tree (panoptic, semantic, instance, images),
+# and a pattern of the error, which begins with DATASETS.CUSTOM.
+ENTRY_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
+    "no mapping": (lambda c: c.insert(0, "x"), ", entry 1 is 'x'; expected a mapping with name"),
+    "no name": (
+        lambda c: c[1].pop("name"),
+        ", entry 2 has no name; expected text, which TRAIN and TEST name it by$",
+    ),
+    "number as name": (lambda c: c[1].update(name=7), ", entry 2: name is 7; expected text"),
+    "name of a folder": (
+        lambda c: c[1].update(name="images:x"),
+        r", entry 2 \(images:x\): a name cannot begin with images:",
+    ),
+    "name of a built-in set": (
+        lambda c: c[1].update(name="camvid_sem_seg_train"),
+        r", entry 2 \(camvid_sem_seg_train\): there is another data set of that name; choose",
+    ),
+    "name of another entry": (
+        lambda c: c[2].update(name="own_panoptic"),
+        r", entry 3 \(own_panoptic\) has the name of entry 1 ",
+    ),
+    "no kind": (
+        lambda c: c[1].pop("kind"),
+        r", entry 2 \(own_semantic\) has no kind; expected images or semantic or panoptic or",
+    ),
+    "unknown kind": (
+        lambda c: c[1].update(kind="instances"),
+        r", entry 2 \(own_semantic\): kind is 'instances'; did you mean instance\?; expected",
+    ),
+    "list as kind": (lambda c: c[1].update(kind=["semantic"]), r"kind is \['semantic'\]"),
+    "unknown key": (
+        lambda c: c[1].update(lables="x"),
+        r": unknown key lables; kind semantic has images, labels, classes and may have ignore$",
+    ),
+    "misspelt key": (
+        lambda c: c[1].update(lables=c[1].pop("labels")),
+        r": unknown key lables; did you mean labels\?; kind semantic has images, labels",
+    ),
+    "key of another kind": (
+        lambda c: c[3].update(labels="x"),
+        r", entry 4 \(own_images\): unknown key labels; kind images has images$",
+    ),
+    "missing key": (lambda c: c[0].pop("json"), r"\(own_panoptic\): json is missing; kind panop"),
+    "number as path": (lambda c: c[0].update(labels=3), r": labels is 3; expected a path$"),
+    "empty path": (lambda c: c[0].update(json=""), r": json is ''; expected a path$"),
+    "classes of another type": (
+        lambda c: c[1].update(classes={"sky": 0}),
+        r": classes is \{'sky': 0\}; expected a list of names, or a path$",
+    ),
+    "text as ignore": (lambda c: c[1].update(ignore="255"), ": ignore is '255'; expected a whole"),
+    "negative ignore": (lambda c: c[1].update(ignore=-1), ": ignore is -1; expected a whole num"),
+    "ignore without semantic labels": (
+        lambda c: c.__setitem__(0, without(c[0], "semantic_labels") | {"ignore": 9}),
+        ": ignore is about semantic_labels, which are missing; 0 is void in panoptic labels$",
+    ),
+}
+FILE_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
+    "no such folder": (
+        lambda c: c[3].update(images="nowhere"),
+        ": images nowhere does not exist; looked for .*/nowhere and .*/datasets/nowhere$",
+    ),
+    "file as folder": (
+        lambda c: c[1].update(labels="data/panoptic_train.json"),
+        ": labels .*panoptic_train.json is a file; expected a folder$",
+    ),
+    "folder as file": (
+        lambda c: c[2].update(json="data/train"),
+        ": json .*data/train is a folder; expected a file$",
+    ),
+    "no such JSON file": (lambda c: c[0].update(json="x.json"), ": json x.json does not exist"),
+    "no images": (lambda c: c[3].update(images="empty"), r": images: no images in .*empty"),
+    "one folder for both": (
+        lambda c: c[1].update(labels=c[1]["images"]),
+        ": images and labels are one folder; expected a folder for each$",
+    ),
+    "images of none of the labels": (
+        lambda c: c[0].update(images="data/others"),
+        r"\(own_panoptic\): .*others/a.png does not exist, nor does any other that .*json lists",
+    ),
+    "images of none of the annotations": (
+        lambda c: c[2].update(images="data/others"),
+        r"\(own_instance\): .*others/a.png does not exist, nor does any other image that",
+    ),
+    "no such file of classes": (
+        lambda c: c[1].update(classes="x.txt"),
+        ": classes x.txt does not exist; looked for",
+    ),
+    "image as file of classes": (
+        lambda c: c[1].update(classes="data/train/a.png"),
+        ": classes .*a.png is no text in UTF-8; expected a name a line$",
+    ),
+    "no classes": (lambda c: c[1].update(classes=[]), ": classes has no class; expected one at l"),
+    "number as class": (
+        lambda c: c[1].update(classes=["sky", 5]),
+        ": class 1 of classes is 5; expected text: put it in quotes$",
+    ),
+    "class without name": (
+        lambda c: c[1].update(classes="data/gap.txt"),
+        ": class 1 of classes .*gap.txt has no name; expected one$",
+    ),
+    "class twice": (
+        lambda c: c[1].update(classes=["sky", "sea", "sky"]),
+        ": classes has 'sky' as classes 0 and 2; expected different names$",
+    ),
+    "ignore among the classes": (
+        lambda c: c[1].update(ignore=2),
+        ": ignore is 2, which is a class: there are 3 classes, 0 to 2; expected a larger number, "
+        "such as 255, and labels to match$",
+    ),
+    "ignore among the categories": (
+        lambda c: c[0].update(ignore=0),
+        r"\(own_panoptic\): ignore is 0, which is a class",
+    ),
+    "instance JSON for panoptic": (
+        lambda c: c[0].update(json="data/instances_train.json"),
+        ": json .*instances_train.json has instance annotations; expected panoptic ones$",
+    ),
+    "panoptic JSON for instances": (
+        lambda c: c[2].update(json="data/panoptic_train.json"),
+        ": json .*panoptic_train.json has panoptic annotations; expected instance ones$",
+    ),
+    "other JSON": (
+        lambda c: c[2].update(json="data/other.json"),
+        r": json .*other.json has no list 'images'; expected a JSON file in COCO's format",
+    ),
+    "other classes than the JSON file's": (
+        lambda c: c[0].update(classes=["sky", "sea", "cat"]),
+        r": class 1 is 'sea' by classes, and 'cat' by the categories of json .*panoptic_train.json "
+        "in the order of their ids; expected the same, or no classes$",
+    ),
+    "fewer classes than the JSON file's": (
+        lambda c: c[0].update(classes=["sky", "cat"]),
+        r": class 2 is absent by classes, and 'sea' by the categories",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", ENTRY_MISTAKES)
+def test_mistakes_in_entries(mistake: str, tree: Tree, config) -> None:
+    """They are found whether a data set is used or not."""
+    change, expected = ENTRY_MISTAKES[mistake]
+    custom = tree.custom()
+    change(custom)
+    assert_refused(config("DATASETS.CUSTOM", custom), expected, ())
+
+
+@pytest.mark.parametrize("mistake", FILE_MISTAKES)
+def test_mistakes_in_files(mistake: str, tree: Tree, config, root: Path) -> None:
+    (root / "empty").mkdir()
+    (root / "data" / "others").mkdir()
+    Image.new("RGB", (4, 4)).save(root / "data" / "others" / "z.png")
+    (root / "data" / "gap.txt").write_text("sky\n\nsea\n")
+    (root / "data" / "other.json").write_text(json.dumps({"a": 1}))
+    change, expected = FILE_MISTAKES[mistake]
+    custom = tree.custom()
+    change(custom)
+    assert_refused(config("DATASETS.CUSTOM", custom, "DATASETS.TEST", ALL), expected, ("TEST",))
+
+
+CATEGORY_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
+    "no id": (lambda c: c[1].pop("id"), "id of category 2 of json .* is None; expected a whole"),
+    "text as id": (lambda c: c[1].update(id="7"), "id of category 2 of json .* is '7'; expected"),
+    "no name": (lambda c: c[0].update(name=""), "name of category 1 of .* is ''; expected text$"),
+    "no isthing": (lambda c: c[2].pop("isthing"), "isthing of category 3 .* is None; expected 0 "),
+    "id twice": (lambda c: c[1].update(id=3), "json .* has two categories of id 3; expected one$"),
+    "name twice": (
+        lambda c: c[1].update(name="sky"),
+        "categories of json .* has 'sky' as classes 0 and 1; expected different names$",
+    ),
+    "no category": (lambda c: c.clear(), "categories of json .* has no class; expected one at"),
+    "no mapping": (lambda c: c.append("x"), "id of category 4 of json .* is None; expected"),
+}
+
+
+@pytest.mark.parametrize("mistake", CATEGORY_MISTAKES)
+def test_mistakes_in_categories(mistake: str, tree: Tree, config) -> None:
+    change, expected = CATEGORY_MISTAKES[mistake]
+    edit(tree.split.panoptic_json, lambda content: change(content["categories"]))
+    cfg = config("DATASETS.CUSTOM", tree.custom(), "DATASETS.TRAIN", (OWN[PANOPTIC],))
+    assert_refused(cfg, rf", entry 1 \(own_panoptic\): {expected}", ("TEST",))
+
+
+def assert_refused(cfg: CfgNode, expected: str, keys: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match=f"^DATASETS.CUSTOM.*{expected}") as error:
+        register_from_config(cfg, keys)
+    assert "\n" not in str(error.value)
