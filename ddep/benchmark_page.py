@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ddep.errors import UserError
+from ddep.files import atomic_write
 
 
 def cpu_name() -> str:
@@ -56,6 +57,7 @@ def write_section(path: Path, section: str) -> None:
                 break
         else:
             parts = [*([text.rstrip() + "\n\n"] if text.strip() else []), section]
-        path.write_text("".join(parts), "utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--output {path} cannot be written: {error}") from error
+        raise UserError(f"--output {path} cannot be read: {error}") from error
+    with atomic_write(path) as file:
+        file.write("".join(parts).encode())

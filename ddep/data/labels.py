@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
-from ddep.data.datasets.preparation import replacing
 from ddep.errors import UserError
+from ddep.files import atomic_write
 
 Record = dict[str, Any]
 
@@ -138,11 +138,8 @@ def write_label_list(
             continue
         paths = relative_names(record["file_name"] for record in everything)
         lines += [f"[{name}]", *sorted({paths[record["file_name"]] for record in records})]
-    try:
-        with replacing(Path(path)) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; free space") from error
+    with atomic_write(path) as file:
+        file.write(("\n".join(lines) + "\n").encode())
 
 
 def read_label_list(path: str, available: Mapping[str, set[str]]) -> dict[str, set[str]]:

@@ -10,6 +10,7 @@ import numpy as np
 from tabulate import tabulate
 
 from ddep.demo.pictures import compare_segmentations
+from ddep.files import atomic_write
 
 SEGMENTATION_METRICS = {
     "PQ": "panoptic_seg/PQ",
@@ -95,7 +96,8 @@ Each seed:
 {_commands(runs)}
 """
     report = output / "report.md"
-    report.write_text(text)
+    with atomic_write(report) as file:
+        file.write(text.encode())
     print("\n" + segmentation_table(runs) + "\n\n" + conclusion(runs))
     return report
 

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.io import loadmat
 from tqdm import tqdm
 
-from ddep.data.datasets.preparation import check_processes, replacing, write_png
+from ddep.data.datasets.preparation import check_processes, new_file, write_png
 from ddep.errors import UserError, one_line
 
 
@@ -93,8 +93,8 @@ def _size(image: Path) -> tuple[int, int]:
 
 def write_names(path: Path, names: Iterable[str]) -> None:
     """Write the names of images, sorted, one in each line."""
-    with replacing(path) as temporary:
-        temporary.write_text("".join(f"{name}\n" for name in sorted(names)), encoding="utf-8")
+    with new_file(path) as file:
+        file.write("".join(f"{name}\n" for name in sorted(names)).encode())
 
 
 def read_matlab(path: Path, variable: str) -> np.ndarray:

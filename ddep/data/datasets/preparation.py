@@ -13,59 +13,60 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from ddep.data.datasets.panoptic import Category, PanopticSplit, encode_panoptic, segments_info
 from ddep.errors import UserError
+from ddep.files import atomic_write
 
 SOURCE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path; what is written there replaces ``path`` when the block succeeds."""
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open ``path`` for writing bytes; it appears, with its folder, when it is complete.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path, durable=False) as file:
+        yield file
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write (H, W) or (H, W, 3) uint8 as a PNG file."""
-    with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+    with new_file(path) as file:
+        Image.fromarray(pixels).save(file, format="PNG")
 
 
 def write_jpeg(path: Path, pixels: np.ndarray) -> None:
     """Write (H, W, 3) uint8, RGB, as a JPEG file of high quality."""
-    with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="JPEG", quality=95)
+    with new_file(path) as file:
+        Image.fromarray(pixels).save(file, format="JPEG", quality=95)
 
 
 def write_tiff(path: Path, labels: np.ndarray) -> None:
     """Write (H, W) uint16 as a compressed TIFF file."""
-    with replacing(path) as temporary:
-        Image.fromarray(labels).save(temporary, format="TIFF", compression="tiff_deflate")
+    with new_file(path) as file:
+        Image.fromarray(labels).save(file, format="TIFF", compression="tiff_deflate")
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as a JSON file."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+    with new_file(path) as file:
+        file.write(json.dumps(content).encode())
 
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file, unless ``target`` is that very file."""
     if target.exists() and os.path.samefile(source, target):
         return
-    with replacing(target) as temporary:
-        shutil.copyfile(source, temporary)
+    with source.open("rb") as old, new_file(target) as new:
+        shutil.copyfileobj(old, new)
 
 
 def image_pairs(

@@ -12,7 +12,7 @@ from ddep.data.datasets.preparation import (
     check_range,
     copy_file,
     image_pairs,
-    replacing,
+    new_file,
 )
 from ddep.data.datasets.shape_scenes import CATEGORIES
 from ddep.errors import UserError
@@ -20,18 +20,18 @@ from ddep.errors import UserError
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
-    with replacing(path) as temporary:
-        temporary.write_text("old")
+    with new_file(path) as file:
+        file.write(b"old")
         assert not path.exists()
     assert path.read_text() == "old"
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half of the n")
+    with pytest.raises(RuntimeError), new_file(path) as file:
+        file.write(b"half of the n")
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
     with path.open() as reader:  # has the old file, which is replaced, not overwritten
-        with replacing(path) as temporary:
-            temporary.write_text("new")
+        with new_file(path) as file:
+            file.write(b"new")
         assert reader.read() == "old"
     assert path.read_text() == "new"
 
