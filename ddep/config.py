@@ -335,8 +335,11 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
     """Give ``key`` another value of its type; ``source`` is where it comes from, for errors."""
     *parents, name = key.split(".")
     node = cfg
-    for parent in parents:
+    for depth, parent in enumerate(parents, start=1):
         node = node.get(parent) if isinstance(node, CfgNode) else None
+        if isinstance(node, (list, tuple)):
+            where = ".".join(parents[:depth])
+            raise UserError(f"{source}: {where} has keys below it; expected a list")
     if not isinstance(node, CfgNode) or name not in node:
         near = difflib.get_close_matches(key, _keys(cfg), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

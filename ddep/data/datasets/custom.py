@@ -59,17 +59,19 @@ def register_custom_sets(cfg: CfgNode, strict: bool = True) -> None:
 
 
 def check_custom_files(entry: CustomEntry) -> None:
-    """Raise :class:`UserError` unless all files and folders that an entry names are there, with
-    images among them."""
+    """Raise :class:`UserError` unless all files and folders that an entry names are there."""
+    if entry.kind == "images":
+        try:
+            check_image_folder(_images(entry))
+        except UserError as error:
+            found = str(error).removeprefix(f"data set {_images(entry)}: ")
+            raise entry.error(f"images: {found}") from error
+        return
     for key in entry.values.keys() & IS_FILE.keys():
         if isinstance(entry.values[key], str):
             entry.check_path(key)
     if entry.kind == "semantic" and entry.path("images").samefile(entry.path("labels")):
         raise entry.error("images and labels are one folder; expected a folder for each")
-    try:
-        check_image_folder(_images(entry))
-    except UserError as error:
-        raise entry.error(f"images: {error}") from error
 
 
 def check_custom_labels(entry: CustomEntry) -> None:
@@ -192,5 +194,5 @@ def _ignore_label(entry: CustomEntry) -> int:
 
 
 def _images(entry: CustomEntry) -> str:
-    """The entry's folder of images as a data set of its own."""
-    return f"{PREFIX}{entry.path('images')}"
+    """The entry's images as a data set of their own."""
+    return f"{PREFIX}{entry.values['images']}"

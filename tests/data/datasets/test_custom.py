@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 
 from ddep.config import load_config
 from ddep.data.datasets import register_from_config
+from ddep.data.image_reader import read_image
 from ddep.errors import UserError
 from tests.data.checks.trees import (
     CATEGORIES,
@@ -146,10 +148,19 @@ def test_only_what_is_used_must_be_there(tree: Tree, config) -> None:
     assert "elsewhere" not in DatasetCatalog
     cfg = config("DATASETS.CUSTOM", custom, "DATASETS.TRAIN", ("elsewhere",))
     register_from_config(cfg, keys=("TEST",))
-    with pytest.raises(UserError, match="images nowhere does not exist"):
+    with pytest.raises(UserError, match="images: there is no such folder"):
         register_from_config(cfg)
     DatasetCatalog.pop("elsewhere")
     MetadataCatalog.pop("elsewhere")
+
+
+def test_images_in_a_tar_file(tree: Tree, config) -> None:
+    with tarfile.open(tree.folder / "images.tar", "w") as file:
+        file.add(tree.image("c"), "c.png")
+    entry = {"name": OWN_IMAGES, "kind": "images", "images": "data/images.tar"}
+    register_from_config(config("DATASETS.CUSTOM", [entry], "DATASETS.TRAIN", (OWN_IMAGES,)))
+    [record] = DatasetCatalog.get(OWN_IMAGES)
+    assert np.array_equal(read_image(record["file_name"]), read_image(str(tree.image("c"))))
 
 
 def test_files_of_configs_and_the_command_line(tree: Tree, tmp_path: Path) -> None:
@@ -238,7 +249,11 @@ ENTRY_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
 FILE_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
     "no such folder": (
         lambda c: c[3].update(images="nowhere"),
-        ": images nowhere does not exist; looked for .*/nowhere and .*/datasets/nowhere$",
+        ": images: there is no such folder; looked for .*/nowhere and .*/datasets/nowhere$",
+    ),
+    "no such folder of labels": (
+        lambda c: c[1].update(labels="nowhere"),
+        ": labels nowhere does not exist; looked for .*/nowhere and .*/datasets/nowhere$",
     ),
     "file as folder": (
         lambda c: c[1].update(labels="data/panoptic_train.json"),
@@ -250,6 +265,11 @@ FILE_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
     ),
     "no such JSON file": (lambda c: c[0].update(json="x.json"), ": json x.json does not exist"),
     "no images": (lambda c: c[3].update(images="empty"), r": images: no images in .*empty"),
+    "no images with labels": (
+        lambda c: c[1].update(images="empty"),
+        r"\(own_semantic\): no images in .*empty",
+    ),
+    "no labels": (lambda c: c[1].update(labels="empty"), r"\(own_semantic\): no images in .*empty"),
     "one folder for both": (
         lambda c: c[1].update(labels=c[1]["images"]),
         ": images and labels are one folder; expected a folder for each$",
@@ -336,6 +356,16 @@ def test_mistakes_in_files(mistake: str, tree: Tree, config, root: Path) -> None
     custom = tree.custom()
     change(custom)
     assert_refused(config("DATASETS.CUSTOM", custom, "DATASETS.TEST", ALL), expected, ("TEST",))
+
+
+@pytest.mark.parametrize(
+    "custom", [{"name": "a", "kind": "images"}, {"a": {"kind": "images", "images": "x"}}]
+)
+def test_entries_that_are_no_list(custom: dict, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"DATASETS": {"CUSTOM": custom}}))
+    with pytest.raises(UserError, match="yaml: DATASETS.CUSTOM has keys below it; expected a list"):
+        load_config(str(config))
 
 
 CATEGORY_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
