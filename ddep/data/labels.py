@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 
+from ddep.data.datasets.preparation import new_file
 from ddep.errors import UserError
-from ddep.files import atomic_write
 
 Record = dict[str, Any]
 
@@ -138,7 +138,7 @@ def write_label_list(
             continue
         paths = relative_names(record["file_name"] for record in everything)
         lines += [f"[{name}]", *sorted({paths[record["file_name"]] for record in records})]
-    with atomic_write(path) as file:
+    with new_file(Path(path)) as file:
         file.write(("\n".join(lines) + "\n").encode())
 
 
