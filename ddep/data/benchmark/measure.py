@@ -1,0 +1,148 @@
+"""How it is measured: all contestants take turns, so that what slows the machine hits all alike."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from ddep.data.benchmark.jobs import TorchvisionMapper, mapper_config
+from ddep.data.mappers import Record, build_mapper
+
+OURS = "this project"
+THEIRS = {"torchvision, Pillow images": False, "torchvision, tensors": True}
+# Quartiles of ratios need so many, however long they take.
+FEWEST_ROUNDS = 5
+_BATCH = 8
+# Batches of each worker in a round: the first takes longer to come.
+_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table: a mapper, the images it reads, and worker processes.
+
+    Attributes:
+        mapper: ``INPUT.DATASET_MAPPER_NAME``.
+        images: what the table calls the images.
+        records: the images.
+        workers: of a ``DataLoader``; 0: no loader, the mapper is called.
+    """
+
+    mapper: str
+    images: str
+    records: list[Record]
+    workers: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """Seconds of every round by contestant, of ``images`` images for each worker."""
+
+    case: Case
+    images: int
+    seconds: dict[str, list[float]]
+
+    def rate(self, name: str) -> float:
+        """Images per second and worker: the median over the rounds."""
+        return self.images / statistics.median(self.seconds[name])
+
+    def ratios(self) -> tuple[float, float, float]:
+        """How many times as fast as the faster of the others: quartiles of the rounds' ratios."""
+        faster = max((name for name in self.seconds if name != OURS), key=self.rate)
+        pairs = zip(self.seconds[faster], self.seconds[OURS], strict=True)
+        return tuple(statistics.quantiles((theirs / ours for theirs, ours in pairs), n=4))
+
+
+def measure(case: Case, seconds: float) -> Result:
+    """Time all contestants in turns, after an untimed round; each worker has one thread.
+
+    Args:
+        case: what to measure.
+        seconds: time after which no further round begins, but not before the fifth.
+    """
+    contestants = {OURS: build_mapper(mapper_config(case.mapper), is_train=True)}
+    for name, tensors in THEIRS.items():
+        contestants[name] = TorchvisionMapper(case.mapper, tensors)
+    images = _BATCH * _BATCHES if case.workers else len(case.records)
+    with one_thread():
+        rounds = {name: _round(case, function, images) for name, function in contestants.items()}
+        times: dict[str, list[float]] = {name: [] for name in rounds}
+        for run in rounds.values():
+            run()
+        order = list(rounds)
+        end = time.perf_counter() + seconds
+        while len(times[OURS]) < FEWEST_ROUNDS or time.perf_counter() < end:
+            for name in order:
+                start = time.perf_counter()
+                rounds[name]()
+                times[name].append(time.perf_counter() - start)
+            # Nobody always follows the same one, which leaves caches to him.
+            order = order[1:] + order[:1]
+    del rounds
+    gc.collect()
+    return Result(case, images, times)
+
+
+def _round(case: Case, function: Callable[[Record], object], images: int) -> Callable[[], None]:
+    """A function that has ``images`` images made by each worker."""
+    if not case.workers:
+
+        def run() -> None:
+            for record in case.records:
+                function(record)
+
+        return run
+    records = list(islice(cycle(case.records), images * case.workers))
+    loader = DataLoader(
+        _Mapped(records, function),
+        batch_size=_BATCH,
+        num_workers=case.workers,
+        collate_fn=list,
+        persistent_workers=True,
+        worker_init_fn=_start_worker,
+    )
+
+    def run() -> None:
+        for _ in loader:
+            pass
+
+    return run
+
+
+class _Mapped(torch.utils.data.Dataset):
+    def __init__(self, records: list[Record], function: Callable[[Record], object]) -> None:
+        self.records = records
+        self.function = function
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> object:
+        return self.function(self.records[index])
+
+
+def _start_worker(_: int) -> None:
+    # PyTorch's loader has set its own threads.
+    cv2.setNumThreads(1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch and OpenCV use one thread inside."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
