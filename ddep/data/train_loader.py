@@ -83,17 +83,16 @@ class TrainLoader:
         return self._unreadable.found
 
     def __iter__(self) -> Iterator[list[Record]]:
-        """
-        Raises:
+        """Start the workers; they make batches ahead.
+
+        Raises (when batches are asked for):
             UserError: more images than ``INPUT.MAX_UNREADABLE`` could not be read, or what the
                 mapper raises.
             RuntimeError: a worker process died.
         """
         world_size = self._layout["world_size"]
         batch_size = self._layout["batch_size"] // world_size
-        groups: dict[bool, list[Sample]] = {False: [], True: []}
-        position = self._position
-        keys = chain(self._waiting, self._keys(position + self._rank, world_size))
+        keys = chain(self._waiting, self._keys(self._position + self._rank, world_size))
         loader = DataLoader(
             self._samples,
             batch_sampler=iter(lambda: list(islice(keys, batch_size)), []),
@@ -103,16 +102,20 @@ class TrainLoader:
             # Else it would draw from the global generator.
             generator=torch.Generator(),
         )
-        for sample in chain.from_iterable(loader):
+        return self._batches(chain.from_iterable(iter(loader)), batch_size)
+
+    def _batches(self, samples: Iterator[Sample], batch_size: int) -> Iterator[list[Record]]:
+        groups: dict[bool, list[Sample]] = {False: [], True: []}
+        for sample in samples:
             self._unreadable.add(sample.unreadable)
-            # Samples that waited when the state was saved come first; they are behind it.
-            position = max(position, sample.key.position - self._rank + world_size)
             group = groups[self._lies(sample)]
             group.append(sample)
             if len(group) == batch_size:
                 batch = [sample.content for sample in group]
                 group.clear()
-                self._position = position
+                # Those that waited when a state was saved come first and complete no batch, so
+                # this is the last sample of the stream so far.
+                self._position = sample.key.position - self._rank + self._layout["world_size"]
                 self._waiting = [sample.key for group in groups.values() for sample in group]
                 yield batch
 
