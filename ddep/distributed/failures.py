@@ -40,15 +40,11 @@ class Failure:
     """Why a run ends.
 
     Attributes:
-        rank: of the process that failed.
-        machine: its machine's number.
         line: for the console; empty if somebody else says it there.
         details: for the log; empty if ``line`` says all.
         status: the exit status.
     """
 
-    rank: int
-    machine: int
     line: str
     details: str
     status: int
@@ -124,7 +120,7 @@ class FailureWatch:
         is_near = self._machines[rank] == self._placement.machine
         # Who started the processes of this machine knows more, and says so.
         line = "" if is_near else f"error: {message}"
-        return Failure(rank, self._machines[rank], line, message, 1)
+        return Failure(line, message, 1)
 
     def report(self, error: BaseException) -> NoReturn:
         """End all processes because of ``error`` in this one."""
@@ -144,18 +140,16 @@ class FailureWatch:
         os._exit(failure.status)
 
     def _explain(self, error: BaseException) -> Failure:
-        rank, machine = self._placement.rank, self._placement.machine
-        line, details = line_of(error), ""
         if isinstance(error, SystemExit):
             is_text = isinstance(error.code, str)
-            status = 1 if is_text else int(error.code or 0)
-            return Failure(rank, machine, error.code if is_text else "", "", status)
+            return Failure(error.code if is_text else "", "", 1 if is_text else error.code or 0)
+        line, details = line_of(error), ""
         if not isinstance(error, (UserError, FloatingPointError, KeyboardInterrupt)):
-            name = self._names[rank]
-            line = f"{line} (rank {rank}, {name})"
+            name = f"rank {self._placement.rank} ({self._names[self._placement.rank]})"
+            line = f"{line} in {name}"
             text = "".join(traceback.format_exception(error))
-            details = f"rank {rank} ({name}) has failed:\n{text}"
-        return Failure(rank, machine, line, details, status_of(error))
+            details = f"{name} has failed:\n{text}"
+        return Failure(line, details, status_of(error))
 
     def _end_all(self, failure: Failure) -> NoReturn:
         """Rank 0: say what has failed, make the others end, and end."""
@@ -179,9 +173,8 @@ class FailureWatch:
             _exit(failure.status)
 
     def _end(self, failure: Failure) -> NoReturn:
-        """Any other rank: end, and say why if nobody else does on this machine."""
-        is_near = failure.machine == self._placement.machine
-        if not is_near and self._placement.local_rank == 0:
+        """Any other rank: end; the first of each machine says why, as rank 0 does on its own."""
+        if self._placement.local_rank == 0 and self._placement.machine != self._machines[0]:
             self._say(failure)
         _exit(failure.status)
 
