@@ -145,7 +145,7 @@ def _build(home: Path, root: str, top: Container) -> ImageIndex:
     others = _numbered(home)
     number = others[0][0] + 1 if others else 1
     unfinished = home / f"{_UNFINISHED}-{number:06d}"
-    logger.info(f"indexing the images in {os.path.join(root, top.tar)}; kept in {home}")
+    logger.info(f"indexing the images in {top.path(root)}; the index is kept in {home}")
     known = []
     for _, path in others:
         with contextlib.suppress(OSError):  # interrupted before it had all files
@@ -192,7 +192,7 @@ def _build_temporary(root: str, top: Container) -> ImageIndex:
 
 def _write(folder: Path, root: str, top: Container, known: list[StoredListings]) -> None:
     started = time.monotonic()
-    source = os.path.join(root, top.tar)
+    source = top.path(root)
     with show_progress(source) as progress:
         lister = Lister(root, known, progress.found)
         write_index(folder, root, walk(top, lister))

@@ -39,7 +39,8 @@ class Container(NamedTuple):
 
     def path(self, root: str) -> str:
         """Of the folder or of the (outer) tar file."""
-        return os.path.join(root, self.tar or self.prefix)
+        inside = self.tar or self.prefix
+        return os.path.join(root, inside) if inside else root
 
 
 @dataclass
