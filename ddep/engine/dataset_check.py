@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def _find(name: str, cfg: CfgNode | None) -> None:
     check_files(name)
 
 
-def _load(name: str, metadata: Metadata) -> tuple[list[dict[str, Any]], list[Problem]]:
+def _load(name: str, metadata: Metadata) -> tuple[Sequence[dict[str, Any]], list[Problem]]:
     """The records of a data set, as far as there are any, and what is wrong with it as a whole."""
     unreadable = ""
     problems: list[Problem] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 from ddep.config import load_config
 from ddep.data.datasets import register_from_config
+from ddep.data.datasets.custom_entries import REQUIRED, read_entries
 from ddep.data.image_reader import read_image
 from ddep.errors import UserError
 from tests.data.checks.trees import (
@@ -184,6 +186,14 @@ def test_files_of_configs_and_the_command_line(tree: Tree, tmp_path: Path) -> No
     assert custom == load_config(str(child), ["DATASETS.CUSTOM", repr(custom)]).DATASETS.CUSTOM
     child.write_text("DATASETS:\n  CUSTOM:\n  TRAIN: [images:data]\n")
     register_from_config(load_config(str(child)))
+
+
+def test_the_entries_that_the_documentation_shows_are_right() -> None:
+    text = (Path(__file__).parents[3] / "datasets" / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Your own data sets")[1].split("| kind |")[0]
+    shown = yaml.safe_load("\n".join(re.findall("^    .*", section, re.MULTILINE)))["DATASETS"]
+    assert {entry.kind for entry in read_entries(shown["CUSTOM"])} == REQUIRED.keys()
+    assert {*shown["TRAIN"], *shown["TEST"]} <= {entry["name"] for entry in shown["CUSTOM"]}
 
 
 def without(entry: dict, *keys: str) -> dict:
