@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import re
+import resource
 
 import torch
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
@@ -52,9 +53,15 @@ class ProgressPrinter(EventWriter):
             words.append(f"time {seconds:.3g} s")
         if "data_time" in histories:
             words.append(f"data_time {histories['data_time'].median(_WINDOW):.2g} s")
-        if torch.cuda.is_available():
-            words.append(f"max_mem {torch.cuda.max_memory_allocated() / 2**20:.0f} MiB")
+        words.append(f"max_mem {_peak_memory() / 2**20:.0f} MiB")
         logger.info("  ".join(words))
+
+
+def _peak_memory() -> int:
+    """Bytes: what tensors took of the GPU, or else this process of the machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _losses(storage: EventStorage) -> list[str]:

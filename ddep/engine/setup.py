@@ -18,6 +18,7 @@ from ddep.data import check_training_sets, register_from_config
 from ddep.data.labels import limits_labels
 from ddep.engine.checkpoint_hooks import check_checkpoints
 from ddep.engine.checks import check_run, check_values, has_checkpoint
+from ddep.engine.wandb_writer import check_wandb
 from ddep.errors import UserError
 from ddep.evaluation import check_evaluation, compare_classes
 
@@ -50,6 +51,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         raise UserError("--eval-only, but DATASETS.TEST is empty; name at least one data set")
     if not args.eval_only:
         check_training_sets(cfg)
+        check_wandb(cfg)
     tasks = {name: check_evaluation(cfg, name) for name in cfg.DATASETS.TEST}
     for name in tasks:
         notes += compare_classes(cfg, name, tasks[name])

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
@@ -34,9 +34,11 @@ from ddep.engine.random_state import random_state, set_random_state
 from ddep.engine.schedule import HeadLRScheduler, build_schedule
 from ddep.engine.stop_signals import StopRequest
 from ddep.engine.train_step import PRECISIONS, StepResult, TrainStep
+from ddep.engine.wandb_writer import WandbWriter
 from ddep.errors import Stopped, UserError
-from ddep.evaluation import ResultsTable, build_evaluator
+from ddep.evaluation import ResultsTable, build_evaluator, output_folder
 from ddep.files import atomic_write
+from ddep.inference.evaluation_pictures import SegmentationPictures
 
 logger = logging.getLogger(__name__)
 
@@ -105,10 +107,9 @@ class Trainer(DefaultTrainer):
                     cfg.TEST.BEST_METRIC,
                     cfg.TEST.BEST_MODE,
                     cfg.TEST.EVAL_PERIOD,
+                    self._evaluate,
                 )
             )
-        if comm.is_main_process():
-            found.append(hooks.PeriodicWriter(self.build_writers(), period=20))
         return found
 
     def _precise_batch_norm(self) -> HookBase | None:
@@ -123,13 +124,15 @@ class Trainer(DefaultTrainer):
         )
 
     def build_writers(self) -> list[EventWriter]:
-        """A readable line for the console; metrics.json and TensorBoard as in detectron2."""
-        return [
-            ProgressPrinter(self.max_iter, self.cfg.SOLVER.IMS_PER_BATCH)
-            if isinstance(writer, CommonMetricPrinter)
-            else writer
-            for writer in super().build_writers()
-        ]
+        """A readable line for the console; metrics.json, TensorBoard and, if wanted, W&B."""
+        writers: list[EventWriter] = []
+        if self.cfg.WANDB.ENABLED:
+            writers.append(WandbWriter(self.cfg, resume=self.start_iter > 0))
+        for writer in super().build_writers():
+            if isinstance(writer, CommonMetricPrinter):
+                writer = ProgressPrinter(self.max_iter, self.cfg.SOLVER.IMS_PER_BATCH)
+            writers.append(writer)
+        return writers
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on from the last checkpoint in OUTPUT_DIR, or start from MODEL.WEIGHTS.
@@ -178,6 +181,9 @@ class Trainer(DefaultTrainer):
             Stopped: SIGINT or SIGTERM stopped it, and a checkpoint was saved.
             FloatingPointError: too many steps in a row were skipped; a checkpoint was saved.
         """
+        if comm.is_main_process():
+            # Behind all others, so that what they find is written.
+            self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=20)])
         with self._stop.noticed():
             super().train()
         return self._last_eval_results
@@ -255,6 +261,7 @@ class Trainer(DefaultTrainer):
             processes = [{} for _ in range(comm.get_world_size())]
             dist.all_gather_object(processes, own)
         state = {"_trainer": self._trainer.state_dict(), "processes": processes}
+        state["iteration"] = min(self.iter, self.max_iter - 1)  # behind the last one it is higher
         return TrainerBase.state_dict(self) | state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -343,8 +350,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """See :func:`ddep.evaluation.build_evaluator`."""
-        return build_evaluator(cfg, dataset_name)
+        """What :func:`ddep.evaluation.build_evaluator` makes, and pictures of segmentations."""
+        folder = output_folder(cfg, dataset_name)
+        evaluator = build_evaluator(cfg, dataset_name, folder)
+        if cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
+            return evaluator  # which draws by itself
+        return DatasetEvaluators([evaluator, SegmentationPictures(cfg, dataset_name, folder)])
 
     @classmethod
     def test(

@@ -1,6 +1,11 @@
 """What is measured: denoising, mean IoU, panoptic quality and mask AP."""
 
-from ddep.evaluation.build import build_evaluator, check_evaluation, compare_classes
+from ddep.evaluation.build import (
+    build_evaluator,
+    check_evaluation,
+    compare_classes,
+    output_folder,
+)
 from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.instance import MaskAPEvaluator
@@ -18,4 +23,5 @@ __all__ = [
     "build_evaluator",
     "check_evaluation",
     "compare_classes",
+    "output_folder",
 ]

@@ -44,9 +44,16 @@ _TASKS = {
 }
 
 
-def build_evaluator(
-    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
-) -> DatasetEvaluator:
+def output_folder(cfg: CfgNode, dataset_name: str) -> str:
+    """Where the results on a data set go: ``inference`` in ``OUTPUT_DIR``, with a folder for each
+    data set if there are several."""
+    folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+    if len(cfg.DATASETS.TEST) > 1:
+        folder = os.path.join(folder, re.sub(r"[^\w.-]+", "_", dataset_name))
+    return folder
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str | None = None) -> DatasetEvaluator:
     """Make the evaluator of a data set.
 
     Denoising models get :class:`DenoisingEvaluator`. For others the data set's ``evaluator_type``
@@ -57,16 +64,13 @@ def build_evaluator(
     Args:
         cfg: the whole config.
         dataset_name: a registered data set.
-        output_folder: where results go; by default ``inference`` in ``OUTPUT_DIR``, with a folder
-            for each data set if there are several.
+        folder: where results go, by default :func:`output_folder`.
 
     Raises:
         UserError: see :func:`check_evaluation`.
     """
-    if output_folder is None:
-        output_folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        if len(cfg.DATASETS.TEST) > 1:
-            output_folder = os.path.join(output_folder, re.sub(r"[^\w.-]+", "_", dataset_name))
+    if folder is None:
+        folder = output_folder(cfg, dataset_name)
     if cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
         return DenoisingEvaluator(
             dataset_name,
@@ -74,11 +78,11 @@ def build_evaluator(
             pixel_mean=cfg.MODEL.PIXEL_MEAN,
             pixel_std=cfg.MODEL.PIXEL_STD,
             image_format=cfg.INPUT.FORMAT,
-            output_dir=output_folder,
+            output_dir=folder,
         )
     tasks = check_evaluation(cfg, dataset_name)
     logger.info("Evaluation on %s: %s", dataset_name, ", ".join(tasks).lower())
-    evaluators = [_evaluator(task, dataset_name)(dataset_name, output_folder) for task in tasks]
+    evaluators = [_evaluator(task, dataset_name)(dataset_name, folder) for task in tasks]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,12 @@ SCORE_THRESHOLD = 0.5
 MIN_SIDE = 300
 
 
-def draw_outputs(cfg: CfgNode, inputs: dict[str, Any], outputs: dict[str, Any]) -> np.ndarray:
+def draw_outputs(
+    cfg: CfgNode,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    metadata: Metadata | None = None,
+) -> np.ndarray:
     """Draw a model's output for one image.
 
     Panoptic segments if there are any to draw, else instances, else semantic classes; for a
@@ -32,6 +38,7 @@ def draw_outputs(cfg: CfgNode, inputs: dict[str, Any], outputs: dict[str, Any]) 
         cfg: the model's config.
         inputs: what the mapper gave the model, with ``file_name``.
         outputs: what the model gave back.
+        metadata: names and colours of the classes, by default :func:`class_metadata`.
 
     Returns:
         (H, W, 3) uint8, RGB, or a multiple of that size if the image is small; (H, 3 W, 3) for a
@@ -40,7 +47,7 @@ def draw_outputs(cfg: CfgNode, inputs: dict[str, Any], outputs: dict[str, Any]) 
     if "denoised" in outputs:
         return draw_denoising(cfg, inputs, outputs)
     image = read_image(inputs["file_name"], "RGB")
-    metadata = class_metadata(cfg)
+    metadata = metadata or class_metadata(cfg)
     if "panoptic_seg" in outputs:
         return draw_panoptic(image, *outputs["panoptic_seg"], metadata)
     if "instances" in outputs:
@@ -65,7 +72,9 @@ def class_metadata(cfg: CfgNode) -> Metadata:
     )
 
 
-def draw_denoising(cfg: CfgNode, inputs: dict[str, Any], outputs: dict[str, Any]) -> np.ndarray:
+def draw_denoising(
+    cfg: CfgNode, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> np.ndarray:
     """Put the noisy, the denoised and the clean image side by side: (H, 3 W, 3) uint8, RGB."""
     mean, std = (
         torch.tensor(x).view(-1, 1, 1) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)

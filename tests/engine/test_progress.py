@@ -38,6 +38,10 @@ def test_one_line_has_everything(line) -> None:
         "data_time 0.02 s",
     ]
     assert eta == 0.5 * 380
+    # This process, with torch in it.
+    name, memory, unit = words[9].split()
+    assert (name, unit) == ("max_mem", "MiB")
+    assert 100 < int(memory) < 100_000
 
 
 def test_the_first_iterations_are_not_timed_yet(line) -> None:

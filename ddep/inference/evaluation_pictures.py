@@ -1,0 +1,87 @@
+"""Pictures of an evaluation: what is true beside what was predicted."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from PIL import Image
+
+from ddep.data.datasets.preparation import write_png
+from ddep.inference.contact_sheet import draw_record
+from ddep.inference.visualisation import draw_outputs
+
+logger = logging.getLogger(__name__)
+
+# Images that are drawn, one a row.
+NUM_ROWS = 4
+
+
+class SegmentationPictures(DatasetEvaluator):
+    """Draws the first images of a data set: truth on the left, prediction on the right.
+
+    They go to ``segmentation.png`` and, in training, to the event storage (TensorBoard). It
+    measures nothing.
+    """
+
+    def __init__(self, cfg: CfgNode, dataset_name: str, output_folder: str) -> None:
+        """
+        Args:
+            cfg: the model's config.
+            dataset_name: of a registered data set with labels.
+            output_folder: where ``segmentation.png`` goes.
+        """
+        self._cfg = cfg
+        self._name = dataset_name
+        self._output_folder = output_folder
+        self.reset()
+
+    def reset(self) -> None:
+        self._predictions: dict[str, np.ndarray] = {}
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Draw what was predicted, if these are among the first images of the main process."""
+        if not comm.is_main_process():
+            return
+        for image, output in zip(inputs, outputs, strict=True):
+            if len(self._predictions) < NUM_ROWS:
+                picture = draw_outputs(self._cfg, image, output, MetadataCatalog.get(self._name))
+                self._predictions[image["file_name"]] = picture
+
+    def evaluate(self) -> dict[str, Any]:
+        """Draw the truth beside it, and write the picture; no results."""
+        if not self._predictions:
+            return {}
+        metadata = MetadataCatalog.get(self._name)
+        rows = []
+        for record in DatasetCatalog.get(self._name):
+            if record["file_name"] in self._predictions:
+                truth = draw_record(record, metadata)
+                predicted = Image.fromarray(self._predictions[record["file_name"]])
+                size = truth.shape[1], truth.shape[0]
+                rows.append(np.concatenate([truth, np.asarray(predicted.resize(size))], axis=1))
+        width = max(row.shape[1] for row in rows)
+        grid = np.concatenate(
+            [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+        )
+        path = os.path.join(self._output_folder, "segmentation.png")
+        write_png(Path(path), grid)
+        logger.info("Pictures, truth | prediction: %s", path)
+        try:
+            storage = get_event_storage()
+        except AssertionError:  # detectron2's way to say that there is none, outside training
+            return {}
+        storage.put_image(f"segmentation/{self._name}", torch.from_numpy(grid).permute(2, 0, 1))
+        return {}
