@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.io import loadmat
 from tqdm import tqdm
 
 from ddep.data.datasets.preparation import check_processes, new_file, write_png
+from ddep.data.image_reader import open_image
 from ddep.errors import UserError, one_line
 
 
@@ -70,25 +70,16 @@ def write_labels(
 def _write_label(job: LabelJob, read: Callable[[Path], np.ndarray]) -> str:
     """Write a label; what is wrong with its size, if anything is."""
     labels = read(job.source)
-    height, width = labels.shape
-    image_size = _size(job.image)
-    if image_size == (width, height):
+    with open_image(str(job.image)) as image:
+        height, width = image.size
+    if labels.shape == (height, width):
         write_png(job.target, labels)
         return ""
     job.target.unlink(missing_ok=True)
     return (
-        f"{job.source}: {width}x{height} pixels, but its image {job.image} has "
-        f"{image_size[0]}x{image_size[1]}; a label must have its image's size"
+        f"{job.source}: {labels.shape[1]}x{labels.shape[0]} pixels, but its image {job.image} has "
+        f"{width}x{height}; a label must have its image's size"
     )
-
-
-def _size(image: Path) -> tuple[int, int]:
-    """Width and height, from the file's header."""
-    try:
-        with Image.open(image) as opened:
-            return opened.size
-    except OSError as error:
-        raise UserError(f"image {image} cannot be read: {error.strerror or error}") from error
 
 
 def write_names(path: Path, names: Iterable[str]) -> None:
