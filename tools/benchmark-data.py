@@ -4,8 +4,8 @@
     python tools/benchmark-data.py --mappers ddep_denoising --images imagenet/train/n01440764
 
 Both sides do the same job with one thread: read, resize, crop, recolour and flip, and make the
-tensors that a model is trained with. They take turns on the same files, which the program generates,
-or on those in a folder of one's own. Prints a table in Markdown: the median rates, and the quartiles
+tensors that a model is trained with. They take turns on the same files, which the program generates
+or finds in a folder of one's own. Prints a table in Markdown: the median rates, and the quartiles
 of the ratios of all rounds.
 """
 
