@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -76,24 +76,42 @@ class BestCheckpoint(HookBase):
     this checkpoint by itself.
     """
 
-    def __init__(self, checkpointer: Checkpointer, metric: str, mode: str, period: int) -> None:
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        metric: str,
+        mode: str,
+        period: int,
+        evaluate: Callable[[], Mapping[str, Any]],
+    ) -> None:
         """
         Args:
             checkpointer: saves into its folder.
             metric: name of a result, such as ``panoptic_seg/PQ``.
             mode: "max" or "min", which is the best.
             period: of the ``EvalHook``, in iterations; 0 evaluates at the end only.
+            evaluate: what the ``EvalHook`` calls; leaves the results in the trainer's
+                ``_last_eval_results``.
         """
         self.checkpointer = checkpointer
         self.metric = metric
         self.mode = mode
         self.period = period
+        self.evaluate = evaluate
         # Of the best: value, iteration, metric and mode. None: there is none.
         self.best: dict[str, Any] | None = None
 
     def before_train(self) -> None:
-        if self.trainer.start_iter:
-            self.best = comm.all_gather(self._best_on_disk())[0]
+        done = self.trainer.start_iter
+        if not done:
+            return
+        self.best = comm.all_gather(self._best_on_disk())[0]
+        # The checkpoint was saved before this evaluation, which may not have come to its end.
+        is_due = self.period and done % self.period == 0 and done < self.trainer.max_iter
+        if is_due and (self.best is None or self.best["iteration"] != done - 1):
+            logger.info(f"Evaluating the weights behind iteration {done}, for the best")
+            self.evaluate()
+            self._save_if_better(done - 1)
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1

@@ -39,16 +39,20 @@ class CountingTrainer(TrainerBase):
         nn.init.zeros_(self.model.weight)
         self.checkpointer = Checkpointer(self.model, str(folder), trainer=weakref.proxy(self))
         self.values = values
+        self.evaluated: list[int] = []  # the weight at each evaluation
         self.register_hooks(
             [
                 PeriodicCheckpoints(self.checkpointer, period, keep),
                 hooks.EvalHook(2, self.evaluate),
-                BestCheckpoint(self.checkpointer, metric, mode, 2) if values else None,
+                BestCheckpoint(self.checkpointer, metric, mode, 2, self.evaluate)
+                if values
+                else None,
             ]
         )
 
     def evaluate(self) -> dict[str, Any]:
-        value = self.values[(min(self.iter, self.max_iter - 1)) // 2] if self.values else 0.0
+        self.evaluated.append(int(self.model.weight))
+        value = self.values[(self.evaluated[-1] - 1) // 2] if self.values else 0.0
         results = {"panoptic_seg": {"PQ": value, "PQ-road": 1.0}, "sem_seg": {"mIoU": 2.0}}
         self._last_eval_results = results
         return results
@@ -165,23 +169,39 @@ class Killed(Exception):
     """Nothing is done behind it."""
 
 
-@pytest.mark.parametrize("at", [2, 3, 4])
-def test_a_resumed_run_keeps_the_best(tmp_path: Path, at: int) -> None:
-    """Evaluations are behind iterations 1, 3 and 5; that of 3 is the best."""
-    values = [1.0, 3.0, 2.0]
+@pytest.mark.parametrize(
+    ("at", "behind", "evaluated"),
+    [
+        (2, 2, [4, 6]),
+        (3, 0, [4, 6]),  # before the evaluation, which is due
+        (3, 1, [4, 6]),  # before the best is saved
+        (3, 2, [6]),
+        (4, 2, [6]),
+        (5, 0, [6]),
+    ],
+)
+@pytest.mark.parametrize("values", [[1.0, 3.0, 2.0], [5.0, 3.0, 2.0]])
+def test_a_resumed_run_knows_the_best(
+    tmp_path: Path, values: list[float], at: int, behind: int, evaluated: list[int]
+) -> None:
+    """Evaluations are behind steps 2, 4 and 6; it dies ``behind`` so many hooks of one."""
     trainer = CountingTrainer(tmp_path, period=1, values=values)
 
     def stop() -> None:
         if trainer.iter == at:
             raise Killed
 
-    trainer._hooks.append(hooks.CallbackHook(after_step=lambda _: stop()))
+    trainer._hooks.insert(behind + 1, hooks.CallbackHook(after_step=lambda _: stop()))
     with pytest.raises(Killed):
         trainer.go(6)
     resumed = CountingTrainer(tmp_path, period=1, values=values)
     resumed.go(6, resume=True)
-    assert weight(tmp_path, "model_best") == 4
-    assert resumed._hooks[-1].best["iteration"] == 3
+    best = 4 if values[0] == 1 else 2
+    assert weight(tmp_path, "model_best") == best
+    assert resumed._hooks[-1].best["iteration"] == best - 1
+    if best == 2 and at == 3:
+        evaluated = [4, 6]  # that it is not the best is not on the disk
+    assert resumed.evaluated == evaluated
 
 
 def test_a_longer_training_knows_the_best_of_the_first_end(tmp_path: Path) -> None:
@@ -198,13 +218,13 @@ def test_a_best_that_is_of_something_else_or_gone_counts_no_more(
         tmp_path, period=10, values=[9.0] * 3, metric="sem_seg/mIoU", mode="min"
     )
     trainer.go(6, resume=True)
-    assert weight(tmp_path, "model_best") == 6
+    assert weight(tmp_path, "model_best") == 4
     (tmp_path / "model_best.pth").write_bytes(b"half")
     with caplog.at_level(logging.WARNING, logger="ddep"):
         CountingTrainer(
             tmp_path, period=10, values=[9.0] * 4, metric="sem_seg/mIoU", mode="min"
         ).go(8, resume=True)
-    assert weight(tmp_path, "model_best") == 8
+    assert weight(tmp_path, "model_best") == 6
     assert "the next evaluation is taken for the best" in caplog.text
 
 
