@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
+from detectron2.data import DatasetFromList, MapDataset
+from detectron2.data.build import trivial_batch_collator
+from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from ddep.data.mappers import build_mapper
 from ddep.data.records import check_training_sets, load_records, load_training_sets
 from ddep.data.samplers import build_train_sampler
 from ddep.data.samples import TrainingSamples
 from ddep.data.train_loader import TrainLoader
+from ddep.data.worker_signals import outlive_signals
 from ddep.errors import UserError
 
 
@@ -70,8 +74,19 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
         UserError: no such data set or no image in it; a value of the config that does not fit.
     """
     [records] = load_records("DATASETS.TEST", [dataset_name], filter_empty=False)
-    return build_detection_test_loader(
-        [{**record, "position": position} for position, record in enumerate(records)],
-        mapper=build_mapper(cfg, is_train=False),
+    samples = MapDataset(
+        DatasetFromList(
+            [{**record, "position": position} for position, record in enumerate(records)],
+            copy=False,
+        ),
+        build_mapper(cfg, is_train=False),
+    )
+    return DataLoader(
+        samples,
+        batch_sampler=BatchSampler(InferenceSampler(len(samples)), 1, drop_last=False),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=outlive_signals,
+        # Else it would draw from the global generator.
+        generator=torch.Generator(),
     )

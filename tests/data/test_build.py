@@ -4,6 +4,7 @@ import itertools
 import logging
 import multiprocessing
 import pickle
+import subprocess
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -242,6 +243,16 @@ def test_evaluation_never_skips(semantic, records, workers):
     loader = build_test_loader(semantic("DATALOADER.NUM_WORKERS", workers), "test_grey")
     message = complaint(UnreadableImageError, loader)
     assert message.startswith(f"image {records[5]['file_name']} cannot be read: ")
+
+
+def test_evaluation_outlives_signals_and_draws_no_random_numbers(semantic):
+    before, others = torch.get_rng_state(), set(multiprocessing.active_children())
+    batches = iter(build_test_loader(semantic("DATALOADER.NUM_WORKERS", 1), "test_grey"))
+    next(batches)
+    [worker] = set(multiprocessing.active_children()) - others
+    subprocess.run(["sh", "-c", f"kill -INT {worker.pid}; kill -TERM {worker.pid}"], check=True)
+    assert len(list(batches)) == COUNT - 1
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_images_without_objects_are_dropped_where_they_have_annotations(config, register, records):
