@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from detectron2.data import transforms as T
+from PIL import Image
 
 from ddep.data.image_reader import EncodedImage
+
+_RESIZING = (T.ResizeShortestEdge, T.ResizeScale)
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ def draw_window(
 ) -> tuple[Window, Sequence[T.Augmentation]]:
     """Draw the resizing and the crop that a list of augmentations begins with.
 
-    They depend on the image's size alone, so that they can be drawn before it is decoded.
+    They depend on the image's size alone, so that they can be drawn before it is decoded. The
+    random numbers are those that the augmentations would draw, in their order.
 
     Args:
         augmentations: in their order.
@@ -55,7 +59,7 @@ def draw_window(
     """
     window = Window(size, 0, 0, size)
     rest = list(augmentations)
-    if rest and isinstance(rest[0], (T.ResizeShortestEdge, T.ResizeScale)):
+    if rest and isinstance(rest[0], _RESIZING) and rest[0].interp == Image.Resampling.BILINEAR:
         resize = rest.pop(0).get_transform(_placeholder(size))
         if isinstance(resize, T.ResizeTransform):
             whole = (resize.new_h, resize.new_w)

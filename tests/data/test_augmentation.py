@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -266,6 +267,41 @@ def test_colour_is_the_same_in_both_channel_orders():
         assert np.array_equal(results[0], results[1][..., ::-1])
         changed += not np.array_equal(results[0], image)
     assert changed > 40
+
+
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_colour_is_detectron2s(order):
+    image = np.random.default_rng(4).integers(0, 256, (19, 18, 3), dtype=np.uint8)
+    transform = RandomColour(order).get_transform(image)
+    theirs = ColorAugSSDTransform(order)
+    for seed in range(60):
+        results = []
+        for recolour in (transform, theirs):
+            random.seed(seed)
+            results.append(recolour.apply_image(image.copy()))
+            results.append(random.random())
+        assert np.array_equal(results[0], results[2]) and results[1] == results[3]
+
+
+@pytest.mark.parametrize("direction", ["horizontal", "vertical"])
+def test_flip_is_detectron2s(config, direction):
+    cfg = config("INPUT.RANDOM_FLIP", direction, "INPUT.MIN_SIZE_TRAIN", (30,))
+    ours = build_augmentations(cfg, is_train=True).augs[-1]
+    theirs = T.RandomFlip(horizontal=direction == "horizontal", vertical=direction == "vertical")
+    image = np.random.default_rng(5).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    points = np.array([[3.0, 4.0], [10.5, 20.25]])
+    for seed in range(10):
+        transforms = []
+        for flip in (ours, theirs):
+            np.random.seed(seed)
+            transforms.append(flip.get_transform(image))
+        one, other = transforms
+        assert np.array_equal(one.apply_image(image), other.apply_image(image))
+        assert one.apply_image(image).flags.c_contiguous
+        assert np.array_equal(one.apply_coords(points.copy()), other.apply_coords(points.copy()))
+        for labels in (places(30, 40), places(30, 40) > 99, places(30, 40).astype(np.int64)):
+            expected = other.apply_segmentation(labels)
+            assert np.array_equal(one.apply_segmentation(labels), expected)
 
 
 def test_colour_ranges():

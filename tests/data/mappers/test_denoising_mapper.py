@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
+from ddep.data.image_reader import UnreadableImageError
 from ddep.data.mappers import build_mapper
 from ddep.errors import UserError
 
@@ -122,6 +124,100 @@ def test_labels_do_not_matter(record, denoising):
 def test_wrong_values_are_refused_at_once(denoising, overrides, message):
     with pytest.raises(UserError, match=message):
         denoising(*overrides)
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    """A JPEG file of 320x480 pixels on its side, and what is seen upright."""
+    rng = np.random.default_rng(1)
+    waves = cv2.resize(rng.uniform(40, 215, (9, 13, 3)).astype(np.float32), (480, 320))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(waves.astype(np.uint8))
+    image.save(tmp_path / "photograph.jpg", quality=95, exif=exif)
+    return {"file_name": str(tmp_path / "photograph.jpg"), "position": 3}
+
+
+def clean(sample):
+    """``x`` of a sample with scaled noise."""
+    scale = (1 + sample["sigma"] ** 2) ** 0.5
+    return sample["image"] * scale - sample["sigma"] * sample["noise"]
+
+
+def test_draft_decoding_is_for_training(photograph, denoising):
+    sizes = ("INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.MIN_SIZE_TEST", 64)
+    images = {}
+    for draft in (True, False):
+        for is_train in (True, False):
+            mapper = denoising("INPUT.DRAFT_DECODING", draft, *sizes, is_train=is_train)
+            torch.manual_seed(0)
+            sample = mapper(photograph)
+            assert (sample["height"], sample["width"]) == (480, 320)
+            assert sample["image"].shape == (3, 96, 64)
+            images[draft, is_train] = clean(sample)
+    assert torch.equal(images[True, False], images[False, False])
+    assert not torch.equal(images[True, True], images[False, True])
+    # Half of the size is decoded, and resized to two thirds of that: within a few grey levels.
+    assert (images[True, True] - images[False, True]).abs().max() < 5 / min(STD)
+    upright = ImageOps.exif_transpose(Image.open(photograph["file_name"]))
+    resized = np.asarray(upright.resize((64, 96), Image.Resampling.BILINEAR), dtype=np.float64)
+    expected = torch.from_numpy(((resized - MEAN) / STD).transpose(2, 0, 1))
+    # One grey level of difference between two implementations, and float32.
+    assert (images[True, False] - expected).abs().max() <= 1.001 / min(STD)
+
+
+def test_damaged_photographs_are_unreadable(photograph, denoising):
+    data = Path(photograph["file_name"]).read_bytes()
+    Path(photograph["file_name"]).write_bytes(data[: len(data) // 2])
+    with pytest.raises(UnreadableImageError, match="photograph.jpg .* truncated"):
+        denoising()(photograph)
+
+
+def test_noise_is_normal_and_independent(tmp_path, denoising):
+    Image.new("RGB", (200, 200)).save(tmp_path / "black.png")
+    mapper = denoising("INPUT.MIN_SIZE_TRAIN", (200,))
+    first, second = (
+        mapper({"file_name": str(tmp_path / "black.png")})["noise"].double().numpy()
+        for _ in range(2)
+    )
+    count = first.size
+    assert first.shape == (3, 200, 200)
+    # Five standard errors: of the mean 1, of the variance 2, of the fourth moment 96, over count.
+    for power, expected, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        assert abs((first**power).mean() - expected) < 5 * (variance / count) ** 0.5
+    tail = (np.abs(first) > 3).mean()
+    assert tail == pytest.approx(0.0026998, abs=5 * (0.0027 / count) ** 0.5)
+    pairs = {
+        "samples": (first, second),
+        "channels": (first[:2], first[1:]),
+        "columns": (first[:, :, 1:], first[:, :, :-1]),
+        "rows": (first[:, 1:], first[:, :-1]),
+        # PyTorch makes numbers in pairs, eight apart.
+        "pairs": (first[:, :, 8:], first[:, :, :-8]),
+        "squares of pairs": (first[:, :, 8:] ** 2 - 1, first[:, :, :-8] ** 2 - 1),
+    }
+    for name, (one, other) in pairs.items():
+        correlation = (one * other).mean() / (one.std() * other.std())
+        assert abs(correlation) < 5 / one.size**0.5, name
+
+
+def test_test_noise_is_the_same_everywhere(tmp_path, denoising):
+    """Whatever the image shows and however many threads there are."""
+    mapper = denoising(is_train=False)
+    noises = []
+    threads = torch.get_num_threads()
+    for colour, count in (("red", 1), ("blue", 2)):
+        path = tmp_path / f"{colour}.png"
+        Image.new("RGB", (200, 150), colour).save(path)
+        try:
+            torch.set_num_threads(count)
+            noises.append(mapper({"file_name": str(path), "position": 9})["noise"])
+        finally:
+            torch.set_num_threads(threads)
+    assert torch.equal(*noises)
+    # Written down on one machine; processors differ in the last digits of logarithm and sine.
+    expected = torch.tensor([-1.067395, -0.717245, 1.089719, -1.574684])
+    torch.testing.assert_close(noises[0][0, 0, :4], expected, atol=1e-5, rtol=0)
 
 
 def test_camvid(denoising, request):
