@@ -62,20 +62,19 @@ class TrainingSampler(_PassSampler):
     def __init__(self, size: int) -> None:
         """
         Args:
-            size: how many indices there are, positive.
+            size: how many indices there are, positive and below 2^31.
         """
         self._size = size
-        self._dtype = torch.int32 if size <= torch.iinfo(torch.int32).max else torch.int64
 
     def _draw_pass(self, generator: torch.Generator) -> torch.Tensor:
-        return torch.randperm(self._size, generator=generator, dtype=self._dtype)
+        return torch.randperm(self._size, generator=generator, dtype=torch.int32)
 
 
 class RepeatFactorTrainingSampler(_PassSampler):
     """In each pass an index comes as often as its repeat factor says, on average.
 
     The stream is that of detectron2's sampler of this name (LVIS, Gupta et al., 2019, arXiv
-    1908.03195, section 5.1; fractions are rounded at random in every pass).
+    1908.03195, appendix B.2; fractions are rounded at random in every pass).
     """
 
     def __init__(self, repeat_factors: torch.Tensor) -> None:
