@@ -59,7 +59,7 @@ def open_index(source: Path) -> ImageIndex:
     """
     top = Container("") if source.is_dir() else Container("", source.name)
     root = str(source if source.is_dir() else source.parent)
-    home = _home(source)
+    home = home_of(source)
     asked = time.time_ns()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def open_index(source: Path) -> ImageIndex:
         return _build_temporary(root, top)
 
 
-def _home(source: Path) -> Path:
+def home_of(source: Path) -> Path:
     """The folder of a root's indexes."""
     digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
     return cache_folder() / "images" / f"{digest}-{_LAYOUT}"

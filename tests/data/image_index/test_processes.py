@@ -64,7 +64,7 @@ def test_a_killed_process_loses_nothing(
         process = in_process(die_at, number, source)
         process.join()
         assert process.exitcode == -signal.SIGKILL
-        home = cache._home(source)
+        home = cache.home_of(source)
         assert len(list(home.glob("unfinished-*"))) == unfinished
         assert not list(home.glob("index-*"))
     listed.clear()
@@ -79,7 +79,7 @@ def test_what_a_killed_process_wrote_is_checked(
 ) -> None:
     """As after a power cut: garbage where names should be, and half a line at the end."""
     in_process(die_at, 4, root).join()
-    [unfinished] = cache._home(root).glob("unfinished-*")
+    [unfinished] = cache.home_of(root).glob("unfinished-*")
     names = (unfinished / stored.NAMES).read_bytes()
     assert names.startswith(b"0.jpg1.jpg")
     (unfinished / stored.NAMES).write_bytes(b"\0" * 10 + names[10:])
@@ -123,7 +123,7 @@ def test_processes_that_wait_do_not_all_look(
     monkeypatch.setattr(cache, "_is_current", look)
     open_index(root)
     assert len(looked) == 1
-    home = cache._home(root)
+    home = cache.home_of(root)
     (home / "lock").write_text(str(10**30))  # long after this process will have asked
     open_index(root)
     assert len(looked) == 1
