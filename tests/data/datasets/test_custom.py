@@ -103,16 +103,22 @@ def test_categories_are_numbered_by_their_ids_and_coloured_if_they_are_not(
 def test_relative_paths_are_looked_for_in_the_working_directory_and_then_among_the_data_sets(
     tree: Tree, config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = {"name": OWN_IMAGES, "kind": "images", "images": "data/train"}
-    cfg = config("DATASETS.CUSTOM", [entry], "DATASETS.TRAIN", (OWN_IMAGES,))
+    folders = {"images": "data/train", "labels": "data/sem_seg_train"}
+    custom = [tree.custom()[3] | {"images": "data/train"}, tree.custom()[1] | folders]
+    names = OWN_IMAGES, OWN[SEMANTIC]
+    cfg = config("DATASETS.CUSTOM", custom, "DATASETS.TRAIN", names)
     monkeypatch.chdir(tmp_path)
     register_from_config(cfg)
-    assert DatasetCatalog.get(OWN_IMAGES)[0]["file_name"] == str(tree.image("a"))
-    own = tmp_path / "data" / "train"
-    own.mkdir(parents=True)
-    (own / "x.png").touch()
+    for name in names:
+        assert DatasetCatalog.get(name)[0]["file_name"] == str(tree.image("a"))
+    image, label = (tmp_path / folder / "x.png" for folder in folders.values())
+    for path in (image, label):
+        path.parent.mkdir(parents=True)
+        path.touch()
     register_from_config(cfg)
-    assert [r["file_name"] for r in DatasetCatalog.get(OWN_IMAGES)] == [str(own / "x.png")]
+    assert [r["file_name"] for r in DatasetCatalog.get(OWN_IMAGES)] == [str(image)]
+    pair = {"file_name": str(image), "sem_seg_file_name": str(label)}
+    assert DatasetCatalog.get(OWN[SEMANTIC]) == [pair]
 
 
 def test_labels_are_found_at_any_depth_whatever_the_endings(config, root: Path, tree: Tree) -> None:
