@@ -61,6 +61,7 @@ def check_values(cfg: CfgNode) -> None:
         value = _get(cfg, key)
         if not is_valid(value):
             raise UserError(f"{key} is {value!r}; expected {expected}")
+    _check_batch(cfg, 1)
 
 
 def _get(cfg: CfgNode, key: str) -> Any:
@@ -115,9 +116,9 @@ def _check_batch(cfg: CfgNode, processes: int) -> None:
     images, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
     if images % (processes * steps):
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {images}, which {processes} processes and "
-            f"SOLVER.ACCUMULATION_STEPS {steps} cannot share out; expected a multiple of "
-            f"{processes * steps}"
+            f"SOLVER.IMS_PER_BATCH is {images}; expected a multiple of {processes * steps}, for "
+            f"{processes} process{'es' if processes > 1 else ''} and "
+            f"SOLVER.ACCUMULATION_STEPS {steps}"
         )
 
 

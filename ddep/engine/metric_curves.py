@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from operator import itemgetter
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -118,7 +119,7 @@ def _curves(metric: str, numbers: dict[str, dict[str, dict[int, float]]]) -> lis
     return [
         Curve(" ".join([label, *extra]), sorted(points), [points[i] for i in sorted(points)])
         for label, values in numbers.items()
-        for extra, points in _named(metric, values)
+        for extra, points in sorted(_named(metric, values), key=itemgetter(0))
     ]
 
 

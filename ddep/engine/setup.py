@@ -19,11 +19,13 @@ from ddep.data.labels import limits_labels
 from ddep.engine.checkpoint_hooks import check_checkpoints
 from ddep.engine.checks import check_run, check_values, has_checkpoint
 from ddep.engine.wandb_writer import check_wandb
-from ddep.errors import UserError
+from ddep.errors import Stopped, UserError
 from ddep.evaluation import check_evaluation, compare_classes
 
 logger = logging.getLogger(__name__)
 
+# Endings of training that one line explains.
+_EXPLAINED = (UserError, FloatingPointError, Stopped)
 _LOGGERS = ("fvcore", "detectron2", "ddep")
 
 
@@ -144,4 +146,4 @@ def _set_console_level(level: int) -> None:
 
 def _needs_traceback(record: logging.LogRecord) -> bool:
     """False for what detectron2 logs when training ends with an error that one line explains."""
-    return not (record.exc_info and isinstance(record.exc_info[1], (UserError, FloatingPointError)))
+    return not (record.exc_info and isinstance(record.exc_info[1], _EXPLAINED))
