@@ -98,6 +98,33 @@ def test_panoptic_fine_tuning_on_penn_fudan(
     assert again == metrics
 
 
+@pytest.mark.parametrize(
+    ("config", "data_set", "task", "evaluated"),
+    [
+        ("camvid_semantic", "camvid_panoptic", "panoptic", {"sem_seg", "panoptic_seg"}),
+        ("penn_fudan_panoptic", "penn_fudan_instance", "instance", {"segm"}),
+    ],
+)
+def test_two_iterations_of_the_other_tasks(
+    workspace: Workspace, config: str, data_set: str, task: str, evaluated: set[str]
+) -> None:
+    instances = task == "instance"
+    metrics = workspace.train(
+        config,
+        data_set,
+        *("MODEL.WEIGHTS", "''"),
+        *("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 1 if instances else 11),
+        *("MODEL.MASK_FORMER.TEST.SEMANTIC_ON", not instances),
+        *("MODEL.MASK_FORMER.TEST.PANOPTIC_ON", not instances),
+        *("MODEL.MASK_FORMER.TEST.INSTANCE_ON", instances),
+        *("DATASETS.TRAIN", f"('{data_set}_train',)"),
+        *("DATASETS.TEST", f"('{data_set}_val',)"),
+        *("INPUT.DATASET_MAPPER_NAME", f"mask_former_{task}"),
+        *("SOLVER.MAX_ITER", 2),
+    )
+    assert metrics.keys() == evaluated
+
+
 def best_constant_miou(data: Path) -> float:
     """Mean IoU of predicting the most frequent class everywhere, in percent."""
     counts = np.zeros(256, dtype=np.int64)
