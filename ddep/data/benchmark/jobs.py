@@ -18,6 +18,8 @@ from ddep.noise import add_noise
 
 IGNORE, VOID = 255, 0
 SIGMA = 0.48
+# Mean and standard deviation of colours of 0 .. 1.
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Sizes: denoising at 224; Mask2Former's for ADE20K, COCO (large-scale jitter) and DETR's.
 _ADE20K = tuple(int(0.1 * step * 512) for step in range(5, 21))
 _DETR = tuple(range(480, 801, 32))
@@ -46,6 +48,7 @@ def mapper_config(name: str) -> CfgNode:
     add_ddep_config(cfg)
     [settings] = [value for key, value in _SETTINGS.items() if name.startswith(key)]
     cfg.merge_from_list(["INPUT.DATASET_MAPPER_NAME", name, "INPUT.FORMAT", "RGB", *settings])
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = ([255 * v for v in values] for values in IMAGENET)
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = NUM_CLASSES
     cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = IGNORE
     return cfg
@@ -99,10 +102,9 @@ class TorchvisionMapper:
 def _transform(name: str, fill: dict) -> v2.Compose:
     flip = v2.RandomHorizontalFlip()
     if name == "ddep_denoising":
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         crop = [v2.Resize(224, antialias=True), v2.RandomCrop(224), flip]
         to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-        return v2.Compose([*crop, *to_tensor, v2.Normalize(mean, std), v2.ToPureTensor()])
+        return v2.Compose([*crop, *to_tensor, v2.Normalize(*IMAGENET), v2.ToPureTensor()])
     if name.startswith("coco"):
         jitter = v2.ScaleJitter((1024, 1024), (0.1, 2.0), antialias=True)
         steps = [flip, jitter, v2.RandomCrop(1024, pad_if_needed=True, fill=fill)]

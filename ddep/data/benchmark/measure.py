@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -21,9 +20,9 @@ OURS = "this project"
 THEIRS = {"torchvision, Pillow images": False, "torchvision, tensors": True}
 # Quartiles of ratios need so many, however long they take.
 FEWEST_ROUNDS = 5
-_BATCH = 8
+BATCH = 8
 # Batches of each worker in a round: the first takes longer to come.
-_BATCHES = 4
+BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def measure(case: Case, seconds: float) -> Result:
     contestants = {OURS: build_mapper(mapper_config(case.mapper), is_train=True)}
     for name, tensors in THEIRS.items():
         contestants[name] = TorchvisionMapper(case.mapper, tensors)
-    images = _BATCH * _BATCHES if case.workers else len(case.records)
+    images = BATCH * BATCHES if case.workers else len(case.records)
     with one_thread():
         rounds = {name: _round(case, function, images) for name, function in contestants.items()}
         times: dict[str, list[float]] = {name: [] for name in rounds}
@@ -87,8 +86,6 @@ def measure(case: Case, seconds: float) -> Result:
                 times[name].append(time.perf_counter() - start)
             # Nobody always follows the same one, which leaves caches to him.
             order = order[1:] + order[:1]
-    del rounds
-    gc.collect()
     return Result(case, images, times)
 
 
@@ -104,7 +101,7 @@ def _round(case: Case, function: Callable[[Record], object], images: int) -> Cal
     records = list(islice(cycle(case.records), images * case.workers))
     loader = DataLoader(
         _Mapped(records, function),
-        batch_size=_BATCH,
+        batch_size=BATCH,
         num_workers=case.workers,
         collate_fn=list,
         persistent_workers=True,
