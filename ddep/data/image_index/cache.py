@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -37,10 +38,16 @@ _LAYOUT = 1
 
 
 def cache_folder() -> Path:
-    """Where indexes are kept: $DDEP_CACHE, else ``ddep`` in $XDG_CACHE_HOME or ``~/.cache``."""
-    if os.getenv("DDEP_CACHE"):
-        return Path(os.environ["DDEP_CACHE"]).expanduser().absolute()
-    return Path(os.getenv("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "ddep"
+    """Where indexes are kept: $DDEP_CACHE, else ``ddep`` in $XDG_CACHE_HOME or ``~/.cache``.
+
+    Raises:
+        OSError: the user has no home folder.
+    """
+    parent = os.getenv("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(os.getenv("DDEP_CACHE") or f"{parent}/ddep").expanduser().absolute()
+    except RuntimeError as error:
+        raise OSError(errno.ENOENT, "there is no home folder") from error
 
 
 def open_index(source: Path) -> ImageIndex:
@@ -59,9 +66,9 @@ def open_index(source: Path) -> ImageIndex:
     """
     top = Container("") if source.is_dir() else Container("", source.name)
     root = str(source if source.is_dir() else source.parent)
-    home = home_of(source)
     asked = time.time_ns()
     try:
+        home = home_of(source)
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home / "lock") as lock:
             began = time.time_ns()
@@ -76,14 +83,19 @@ def open_index(source: Path) -> ImageIndex:
             lock.write(str(began).encode())
             return index
     except OSError as error:
-        index = _newest(home)
+        return _open_without_writing(source, root, top, error)
+
+
+def _open_without_writing(source: Path, root: str, top: Container, reason: OSError) -> ImageIndex:
+    with contextlib.suppress(OSError):
+        index = _newest(home_of(source))
         if index is not None and _is_current(index, root):
             return index
-        logger.warning(
-            f"the index of {source} cannot be kept in {home} ({error.strerror or error}); every "
-            "process makes a temporary one; set DDEP_CACHE to a folder that can be written"
-        )
-        return _build_temporary(root, top)
+    logger.warning(
+        f"the index of {source} cannot be kept ({reason}); every process makes a temporary one; "
+        "set DDEP_CACHE to a folder that can be written"
+    )
+    return _build_temporary(root, top)
 
 
 def home_of(source: Path) -> Path:
@@ -120,7 +132,7 @@ def _newest(home: Path) -> ImageIndex | None:
         if path.name.startswith(_FINISHED):
             try:
                 return ImageIndex(path)
-            except (OSError, ValueError, LookupError) as error:
+            except (OSError, ValueError, LookupError, TypeError) as error:
                 logger.warning(f"{path} is damaged ({error}); another one is made")
     return None
 
@@ -183,8 +195,8 @@ def _build_temporary(root: str, top: Container) -> ImageIndex:
         index = ImageIndex(folder)
     except OSError as error:
         raise UserError(
-            f"an index of the images in {root} can be written neither into {cache_folder()} nor "
-            f"into the folder for temporary files: {error}; set DDEP_CACHE to a folder with space"
+            f"no index of the images in {root} can be written, neither to keep nor a temporary one "
+            f"({error}); set DDEP_CACHE to a folder with space"
         ) from error
     index.remove_at_end()
     return index

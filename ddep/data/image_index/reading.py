@@ -40,7 +40,7 @@ class ImageIndex(Sequence[Record]):
             folder: as :func:`ddep.data.image_index.writing.write_index` wrote it.
 
         Raises:
-            OSError, ValueError, LookupError: there is none, or it is damaged.
+            OSError, ValueError, LookupError, TypeError: there is none, or it is damaged.
         """
         self.folder = folder
         self._in_use = open(folder / stored.HEADER, "rb")  # noqa: SIM115 (as long as self)
@@ -72,7 +72,7 @@ class ImageIndex(Sequence[Record]):
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:  # type: ignore[override]
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
         if isinstance(index, slice):
             return [self._record(i) for i in range(*index.indices(len(self)))]
         position = operator.index(index)
