@@ -76,7 +76,7 @@ class MaskFormerHead(nn.Module):
             ``pred_logits`` (B, Q, K+1), ``pred_masks`` (B, Q, H/4, W/4), both logits, and
             ``aux_outputs``, a list of dicts with the same.
         """
-        mask_features, encoded, scales = self.pixel_decoder.forward_features(features)
+        mask_features, encoded, scales = self.pixel_decoder(features)
         choices = {
             **features,
             MULTI_SCALE: scales,

@@ -140,7 +140,7 @@ class D2SwinTransformer(Backbone):
         tokens = self.pos_drop(tokens)
         features = {}
         for i, stage in enumerate(self.layers):
-            tokens = stage(tokens, recompute=self.use_checkpoint and torch.is_grad_enabled())
+            tokens = stage(tokens, recompute=self.use_checkpoint)
             if FEATURES[i] in self._out_features:
                 feature = self.get_submodule(f"norm{i}")(tokens)
                 features[FEATURES[i]] = feature.permute(0, 3, 1, 2).contiguous()

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from ddep.modeling.activation_checkpoint import checkpointed
 from ddep.modeling.backbone.windows import (
     WindowLayout,
     from_windows,
@@ -173,8 +173,5 @@ class SwinStage(nn.Module):
             shifted = window_layout(*size, self.window_size, shift, device), self.shift_mask
         for i, block in enumerate(self.blocks):
             layout, mask = shifted if i % 2 else regular
-            if recompute:
-                tokens = checkpoint(block, tokens, layout, mask, use_reentrant=False)
-            else:
-                tokens = block(tokens, layout, mask)
+            tokens = checkpointed(block, tokens, layout, mask, recompute=recompute)
         return tokens

@@ -48,7 +48,7 @@ class DenoisingPretrainer(nn.Module):
         """
         Args:
             backbone: maps (B, 3, H, W) to a dict of features.
-            pixel_decoder: its ``forward_features`` maps them to ``mask_features`` at stride 4, the
+            pixel_decoder: maps them to ``mask_features`` at stride 4, the
                 encoder's features, and the scales of stride 32, 16 and 8.
             denoising_head: maps ``mask_features`` to the prediction (B, 3, H, W). If it has
                 multi-scale heads, they are trained too.
@@ -154,7 +154,7 @@ class DenoisingPretrainer(nn.Module):
         with torch.no_grad() if self.freeze_backbone else nullcontext():
             features = self.backbone(images.tensor)
         decoder = self.sem_seg_head["pixel_decoder"]
-        mask_features, _, multi_scale_features = decoder.forward_features(features)
+        mask_features, _, multi_scale_features = decoder(features)
         # Sizes that are not a multiple of the features' stride: those are rounded up.
         height, width = images.tensor.shape[-2:]
         prediction = self.denoising_head(mask_features)[..., :height, :width].to(

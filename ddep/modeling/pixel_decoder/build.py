@@ -20,7 +20,7 @@ def build_pixel_decoder(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> nn.M
         input_shape: name -> channels and stride of the backbone's features.
 
     Returns:
-        A module with ``forward_features(features)``; see
+        A module whose ``forward`` is its ``forward_features``; see
         :meth:`ddep.modeling.pixel_decoder.MSDeformAttnPixelDecoder.forward_features`.
 
     Raises:

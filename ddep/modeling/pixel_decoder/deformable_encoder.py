@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ddep.modeling.activation_checkpoint import checkpointed
 from ddep.modeling.position_encoding import sine_position_encoding
 from ddep.ops import MSDeformAttn
 
@@ -60,7 +61,10 @@ class MSDeformAttnTransformerEncoderLayer(nn.Module):
 
 
 class MSDeformAttnTransformerEncoder(nn.Module):
-    """A stack of :class:`MSDeformAttnTransformerEncoderLayer`; arguments as there."""
+    """A stack of :class:`MSDeformAttnTransformerEncoderLayer`; arguments as there.
+
+    With ``use_checkpoint``, all but the layers' inputs is computed again going backward.
+    """
 
     def __init__(
         self,
@@ -71,8 +75,10 @@ class MSDeformAttnTransformerEncoder(nn.Module):
         n_levels: int,
         n_heads: int,
         n_points: int,
+        use_checkpoint: bool,
     ) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.layers = nn.ModuleList(
             MSDeformAttnTransformerEncoderLayer(
                 d_model, d_ffn, dropout, n_levels, n_heads, n_points
@@ -98,7 +104,15 @@ class MSDeformAttnTransformerEncoder(nn.Module):
         # The same fraction of every level: (S, 2) -> (N, S, L, 2)
         points = points[None, :, None].expand(len(src), -1, len(shapes), -1)
         for layer in self.layers:
-            src = layer(src, pos, points, spatial_shapes, level_start_index)
+            src = checkpointed(
+                layer,
+                src,
+                pos,
+                points,
+                spatial_shapes,
+                level_start_index,
+                recompute=self.use_checkpoint,
+            )
         return src
 
 
@@ -116,6 +130,7 @@ class MSDeformAttnTransformerEncoderOnly(nn.Module):
         dropout: rate.
         num_feature_levels: number of feature maps L.
         enc_n_points: sampling points per head and level.
+        use_checkpoint: compute all but the layers' inputs again going backward, to save memory.
     """
 
     def __init__(
@@ -127,6 +142,7 @@ class MSDeformAttnTransformerEncoderOnly(nn.Module):
         dropout: float,
         num_feature_levels: int,
         enc_n_points: int,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         self.d_model = d_model
@@ -138,6 +154,7 @@ class MSDeformAttnTransformerEncoderOnly(nn.Module):
             num_feature_levels,
             nhead,
             enc_n_points,
+            use_checkpoint,
         )
         self.level_embed = nn.Parameter(torch.randn(num_feature_levels, d_model))
 

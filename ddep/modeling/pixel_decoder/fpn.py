@@ -52,10 +52,15 @@ class BasePixelDecoder(nn.Module):
         """Read the constructor's arguments from MODEL.SEM_SEG_HEAD.
 
         Raises:
-            UserError: a feature that is not there, none of the stride that is asked for, or
-                channels that cannot be divided.
+            UserError: a feature that is not there, none of the stride that is asked for,
+                channels that cannot be divided, or nothing to be computed again.
         """
         head = cfg.MODEL.SEM_SEG_HEAD
+        if cfg.MODEL.DDEP.CHECKPOINT_PIXEL_DECODER and cls is BasePixelDecoder:
+            raise UserError(
+                "MODEL.DDEP.CHECKPOINT_PIXEL_DECODER is True, but BasePixelDecoder has no "
+                "transformer encoder, whose activations would be computed again; set it to False"
+            )
         check_in_features("MODEL.SEM_SEG_HEAD.IN_FEATURES", head.IN_FEATURES, list(input_shape))
         finest = min(input_shape[name].stride for name in head.IN_FEATURES)
         if finest != head.COMMON_STRIDE:
@@ -96,6 +101,12 @@ class BasePixelDecoder(nn.Module):
             scales.append(getattr(self, f"layer_{number}")(lateral + above))
         return self.mask_features(scales[-1]), None, scales[:3]
 
+    def forward(
+        self, features: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor | None, list[torch.Tensor]]:
+        """See :meth:`forward_features`, which is Mask2Former's name for it."""
+        return self.forward_features(features)
+
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class TransformerEncoderPixelDecoder(BasePixelDecoder):
@@ -108,6 +119,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
             multiple of 4 and of ``transformer_nheads``.
         transformer_dropout, transformer_nheads, transformer_dim_feedforward,
             transformer_enc_layers, transformer_pre_norm: of the encoder.
+        use_checkpoint: compute the encoder layers' activations again going backward.
     """
 
     @configurable
@@ -123,6 +135,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
         conv_dim: int,
         mask_dim: int,
         norm: str,
+        use_checkpoint: bool = False,
     ) -> None:
         coarsest = max(input_shape, key=lambda name: input_shape[name].stride)
         encoded = ShapeSpec(channels=conv_dim, stride=input_shape[coarsest].stride)
@@ -139,6 +152,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
             dim_feedforward=transformer_dim_feedforward,
             dropout=transformer_dropout,
             normalize_before=transformer_pre_norm,
+            use_checkpoint=use_checkpoint,
         )
 
     @classmethod
@@ -157,6 +171,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
             "transformer_dim_feedforward": mask_former.DIM_FEEDFORWARD,
             "transformer_enc_layers": head.TRANSFORMER_ENC_LAYERS,
             "transformer_pre_norm": mask_former.PRE_NORM,
+            "use_checkpoint": cfg.MODEL.DDEP.CHECKPOINT_PIXEL_DECODER,
         }
 
     def forward_features(

@@ -34,6 +34,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         norm: detectron2's name of the FPN's normalisation ("GN"); "" is none.
         transformer_in_features: the features that enter the encoder.
         common_stride: stride of the mask features; the FPN fills the gap to it.
+        use_checkpoint: compute the encoder layers' activations again going backward.
     """
 
     @configurable
@@ -50,6 +51,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         norm: str,
         transformer_in_features: list[str],
         common_stride: int,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         fine_to_coarse = sorted(input_shape, key=lambda name: input_shape[name].stride)
@@ -71,6 +73,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             dropout=transformer_dropout,
             num_feature_levels=len(self.transformer_in_features),
             enc_n_points=4,
+            use_checkpoint=use_checkpoint,
         )
         self.mask_features = Conv2d(conv_dim, mask_dim, kernel_size=1)
         weight_init.c2_xavier_fill(self.mask_features)
@@ -125,6 +128,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             "norm": head.NORM,
             "transformer_in_features": head.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES,
             "common_stride": head.COMMON_STRIDE,
+            "use_checkpoint": cfg.MODEL.DDEP.CHECKPOINT_PIXEL_DECODER,
         }
 
     def forward_features(
@@ -158,3 +162,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 )
                 scales.append(getattr(self, f"layer_{number}")(lateral + above))
             return self.mask_features(scales[-1]), scales[0], scales[:3]
+
+    def forward(
+        self, features: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """See :meth:`forward_features`, which is Mask2Former's name for it."""
+        return self.forward_features(features)

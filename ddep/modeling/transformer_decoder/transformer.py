@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ddep.modeling.activation_checkpoint import checkpointed
 from ddep.modeling.position_encoding import sine_position_encoding
 from ddep.modeling.transformer_decoder.layers import reset_parameters
 
@@ -98,7 +99,10 @@ class TransformerDecoderLayer(TransformerEncoderLayer):
 
 class TransformerEncoder(nn.Module):
     """A stack of :class:`TransformerEncoderLayer`, with a LayerNorm behind it if they have it in
-    front; arguments as there."""
+    front; arguments as there.
+
+    With ``use_checkpoint``, all but the layers' inputs is computed again going backward.
+    """
 
     def __init__(
         self,
@@ -108,8 +112,10 @@ class TransformerEncoder(nn.Module):
         dim_feedforward: int,
         dropout: float,
         normalize_before: bool,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        self.use_checkpoint = use_checkpoint
         self.layers = nn.ModuleList(
             TransformerEncoderLayer(d_model, nhead, dim_feedforward, dropout, normalize_before)
             for _ in range(num_layers)
@@ -119,7 +125,7 @@ class TransformerEncoder(nn.Module):
     def forward(self, src: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
         """Map (B, S, C) to (B, S, C); ``pos`` (1 or B, S, C) is where the pixels are."""
         for layer in self.layers:
-            src = layer(src, pos)
+            src = checkpointed(layer, src, pos, recompute=self.use_checkpoint)
         return self.norm(src)
 
 
@@ -165,6 +171,7 @@ class TransformerEncoderOnly(nn.Module):
         num_encoder_layers: number of layers.
         d_model, nhead, dim_feedforward, dropout, normalize_before: see
             :class:`TransformerEncoderLayer`; ``d_model`` is a multiple of 4.
+        use_checkpoint: see :class:`TransformerEncoder`.
     """
 
     def __init__(
@@ -176,10 +183,17 @@ class TransformerEncoderOnly(nn.Module):
         dim_feedforward: int,
         dropout: float,
         normalize_before: bool,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = TransformerEncoder(
-            num_encoder_layers, d_model, nhead, dim_feedforward, dropout, normalize_before
+            num_encoder_layers,
+            d_model,
+            nhead,
+            dim_feedforward,
+            dropout,
+            normalize_before,
+            use_checkpoint,
         )
         reset_parameters(self)
 

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
@@ -32,19 +33,25 @@ KINDS = [
 KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
 
 
-def model_and_batch(
-    kind: dict[str, Any], pixel_decoder: str = "MSDeformAttnPixelDecoder"
-) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """One of ``KINDS``, always with the same weights, and eight images for it."""
+def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
+    """The tiny model's config, with ``ddep`` in MODEL.DDEP."""
     cfg = tiny_config()
-    cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = pixel_decoder
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 64
     if kind["pretrain"]:
         cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
         cfg.MODEL.DDEP.FREEZE_BACKBONE = False
-    for key, value in kind.items():
-        if key in cfg.MODEL.DDEP:
+    for key, value in {**kind, **ddep}.items():
+        if key != "pretrain":
             cfg.MODEL.DDEP[key] = value
+    return cfg
+
+
+def model_and_batch(
+    kind: dict[str, Any], pixel_decoder: str = "MSDeformAttnPixelDecoder"
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """One of ``KINDS``, always with the same weights, and eight images for it."""
+    cfg = config_of(kind)
+    cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = pixel_decoder
     torch.manual_seed(0)
     model = build_model(cfg).double()
     if kind["pretrain"]:

@@ -1,0 +1,44 @@
+"""How a model is run: memory layout and compilation, neither of which changes what it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+
+from ddep.modeling.meta_arch import DenoisingPretrainer
+
+
+def prepare_execution(cfg: CfgNode, model: nn.Module, backend: str = "inductor") -> None:
+    """Apply MODEL.DDEP.CHANNELS_LAST and MODEL.DDEP.COMPILE to ``model``, in place.
+
+    Parameters stay the same objects under the same names. It comes before
+    DistributedDataParallel, and before anything keeps a copy of the weights.
+
+    Args:
+        cfg: the config that ``model`` was built from.
+        model: a DenoisingPretrainer or MaskFormer on its device.
+        backend: of torch.compile.
+    """
+    if cfg.MODEL.DDEP.CHANNELS_LAST:
+        model.to(memory_format=torch.channels_last)
+        model.backbone.register_forward_pre_hook(_to_channels_last)
+    if cfg.MODEL.DDEP.COMPILE:
+        # Not the model as a whole: padding and matching are Python on lists of any length. Sizes
+        # that change from batch to batch are compiled once more, for all sizes.
+        for module in _networks(model):
+            module.compile(backend=backend)
+
+
+def _to_channels_last(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
+    (images,) = arguments
+    return (images.contiguous(memory_format=torch.channels_last),)
+
+
+def _networks(model: nn.Module) -> list[nn.Module]:
+    decoder = model.sem_seg_head
+    if isinstance(model, DenoisingPretrainer):
+        return [model.backbone, decoder["pixel_decoder"], model.denoising_head]
+    return [model.backbone, decoder.pixel_decoder, decoder.predictor]
