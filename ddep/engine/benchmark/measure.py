@@ -1,0 +1,67 @@
+"""How a training step is measured: every option takes its turn in every round."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from detectron2.config import CfgNode
+
+from ddep.engine.benchmark.memory import step_memory
+from ddep.engine.benchmark.options import Option, make_step
+
+# Steps before anything is measured: memory is allocated, kernels are chosen and compiled.
+_WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one option."""
+
+    images_per_second: float
+    memory_bytes: int
+
+
+def measure(
+    cfg: CfgNode, options: Sequence[Option], image_size: int, batch_size: int, rounds: int
+) -> dict[Option, Result]:
+    """Time a step of each option, and find its memory.
+
+    Args:
+        cfg: see :func:`make_step`, as for ``image_size`` and ``batch_size``.
+        options: all models are in memory at the same time.
+        rounds: timed steps of each option, of which the median counts.
+
+    Returns:
+        A result for each option.
+    """
+    device = torch.device(cfg.MODEL.DEVICE)
+    steps, memory = {}, {}
+    for option in options:
+        model, step = make_step(cfg, option, image_size, batch_size)
+        for _ in range(_WARM_UP):
+            step()
+        tensors = [*model.parameters(), *model.buffers()]
+        memory[option] = step_memory(step, tensors, device)
+        steps[option] = step
+    seconds: dict[Option, list[float]] = {option: [] for option in options}
+    for _ in range(rounds):
+        for option, step in steps.items():
+            seconds[option].append(_time(step, device))
+    return {
+        option: Result(batch_size / statistics.median(seconds[option]), memory[option])
+        for option in options
+    }
+
+
+def _time(step: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

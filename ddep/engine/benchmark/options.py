@@ -1,0 +1,116 @@
+"""The options that are measured, and the step that each of them makes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from torch import nn
+
+from ddep.engine.optimizer import build_optimizer
+from ddep.engine.train_step import PRECISIONS, TrainStep
+from ddep.modeling.execution import prepare_execution
+from ddep.noise import add_noise, draw_sigma
+
+_FREEZE = "MODEL.DDEP.FREEZE_BACKBONE"
+_SWIN = "MODEL.SWIN.USE_CHECKPOINT"
+_DECODER = "MODEL.DDEP.CHECKPOINT_PIXEL_DECODER"
+# Objects in an image.
+_OBJECTS = 10
+
+
+@dataclass(frozen=True)
+class Option:
+    """Keys on top of a config, and what autocast computes in (a value of PRECISIONS, or "")."""
+
+    name: str
+    keys: tuple[str, ...] = ()
+    precision: str = ""
+
+
+BASELINE = Option("baseline")
+OPTIONS = (
+    Option("frozen-backbone", (_FREEZE,)),
+    Option("checkpoint-swin", (_SWIN,)),
+    Option("checkpoint-pixel-decoder", (_DECODER,)),
+    Option("checkpoint-both", (_SWIN, _DECODER)),
+    Option("channels-last", ("MODEL.DDEP.CHANNELS_LAST",)),
+    Option("compile", ("MODEL.DDEP.COMPILE",)),
+    Option("bfloat16", precision="bfloat16"),
+    Option("float16", precision="float16"),
+)
+
+
+def applies(option: Option, cfg: CfgNode) -> bool:
+    """Whether ``option`` changes anything for this config, on its device."""
+    if _FREEZE in option.keys:
+        return cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer"
+    if _SWIN in option.keys and cfg.MODEL.BACKBONE.NAME != "D2SwinTransformer":
+        return False
+    if _DECODER in option.keys and cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME == "BasePixelDecoder":
+        return False
+    # The loss scale needs no GPU, but half the operators on CPUs are slower or missing in float16.
+    return option.precision != "float16" or cfg.MODEL.DEVICE != "cpu"
+
+
+def make_step(
+    cfg: CfgNode, option: Option, image_size: int, batch_size: int
+) -> tuple[nn.Module, Callable[[], object]]:
+    """A model with random weights and a training step on random images.
+
+    Args:
+        cfg: the baseline's config.
+        option: what differs from it.
+        image_size: height and width in pixels.
+        batch_size: images in a batch.
+
+    Returns:
+        The model on its device, and the step.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    for option_key in (_FREEZE, _SWIN, _DECODER, *option.keys):
+        cfg.merge_from_list([option_key, option_key in option.keys])
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    prepare_execution(cfg, model)
+    batch = _batch(cfg, image_size, batch_size)
+    step = TrainStep(
+        model,
+        itertools.repeat(batch),
+        build_optimizer(cfg, model),
+        precision=PRECISIONS.get(option.precision),
+    )
+    return model, step.run
+
+
+def _batch(cfg: CfgNode, size: int, count: int) -> list[dict[str, Any]]:
+    if cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
+        return [_noisy(cfg, size) for _ in range(count)]
+    return [_annotated(cfg, size) for _ in range(count)]
+
+
+def _noisy(cfg: CfgNode, size: int) -> dict[str, Any]:
+    image, noise = torch.randn(2, 3, size, size)
+    sigma = draw_sigma(cfg.MODEL.DDEP.SIGMA)
+    noisy = add_noise(image, noise, sigma, cfg.MODEL.DDEP.NOISE)
+    return {"image": noisy, "noise": noise, "sigma": sigma}
+
+
+def _annotated(cfg: CfgNode, size: int) -> dict[str, Any]:
+    """Objects are squares of half the image's side anywhere."""
+    instances = Instances((size, size))
+    instances.gt_classes = torch.randint(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, (_OBJECTS,))
+    instances.gt_masks = torch.zeros(_OBJECTS, size, size, dtype=torch.bool)
+    for mask, (row, column) in zip(
+        instances.gt_masks, torch.randint(size // 2, (_OBJECTS, 2)).tolist(), strict=True
+    ):
+        mask[row : row + size // 2, column : column + size // 2] = True
+    image = torch.randint(256, (3, size, size), dtype=torch.uint8)
+    return {"image": image, "instances": instances}
