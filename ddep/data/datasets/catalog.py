@@ -15,6 +15,13 @@ def dataset_root() -> Path:
     return Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
 
 
+def possible_paths(given: str) -> list[Path]:
+    """The absolute paths that ``given`` in a config may mean, the first choice first: a relative
+    one lies in the working directory or else in $DETECTRON2_DATASETS."""
+    path = Path(given).expanduser()
+    return list(dict.fromkeys([path.absolute(), (dataset_root() / path).absolute()]))
+
+
 def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> None:
     """Enter a data set into detectron2's catalogues; one of the same name is replaced.
 

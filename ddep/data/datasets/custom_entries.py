@@ -10,7 +10,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ddep.data.datasets.catalog import dataset_root
+from ddep.data.datasets.catalog import possible_paths
 from ddep.data.datasets.image_folder import PREFIX
 from ddep.errors import UserError
 
@@ -55,15 +55,15 @@ class CustomEntry:
     values: Mapping[str, Any]
 
     def path(self, key: str) -> Path:
-        """An absolute path; a relative one is that in the working directory or, if there is nothing
-        of that name, in $DETECTRON2_DATASETS."""
-        return next((place for place in self._places(key) if place.exists()), self._places(key)[0])
+        """The absolute path of what ``key`` names, or of where it should be."""
+        places = possible_paths(self.values[key])
+        return next((place for place in places if place.exists()), places[0])
 
     def check_path(self, key: str) -> None:
         """Raise :class:`UserError` unless there is the file or folder that ``key`` names."""
         path, expected = self.path(key), "file" if IS_FILE[key] else "folder"
         if not path.exists():
-            looked = " and ".join(map(str, self._places(key)))
+            looked = " and ".join(map(str, possible_paths(self.values[key])))
             raise self.error(f"{key} {self.values[key]} does not exist; looked for {looked}")
         if path.is_file() != IS_FILE[key]:
             found = "file" if path.is_file() else "folder"
@@ -71,10 +71,6 @@ class CustomEntry:
 
     def error(self, message: str) -> UserError:
         return UserError(f"{self.where}: {message}")
-
-    def _places(self, key: str) -> list[Path]:
-        given = Path(self.values[key]).expanduser()
-        return list(dict.fromkeys([given.absolute(), (dataset_root() / given).absolute()]))
 
 
 def read_entries(custom: Iterable[Any] | None) -> list[CustomEntry]:

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from ddep.data.datasets.catalog import dataset_root, register
+from ddep.data.datasets.catalog import possible_paths, register
 from ddep.data.image_index import (
     SUFFIXES,
     ImageIndex,
@@ -85,8 +85,7 @@ def _resolve(name: str) -> Path:
     given = name[len(PREFIX) :]
     if not given:
         raise UserError(f"data set {name!r} names no folder; write images:<folder>")
-    folder = Path(given).expanduser()
-    places = list(dict.fromkeys([folder.absolute(), (dataset_root() / folder).absolute()]))
+    places = possible_paths(given)
     for place in places:
         if place.is_dir() or (place.is_file() and without_tar_suffix(place.name) is not None):
             return place
