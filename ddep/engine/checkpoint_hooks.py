@@ -47,11 +47,14 @@ class PeriodicCheckpoints(HookBase):
     def after_step(self) -> None:
         iteration = self.trainer.iter
         if (iteration + 1) % self.period == 0:
-            self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
-            if self.keep and self.checkpointer.save_to_disk:
-                self._delete_older(iteration)
+            self._save(f"model_{iteration:07d}", iteration)
         if iteration + 1 >= self.trainer.max_iter:
-            self.checkpointer.save("model_final", iteration=iteration)
+            self._save("model_final", iteration)
+
+    def _save(self, name: str, iteration: int) -> None:
+        self.checkpointer.save(name, iteration=iteration)
+        if self.keep and self.checkpointer.save_to_disk:
+            self._delete_older(iteration)
 
     def _delete_older(self, iteration: int) -> None:
         folder = self.checkpointer.save_dir

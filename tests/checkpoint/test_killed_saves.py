@@ -15,7 +15,7 @@ from torch import nn
 from ddep.checkpoint import Checkpointer
 from ddep.checkpoint.checksum import _HashedFile, verify_checksum
 
-# What changes the disk, or is in the middle of doing so.
+# What changes the disk. Of the writes those of tensors count, the others are many and small.
 _STEPS = [(os, "replace"), (os, "remove"), (os, "fsync"), (_HashedFile, "write")]
 
 
@@ -52,18 +52,19 @@ def killed_at(step: int, work: Callable[[], None]) -> bool:
     if pid == 0:
         count = 0
 
-        def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any, **kwargs: Any) -> Any:
                 nonlocal count
-                if count == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                count += 1
+                if name != "write" or len(args[1]) > 1000:
+                    if count == step:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    count += 1
                 return function(*args, **kwargs)
 
             return call
 
         for owner, name in _STEPS:
-            setattr(owner, name, counting(getattr(owner, name)))
+            setattr(owner, name, counting(name, getattr(owner, name)))
         status = 1
         try:
             work()
@@ -79,8 +80,12 @@ def killed_at(step: int, work: Callable[[], None]) -> bool:
 
 
 @pytest.mark.parametrize("name", ["model_0000002", "model_0000001"])
-def test_a_kill_leaves_the_old_or_the_new_checkpoint(tmp_path: Path, name: str) -> None:
+def test_a_kill_leaves_the_old_or_the_new_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """Of another name than the one before, or of the same."""
+    # Takes time, and matters for power cuts alone.
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     found = []
     step = 0
     while True:
@@ -97,7 +102,7 @@ def test_a_kill_leaves_the_old_or_the_new_checkpoint(tmp_path: Path, name: str) 
         if not was_killed:
             break
         step += 1
-    # Several writes, and for each of three files a sync, a rename and the folder's sync.
-    assert step > 12
+    # A write, and for each of three files a sync, a rename and the folder's sync.
+    assert step >= 10
     assert found == sorted(found)
     assert {found[0], found[-1]} == {1, 2}

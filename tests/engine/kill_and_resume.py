@@ -60,7 +60,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 MOST_KILLS = 4
 # A save of the tiny model takes about as long, most of it for syncing.
-SAVING_S = 0.03
+SAVING_S = 0.05
 
 
 @contextlib.contextmanager
@@ -173,7 +173,7 @@ def killed_run(kind: str, config: str, folder: Path, rng: random.Random, whole_s
     iteration = -1
     for _ in range(rng.randint(1, MOST_KILLS)):
         pid = start(kind, config, folder, workers=rng.choice([0, 2]))
-        if rng.random() < 0.5:
+        if rng.random() < 0.3:
             status = wait(pid, rng.uniform(0, whole_s))
         else:
             status = wait_for_save(pid, folder, rng.randint(1, 3))
@@ -242,7 +242,7 @@ def kill_and_resume(kind: str, runs: int, seed: int, folder: Path) -> Counter:
                 found = differences(whole / name, run / name)
                 assert not found, f"{run / name} differs in {len(found)} places: {found[:5]}"
             assert os.path.exists(checksum_file(str(run / "model_final.pth")))
-            assert names(run) == names(whole)
+            assert names(run) == names(whole), f"{run}: {names(run)}"
     return kills
 
 

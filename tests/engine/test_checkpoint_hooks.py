@@ -21,6 +21,10 @@ from ddep.errors import UserError
 from tests.engine.tiny_runs import write_config
 
 
+class Killed(Exception):
+    """Nothing is done behind it."""
+
+
 class CountingTrainer(TrainerBase):
     """Adds one to its weight in each step; its evaluations come from a list."""
 
@@ -125,15 +129,30 @@ def test_nothing_is_deleted_before_the_new_one_is_written(
     assert names(tmp_path) == ["model_0000002"]
 
 
+def test_what_a_kill_has_kept_from_being_deleted_goes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(_: str) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ddep.engine.checkpoint_hooks.remove_checksum", die)
+        with pytest.raises(Killed):
+            CountingTrainer(tmp_path, period=2, keep=1).go(5)
+    assert names(tmp_path) == ["model_0000001", "model_0000003"]
+    CountingTrainer(tmp_path, period=2, keep=1).go(5, resume=True)
+    assert names(tmp_path) == ["model_0000003", "model_final"]
+
+
 def test_what_cannot_be_deleted_is_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "model_0000000.pth").mkdir()
     with caplog.at_level(logging.WARNING, logger="ddep"):
         CountingTrainer(tmp_path, period=2, keep=1).go(2)
-    assert [r.getMessage() for r in caplog.records if r.name.startswith("ddep")] == [
+    assert {r.getMessage() for r in caplog.records if r.name.startswith("ddep")} == {
         f"{tmp_path / 'model_0000000.pth'} cannot be deleted: Is a directory"
-    ]
+    }
 
 
 @pytest.mark.parametrize(
@@ -163,10 +182,6 @@ def test_the_best_is_saved(tmp_path: Path, mode: str, values: list[float], itera
 def test_no_number_is_never_the_best(tmp_path: Path) -> None:
     CountingTrainer(tmp_path, period=10, values=[math.nan] * 3).go(6)
     assert names(tmp_path) == ["model_final"]
-
-
-class Killed(Exception):
-    """Nothing is done behind it."""
 
 
 @pytest.mark.parametrize(
