@@ -69,7 +69,13 @@ def draw_record(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
     if "pan_seg_file_name" in record:
         ids = transform_labels(resize, read_panoptic(record["pan_seg_file_name"]), fill=0)
         visible = set(np.unique(ids).tolist())
-        segments = [segment for segment in record["segments_info"] if segment["id"] in visible]
+        things = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
+        segments = [
+            # detectron2's records of Cityscapes do not say what is a thing.
+            {"isthing": segment["category_id"] in things, **segment}
+            for segment in record["segments_info"]
+            if segment["id"] in visible
+        ]
         return draw_panoptic(image, torch.from_numpy(ids), segments, metadata)
     if "annotations" in record:
         moved = [_move(annotation, resize, size) for annotation in record["annotations"]]
