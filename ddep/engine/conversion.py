@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_backbone, build_model
 
 from ddep.checkpoint import read_checkpoint, read_settings
+from ddep.checkpoint.checksum import remove_checksum
 from ddep.checkpoint.conversion import OWN_NAMES, Conversion, convert
 from ddep.checkpoint.groups import TRANSFERABLE, group_of
 from ddep.checkpoint.report import group_table
@@ -76,6 +77,7 @@ def convert_file(
         _print("config keys that fit", keys)
     with atomic_write(destination) as file:
         torch.save({"model": conversion.weights}, file)
+        remove_checksum(destination)  # of a file that is replaced
     print(f"wrote {destination}: {len(conversion.weights)} weights")
     return conversion
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -18,8 +17,7 @@ from ddep.checkpoint.listing import list_checkpoints
 from ddep.data.labels import relative_names
 from ddep.engine.ema import WeightAverage
 from ddep.engine.trainer import Trainer, test_average
-from ddep.evaluation import ResultsTable
-from ddep.files import atomic_write
+from ddep.evaluation import ResultsTable, write_results
 
 logger = logging.getLogger(__name__)
 
@@ -107,15 +105,7 @@ def _evaluate(cfg: CfgNode, path: str) -> dict[str, Any]:
 def _write_table(cfg: CfgNode, results: Mapping[str, Mapping[str, Any]]) -> None:
     table = ResultsTable({name: _by_task(found) for name, found in results.items()}, mean=False)
     logger.info(f"Results of {len(results)} checkpoints:\n{table.to_markdown()}")
-    folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-    os.makedirs(folder, exist_ok=True)
-    for name, text in {
-        "results.json": json.dumps(results, indent=2, default=float),
-        "results.md": f"{table.to_markdown()}\n",
-        "results.csv": table.to_csv(),
-    }.items():
-        with atomic_write(os.path.join(folder, name)) as file:
-            file.write(text.encode())
+    write_results(cfg.OUTPUT_DIR, results, table)
 
 
 def _by_task(results: Mapping[str, Any], parents: str = "") -> dict[str, Mapping[str, float]]:

@@ -10,6 +10,7 @@ from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.instance import MaskAPEvaluator
 from ddep.evaluation.panoptic import PanopticQualityEvaluator
+from ddep.evaluation.results_files import write_results
 from ddep.evaluation.results_table import ResultsTable
 from ddep.evaluation.semantic import CheckedSemSegEvaluator
 
@@ -24,4 +25,5 @@ __all__ = [
     "check_evaluation",
     "compare_classes",
     "output_folder",
+    "write_results",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils import comm
 from torch import nn
 
 from ddep.checkpoint import Checkpointer
@@ -165,3 +166,18 @@ def test_only_states_of_a_run_take_its_place(
 def test_an_older_last_stays_the_last(folder: Path) -> None:
     (folder / "last_checkpoint").write_text("model_final.pth\n")
     assert make(folder).get_checkpoint_file() == str(folder / "model_final.pth")
+
+
+def test_all_processes_take_what_the_main_one_finds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the second process of two, whose disk does not have the same files yet."""
+    answers: list[tuple[str, str]] = []
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
+    monkeypatch.setattr(comm, "all_gather", lambda own: [answers[-1], own])
+    (folder / "model_0000003.pth").unlink()
+    answers.append(("/run/model_0000003.pth", ""))
+    assert make(folder).get_checkpoint_file() == "/run/model_0000003.pth"
+    answers.append(("", "nothing is valid"))
+    with pytest.raises(UserError, match="nothing is valid"):
+        make(folder).get_checkpoint_file()

@@ -279,7 +279,10 @@ def test_files_are_not_overwritten_by_accident(
     fails(monkeypatch, r"out\.bin exists; .* --overwrite", source, target)
     assert (source.read_bytes(), target.read_bytes()) == (before, b"precious")
     capsys.readouterr()
+    checksum = tmp_path / "out.bin.sha256"
+    checksum.touch()
     convert(monkeypatch, source, target, "--overwrite")
+    assert not checksum.exists(), "it is of the file that was replaced"
     assert "warning: DST" in capsys.readouterr().out
     assert list(read_checkpoint(str(target))["model"]) == names
 
