@@ -3,9 +3,9 @@
 #
 #   sbatch --nodes 2 tools/run-slurm.sh --config-file configs/ddep_swin.yaml OUTPUT_DIR output/ddep
 #
-# What stands behind the script's name goes to train_net.py, what stands before it to sbatch, where it
-# replaces the settings below (sbatch --nodes 2 --gpus-per-node 4 --ntasks-per-node 4 ...). GPUs and
-# tasks of a node must be the same number.
+# What stands behind the script's name goes to train_net.py. What stands before it goes to sbatch and
+# replaces the settings below, as --gpus-per-node 4 --ntasks-per-node 4 does for nodes of 4 GPUs; the
+# two numbers must be the same.
 #
 # Two minutes before the time is up, the tasks save a checkpoint and end, and the job goes back into
 # the queue. It then goes on behind the newest checkpoint in OUTPUT_DIR, as it does when a node has

@@ -148,7 +148,7 @@ class FailureWatch:
             name = f"rank {self._placement.rank} ({self._names[self._placement.rank]})"
             line = f"{line} in {name}"
             text = "".join(traceback.format_exception(error))
-            details = f"{name} has failed:\n{text}"
+            details = f"{name} has failed:\n{text.rstrip()}"
         return Failure(line, details, status_of(error))
 
     def _end_all(self, failure: Failure) -> NoReturn:

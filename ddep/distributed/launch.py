@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import connection, get_context, parent_process
@@ -30,6 +30,8 @@ Main = Callable[[argparse.Namespace], Any]
 _GRACE = 15.0
 # Seconds to save a checkpoint and end in after a signal.
 _STOPPING = 600.0
+# Seconds in which a signal is noticed.
+_INTERVAL = 0.2
 
 
 def launch(main: Main, args: argparse.Namespace, device: str | None = None) -> None:
@@ -88,60 +90,60 @@ def _start_and_watch(main: Main, args: argparse.Namespace, device: str) -> int:
         )
         for i in range(args.num_gpus)
     ]
-    with _forwarded_signals(processes) as forwarded:
+    with _noted_signals() as signals:
         for process in processes:
             process.start()
-        return _watch(processes, forwarded)
+        return _watch(processes, signals)
 
 
 @contextmanager
-def _forwarded_signals(processes: list[BaseProcess]) -> Iterator[list[float]]:
-    """Hand SIGINT and SIGTERM on to ``processes``, and kill them when one comes a second time.
+def _noted_signals() -> Iterator[list[int]]:
+    """Yields a list that gets the number of each SIGINT and SIGTERM, which do nothing else."""
+    numbers: list[int] = []
 
-    Yields:
-        A list that gets the time of each signal.
-    """
-    times: list[float] = []
+    def note(number: int, _: FrameType | None) -> None:
+        numbers.append(number)
 
-    def forward(number: int, _: FrameType | None) -> None:
-        times.append(time.monotonic())
-        for process in processes:
-            if process.pid is not None and process.exitcode is None:
-                os.kill(process.pid, number if len(times) == 1 else signal.SIGKILL)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield times
+        yield numbers
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _watch(processes: list[BaseProcess], forwarded: list[float]) -> int:
+def _watch(processes: Sequence[BaseProcess], signals: Sequence[int]) -> int:
     """Wait for all processes, and not long for those left when one has failed.
+
+    Args:
+        processes: started.
+        signals: grows while this waits. The first is handed on, at the second all are killed.
 
     Returns:
         The status of the first that failed, 0 if none did.
     """
-    status, deadline, killed = 0, float("inf"), False
+    status, deadline, is_told = 0, float("inf"), False
     running = {process.sentinel: process for process in processes}
     while running:
-        if forwarded and not status:
-            deadline = forwarded[0] + _STOPPING
-        for sentinel in connection.wait(list(running), timeout=1.0):
+        if signals and not is_told:
+            is_told = True
+            deadline = min(deadline, time.monotonic() + _STOPPING)
+            for process in running.values():
+                os.kill(process.pid, signals[0])
+        if len(signals) > 1 or time.monotonic() > deadline:
+            for process in running.values():
+                process.kill()
+                process.join()
+            return status or (128 + signals[0] if signals else 1)
+        for sentinel in connection.wait(list(running), timeout=_INTERVAL):
             process = running.pop(sentinel)
             process.join()
             code = process.exitcode
+            if code < 0 and not signals:
+                _say_killed(process)
             if code and not status:
                 status = code if code > 0 else 128 - code
                 deadline = min(deadline, time.monotonic() + _GRACE)
-            if code < 0 and not forwarded and not killed:
-                _say_killed(process)
-        if time.monotonic() > deadline and not killed:
-            killed = True
-            status = status or 1
-            for process in running.values():
-                process.kill()
     return status
 
 
