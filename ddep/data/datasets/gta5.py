@@ -95,7 +95,6 @@ def _read_splits(path: Path) -> dict[str, set[str]]:
     """Names of the images of each of the owners' splits; none without the file."""
     if not path.exists():
         return {}
-    return {
-        split: {f"{number:05d}" for number in read_matlab(path, variable).ravel().tolist()}
-        for split, variable in SPLITS.items()
-    }
+    numbers = {split: read_matlab(path, variable).ravel() for split, variable in SPLITS.items()}
+    # MATLAB's numbers may be read as floating-point ones.
+    return {split: {f"{int(n):05d}" for n in found} for split, found in numbers.items()}

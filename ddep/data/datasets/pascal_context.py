@@ -136,7 +136,7 @@ def read_pascal_context(path: Path, background: bool) -> np.ndarray:
         (H, W) uint8, 0..59 with the background, else 0..58 and 255 for void.
     """
     if path.suffix == ".mat":
-        numbers = read_matlab(path, "LabelMap")
+        numbers = read_matlab(path, "LabelMap").astype(np.int64)
         check_range(path, numbers, _HIGHEST_ID, f"the owners' numbers, 0..{_HIGHEST_ID}")
         labels = _CLASS_OF_ID[numbers]
     else:

@@ -104,28 +104,24 @@ def load_semantic(
         _check_listed(names_file, names, sem_seg_root, label_extension, labels)
     else:
         names = images.keys() & labels.keys()
-        for path, folder in _first_unpaired(images, labels, image_root, sem_seg_root):
-            unpaired = f"{path} has no file of that name in {folder}"
+        unpaired = sorted(images.keys() ^ labels.keys())
+        if unpaired:
+            path, folder = images.get(unpaired[0]), sem_seg_root
+            if path is None:
+                path, folder = labels[unpaired[0]], image_root
+            problem = f"{path} has no file of that name in {folder}"
             if not (leave_out_unpaired and names):
                 raise UserError(
-                    f"{unpaired}; each image needs its label: prepare the data set again, see "
+                    f"{problem}; each image needs its label: prepare the data set again, see "
                     "datasets/README.md"
                 )
-            number = len(images.keys() ^ labels.keys())
-            logger.warning(f"{unpaired}; {number} such files are left out, see datasets/README.md")
+            logger.warning(
+                f"{problem}; {len(unpaired)} such files are left out, see datasets/README.md"
+            )
     return [
         {"file_name": str(images[name]), "sem_seg_file_name": str(labels[name])}
         for name in sorted(names)
     ]
-
-
-def _first_unpaired(
-    images: Mapping[str, Path], labels: Mapping[str, Path], image_root: Path, sem_seg_root: Path
-) -> list[tuple[Path, Path]]:
-    """The first file without a partner and the folder that lacks it, if there is one."""
-    for name in sorted(images.keys() ^ labels.keys()):
-        return [(images[name], sem_seg_root) if name in images else (labels[name], image_root)]
-    return []
 
 
 def _read_names(path: Path) -> set[str]:

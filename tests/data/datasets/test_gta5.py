@@ -46,6 +46,13 @@ def test_labels_and_splits(gta5: Path) -> None:
         np.testing.assert_array_equal(found, stripes([0, 13, 255, 255]))
 
 
+def test_floating_point_numbers_in_the_split_file(gta5: Path) -> None:
+    splits = {"trainIds": [[1.0]], "valIds": [[2.0]], "testIds": [[4.0]]}
+    savemat(gta5 / "split.mat", splits)
+    prepare_gta5(gta5, processes=1)
+    assert names("gta5_sem_seg_val") == ["00002"]
+
+
 def test_every_number_has_its_label(tmp_path: Path) -> None:
     path = save(tmp_path / "label.png", np.arange(35, dtype=np.uint8)[None])
     evaluated = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
