@@ -81,7 +81,10 @@ def killed_at(step: int, work: Callable[[], None]) -> bool:
 
 @pytest.mark.parametrize("name", ["model_0000002", "model_0000001"])
 def test_a_kill_leaves_the_old_or_the_new_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
 ) -> None:
     """Of another name than the one before, or of the same."""
     # Takes time, and matters for power cuts alone.
@@ -102,6 +105,8 @@ def test_a_kill_leaves_the_old_or_the_new_checkpoint(
         if not was_killed:
             break
         step += 1
+    # What last_checkpoint names was always whole.
+    assert not [r for r in caplog.records if r.name == "ddep.checkpoint.fallback"]
     # A write, and for each of three files a sync, a rename and the folder's sync.
     assert step >= 10
     assert found == sorted(found)
