@@ -39,6 +39,7 @@ from ddep.errors import Stopped, UserError
 from ddep.evaluation import ResultsTable, build_evaluator, output_folder
 from ddep.files import atomic_write
 from ddep.inference.evaluation_pictures import SegmentationPictures
+from ddep.modeling.execution import prepare_execution
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Trainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
+        prepare_execution(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         amp = cfg.SOLVER.AMP
         self._trainer = TrainStep(
