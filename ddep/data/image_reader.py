@@ -129,26 +129,36 @@ class EncodedImage:
         format: str,
         least_size: tuple[int, int] | None = None,
         part: tuple[float, float, float, float] | None = None,
+        resized: tuple[int, int] | None = None,
     ) -> np.ndarray:
-        """Decode as :meth:`decode` does, into the array that :func:`read_image` describes."""
+        """Decode as :meth:`decode` does, into the array that :func:`read_image` describes.
+
+        Args:
+            format: as :func:`read_image`'s.
+            least_size, part: as :meth:`decode`'s.
+            resized: height and width of the array; Pillow resizes, bilinearly and with
+                antialiasing. Without, it is of the size of what was decoded.
+        """
         if format not in ("RGB", "BGR"):
             raise UserError(f"INPUT.FORMAT is {format!r}; expected RGB or BGR")
-        image = self.decode(least_size, part)
+        image = self._rgb(self.decode(least_size, part))
+        if resized:
+            image = image.resize((resized[1], resized[0]), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
+        # A copy either way: what Pillow hands out is not writable.
+        return pixels.copy() if format == "RGB" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+
+    def _rgb(self, image: Image.Image) -> Image.Image:
         if image.mode == "F":
             raise _unreadable(
                 "image", self.path, "its pixels are floating-point numbers of unknown range"
             )
-        if image.mode == "I" or image.mode.startswith("I;"):
-            grey = np.asarray(image)
-            if grey.min() < 0 or grey.max() > 65535:
-                raise _unreadable(
-                    "image", self.path, "its pixels are 32-bit integers of unknown range"
-                )
-            pixels = np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
-        else:
-            pixels = np.asarray(_to_rgb(image, self.path))
-        # A copy either way: what Pillow hands out is not writable.
-        return pixels.copy() if format == "RGB" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        if image.mode != "I" and not image.mode.startswith("I;"):
+            return _to_rgb(image, self.path)
+        grey = np.asarray(image)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise _unreadable("image", self.path, "its pixels are 32-bit integers of unknown range")
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
 
 
 def read_labels(path: str) -> np.ndarray:

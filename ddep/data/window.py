@@ -1,4 +1,4 @@
-"""Unlabelled images: only what a sample shows is decoded and resized, no finer than it needs."""
+"""Random sizes and crops drawn before an image is decoded, so that less of it need be."""
 
 from __future__ import annotations
 
@@ -57,17 +57,30 @@ def draw_window(
     Returns:
         The window, and the augmentations that are left.
     """
-    window = Window(size, 0, 0, size)
-    rest = list(augmentations)
-    if rest and isinstance(rest[0], _RESIZING) and rest[0].interp == Image.Resampling.BILINEAR:
-        resize = rest.pop(0).get_transform(_placeholder(size))
-        if isinstance(resize, T.ResizeTransform):
-            whole = (resize.new_h, resize.new_w)
-            window = Window(whole, 0, 0, whole)
+    resizing, rest = draw_resizing(augmentations, size)
+    whole = (resizing[0].new_h, resizing[0].new_w) if resizing else size
+    window = Window(whole, 0, 0, whole)
     if rest and type(rest[0]) is T.RandomCrop:
         crop = rest.pop(0).get_transform(_placeholder(window.whole))
         window = Window(window.whole, crop.y0, crop.x0, (crop.h, crop.w))
     return window, rest
+
+
+def draw_resizing(
+    augmentations: Sequence[T.Augmentation], size: tuple[int, int]
+) -> tuple[list[T.ResizeTransform], list[T.Augmentation]]:
+    """Draw the resizing, if a list of augmentations begins with a bilinear one.
+
+    Returns:
+        At most one transform, and the augmentations that are left.
+    """
+    rest = list(augmentations)
+    if not rest or not isinstance(rest[0], _RESIZING):
+        return [], rest
+    if rest[0].interp != Image.Resampling.BILINEAR:
+        return [], rest
+    resize = rest.pop(0).get_transform(_placeholder(size))
+    return [resize] if isinstance(resize, T.ResizeTransform) else [], rest
 
 
 def _placeholder(size: tuple[int, int]) -> np.ndarray:

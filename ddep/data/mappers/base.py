@@ -13,7 +13,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
 from ddep.data.augmentation import LabelledImage, build_augmentations, transform_labels
-from ddep.data.image_reader import read_image
+from ddep.data.image_reader import open_image
+from ddep.data.window import draw_resizing
 from ddep.errors import UserError
 
 Record = dict[str, Any]
@@ -83,13 +84,21 @@ class SegmentationMapper:
             UnreadableImageError: the image or a label image cannot be read.
             UserError: labels that do not fit the image or the classes.
         """
-        image = read_image(record["file_name"], self.image_format)
-        size = image.shape[:2]
+        with open_image(record["file_name"]) as file:
+            size = file.size
+            # Resized before it becomes an array, which saves three copies of the large image.
+            resizing, augmentations = draw_resizing(self.augmentations.augs, size)
+            resized = (resizing[0].new_h, resizing[0].new_w) if resizing else None
+            image = file.pixels(self.image_format, resized=resized)
         sample = describe(record, size)
         check_size(record, size)
         maps = self.read_maps(record, size) if self.is_train else {}
-        augmented = LabelledImage(image, maps.get("sem_seg"), self.ignore_label)
-        transforms = self.augmentations(augmented)
+        sem_seg = maps.get("sem_seg")
+        if sem_seg is not None:
+            sem_seg = transform_labels(T.TransformList(resizing), sem_seg, self.ignore_label)
+        augmented = LabelledImage(image, sem_seg, self.ignore_label)
+        following = T.AugmentationList(augmentations)(augmented)
+        transforms = T.TransformList([*resizing, *following.transforms])
         sample["image"] = to_tensor(augmented.image)
         if not self.is_train:
             return sample
