@@ -164,7 +164,7 @@ class _Generator:
         self._per_folder = per_folder
 
     def __call__(self, container: Container) -> Listing:
-        status = status_of(container, os.stat(container.path(self._root)))
+        status = status_of(os.stat(container.path(self._root)))
         if not container.prefix:
             listing = list_folder(self._root, container, lambda number: None)
             listing.status = status

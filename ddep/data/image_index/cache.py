@@ -144,7 +144,7 @@ def _is_current(index: ImageIndex, root: str) -> bool:
         container = entry.container
         if not container.tar or container.tar != tar:  # tars in a tar change with it
             try:
-                status = status_of(container, os.stat(container.path(root)))
+                status = status_of(os.stat(container.path(root)))
             except OSError:
                 return False
             tar = container.tar

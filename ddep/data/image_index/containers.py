@@ -61,14 +61,13 @@ class Listing:
     spans: np.ndarray = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
 
-def status_of(container: Container, found: os.stat_result) -> Status:
+def status_of(found: os.stat_result) -> Status:
     """The status to store, of a container's ``os.stat``.
 
     Numbers of devices are left out: they change when network disks are mounted anew. The time of
     the last change of the inode shows what programs hide that set the time of modification.
     """
-    times = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-    return (*times, found.st_size) if container.tar else times
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def without_tar_suffix(name: str) -> str | None:

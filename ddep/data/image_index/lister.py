@@ -82,7 +82,7 @@ class Lister:
         return listing
 
     def _find(self, container: Container, found: os.stat_result, started: int) -> Listing:
-        status = status_of(container, found)
+        status = status_of(found)
         for stored in self._stored:
             listing = stored.find(container, status)
             if listing is not None:

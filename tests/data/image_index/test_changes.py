@@ -158,6 +158,13 @@ def test_a_damaged_index_is_made_again(
     assert "is damaged" in caplog.text
 
 
+def test_an_index_that_nobody_uses_goes(root: Path) -> None:
+    for number in range(1, 4):
+        assert [path.name for path in open_index(root).folder.parent.glob("*-*")] == [
+            f"index-{number:06d}"
+        ]
+
+
 def test_an_index_that_is_used_stays(root: Path) -> None:
     first = open_index(root)
     (root / "a/new.jpg").touch()

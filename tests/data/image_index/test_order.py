@@ -49,12 +49,15 @@ def test_images_come_in_the_order_of_their_paths(tree: Tree) -> None:
                 assert record["file_name"] == os.path.join(folder, "root", record["image_id"])
 
 
-def test_images_among_folders(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [dict, Tar])
+def test_images_among_folders(tmp_path: Path, kind: type[Tree]) -> None:
     """By hand: a folder's name sorts with its slash."""
-    inside = {"x.jpg": b"", "b": {"y.jpg": b""}}
-    tree = {"a.jpg": b"", "a": inside, "a-b": inside, "a0.jpg": b"", "b": {}, "c.png": b""}
-    write_tree(tmp_path / "root", tree)
-    assert ids(open_index(tmp_path / "root")) == [
+    inside = kind({"x.jpg": b"x", "b": {"y.jpg": b"yy"}})
+    tree = {"a.jpg": b"1", "a": inside, "a-b": inside, "a0.jpg": b"23", "b": kind(), "c.png": b"4"}
+    write_tree(tmp_path, {"root": kind(tree)})
+    index = open_index(tmp_path / ("root" if kind is dict else "root.tar"))
+    assert contents(index) == flatten(tree)
+    assert ids(index) == [
         "a-b/b/y.jpg",
         "a-b/x.jpg",
         "a.jpg",

@@ -186,6 +186,18 @@ def test_a_damaged_tar_file_in_a_tar_file_is_named(tmp_path: Path) -> None:
         open_index(path)
 
 
+def test_a_negative_size(tmp_path: Path) -> None:
+    """It would send the reader back to the same header."""
+    header = bytearray(pack({"a.jpg": b""})[:512])
+    header[124:136] = (-1024).to_bytes(12, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path = tmp_path / "a.tar"
+    path.write_bytes(header + bytes(2048))
+    with pytest.raises(UserError, match="damaged or not whole"):
+        open_index(path)
+
+
 def test_holes(tmp_path: Path) -> None:
     def fill(archive: tarfile.TarFile) -> None:
         member = tarfile.TarInfo("a.jpg")
