@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from ddep.modeling.pixel_decoder.deformable_encoder import MSDeformAttnTransformerEncoderOnly
@@ -66,3 +67,14 @@ def test_never_reads_a_device_tensor_back():
     """A tensor on the meta device has no data to read, so reading it back would raise."""
     outputs = build().to("meta")(random_features("meta"))
     assert [tuple(output.shape) for output in outputs] == [(2, 16, *size) for size in SIZES]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_pixel_that_is_not_finite_is_not_lost(value: float) -> None:
+    """Its locations may count as outside: the residual branch and the weights pass it on."""
+    for level, (height, width) in enumerate(SIZES):
+        features = random_features()
+        features[level][1, 5, height - 1, width - 1] = value
+        outputs = build()(features)
+        assert outputs[level][1, :, height - 1, width - 1].isnan().all()
+        assert all(output[0].isfinite().all() for output in outputs)
