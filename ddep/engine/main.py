@@ -19,7 +19,8 @@ def run(arguments: list[str] | None = None) -> None:
     """Run ``train_net.py`` with the given command line (the process's by default).
 
     A mistake of the user's or a training that diverges, in whichever process, ends the program with
-    ``error: <one line>`` on stderr and status 1; Ctrl-C ends it with ``interrupted`` and 130.
+    ``error: <one line>`` on stderr and status 1. SIGTERM and Ctrl-C let training save a checkpoint
+    first; the status is 143 or 130.
     """
     args = default_argument_parser().parse_args(arguments)
     with errors_as_lines():
@@ -27,7 +28,7 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    """Train and evaluate, or evaluate only, in this process (one of several with several GPUs).
+    """Train and evaluate, or evaluate only, in this process (one of several, maybe).
 
     Args:
         args: what detectron2's ``default_argument_parser`` parses.
