@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList, Instances
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from ddep.errors import UserError
 from ddep.modeling.build_criterion import build_criterion
 from ddep.modeling.criterion import SetCriterion
+from ddep.modeling.meta_arch.data_set_classes import check_num_classes, find_thing_ids
 from ddep.modeling.normalisers import average_over_processes
 from ddep.modeling.postprocessing import (
     instance_inference,
@@ -103,7 +103,7 @@ class MaskFormer(nn.Module):
                 "MODEL.MASK_FORMER.TEST: SEMANTIC_ON, PANOPTIC_ON and INSTANCE_ON are all False; "
                 "switch on at least one"
             )
-        _check_num_classes(cfg)
+        check_num_classes(cfg)
         backbone = build_backbone(cfg)
         sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
         return {
@@ -113,7 +113,7 @@ class MaskFormer(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
-            "thing_ids": _thing_ids(cfg),
+            "thing_ids": find_thing_ids(cfg),
             "semantic_on": test.SEMANTIC_ON,
             "panoptic_on": test.PANOPTIC_ON,
             "instance_on": test.INSTANCE_ON,
@@ -287,40 +287,3 @@ def _annotations(inputs: dict[str, Any], num_classes: int) -> Instances:
 
 def _name(inputs: dict[str, Any]) -> str:
     return str(inputs.get("file_name", "an image without file_name"))
-
-
-def _data_set_name(cfg: CfgNode) -> str | None:
-    """The data set whose classes the model has: the first for training, else for testing."""
-    return next(iter([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]), None)
-
-
-def _check_num_classes(cfg: CfgNode) -> None:
-    """A panoptic data set may count its things alone as ``thing_classes``: both counts will do."""
-    name = _data_set_name(cfg)
-    if name is None:
-        return
-    metadata = MetadataCatalog.get(name)
-    known = {key: len(metadata.get(key) or ()) for key in ("stuff_classes", "thing_classes")}
-    known = {key: count for key, count in known.items() if count}
-    found = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    if known and found not in known.values():
-        expected = " or ".join(f"{count} ({key})" for key, count in known.items())
-        raise UserError(
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {found}; data set {name} has {expected} classes; "
-            "set the key to that, or choose another data set"
-        )
-
-
-def _thing_ids(cfg: CfgNode) -> Collection[int]:
-    """Classes that are things, which only panoptic results need to know."""
-    if not cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:
-        return ()
-    name = _data_set_name(cfg)
-    ids = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id") if name else None
-    if ids is None:
-        raise UserError(
-            f"MODEL.MASK_FORMER.TEST.PANOPTIC_ON is True, but data set {name} does not say which "
-            "classes are things; expected a panoptic data set first in DATASETS.TRAIN (or in "
-            "DATASETS.TEST where TRAIN is empty)"
-        )
-    return ids.values()

@@ -1,0 +1,57 @@
+"""What a model has to know of the data set's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from ddep.errors import UserError
+
+
+def _data_set_name(cfg: CfgNode) -> str | None:
+    """The data set whose classes the model has: the first for training, else for testing."""
+    return next(iter([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]), None)
+
+
+def check_num_classes(cfg: CfgNode) -> None:
+    """Compare MODEL.SEM_SEG_HEAD.NUM_CLASSES with the data set's classes, if it has any.
+
+    A panoptic data set may count its things alone as ``thing_classes``: both counts will do.
+
+    Raises:
+        UserError: they differ.
+    """
+    name = _data_set_name(cfg)
+    if name is None:
+        return
+    metadata = MetadataCatalog.get(name)
+    known = {key: len(metadata.get(key) or ()) for key in ("stuff_classes", "thing_classes")}
+    known = {key: count for key, count in known.items() if count}
+    found = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if known and found not in known.values():
+        expected = " or ".join(f"{count} ({key})" for key, count in known.items())
+        raise UserError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {found}; data set {name} has {expected} classes; "
+            "set the key to that, or choose another data set"
+        )
+
+
+def find_thing_ids(cfg: CfgNode) -> Collection[int]:
+    """Classes that are things, which only panoptic results need to know; else none.
+
+    Raises:
+        UserError: the data set does not say.
+    """
+    if not cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:
+        return ()
+    name = _data_set_name(cfg)
+    ids = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id") if name else None
+    if ids is None:
+        raise UserError(
+            f"MODEL.MASK_FORMER.TEST.PANOPTIC_ON is True, but data set {name} does not say which "
+            "classes are things; expected a panoptic data set first in DATASETS.TRAIN (or in "
+            "DATASETS.TEST where TRAIN is empty)"
+        )
+    return ids.values()
