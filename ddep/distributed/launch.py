@@ -30,6 +30,8 @@ Main = Callable[[argparse.Namespace], Any]
 _GRACE = 15.0
 # Seconds to save a checkpoint and end in after a signal.
 _STOPPING = 600.0
+# Seconds between two signals that are more than one.
+_ONE_SIGNAL = 1.0
 # Seconds in which a signal is noticed.
 _INTERVAL = 0.2
 
@@ -98,11 +100,17 @@ def _start_and_watch(main: Main, args: argparse.Namespace, device: str) -> int:
 
 @contextmanager
 def _noted_signals() -> Iterator[list[int]]:
-    """Yields a list that gets the number of each SIGINT and SIGTERM, which do nothing else."""
+    """Yields a list that gets the number of each SIGINT and SIGTERM, which do nothing else.
+
+    What comes within a second counts as one: ``timeout`` and others signal a process and its group.
+    """
     numbers: list[int] = []
+    times = [float("-inf")]
 
     def note(number: int, _: FrameType | None) -> None:
-        numbers.append(number)
+        if time.monotonic() - times[-1] > _ONE_SIGNAL:
+            numbers.append(number)
+        times.append(time.monotonic())
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -74,7 +74,8 @@ def test_time_to_stop_in_is_limited(start: Start, monkeypatch: pytest.MonkeyPatc
     assert _watch([start(time.sleep, 100, ignored=[signal.SIGTERM])], [signal.SIGTERM]) == 143
 
 
-def test_signals_are_noted_and_then_what_they_were() -> None:
+def test_signals_are_noted_and_then_what_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_watch.__globals__, "_ONE_SIGNAL", 0)
     before = signal.getsignal(signal.SIGTERM)
     with _noted_signals() as numbers:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -82,3 +83,12 @@ def test_signals_are_noted_and_then_what_they_were() -> None:
         time.sleep(0)
     assert numbers == [signal.SIGTERM, signal.SIGINT]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_comes_twice_at_once_is_one() -> None:
+    with _noted_signals() as numbers:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+    assert numbers == [signal.SIGTERM]
