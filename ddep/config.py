@@ -75,11 +75,12 @@ def _add_input_config(cfg: CfgNode) -> None:
     cfg.INPUT.IMAGE_SIZE = 1024
     cfg.INPUT.MIN_SCALE = 0.1
     cfg.INPUT.MAX_SCALE = 2.0
-    # Denoising decodes JPEG files that are much larger than the model's input at 1/2, 1/4 or 1/8 of
-    # their size, several times faster; never smaller than what they are resized to.
+    # Training decodes JPEG files for denoising that are much larger than the model's input at 1/2,
+    # 1/4 or 1/8 of their size, which saves time; never smaller than what they are resized to.
+    # Evaluation decodes in full, so that its figures do not depend on this.
     cfg.INPUT.DRAFT_DECODING = True
     # Training skips images that cannot be read and names them in the log; more than this many in
-    # one run stop it.
+    # one process of a run, resumed or not, stop it.
     cfg.INPUT.MAX_UNREADABLE = 100
 
 
@@ -230,8 +231,8 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     # pixel decoder's input projections and deformable encoder), fpn, mask_features.
     ddep.TRANSFER = ["backbone", "encoder", "fpn", "mask_features"]
 
-    # Recompute the pixel decoder's activations in the backward pass to save memory
-    # (MODEL.SWIN.USE_CHECKPOINT does so for Swin).
+    # Compute the activations of the pixel decoder's transformer encoder again in the backward pass,
+    # to save memory (MODEL.SWIN.USE_CHECKPOINT does so for Swin). BasePixelDecoder has none.
     ddep.CHECKPOINT_PIXEL_DECODER = False
     # Memory layout of convolutions, (N, H, W, C).
     ddep.CHANNELS_LAST = False
@@ -251,7 +252,8 @@ def _add_denoising_config(cfg: CfgNode) -> None:
 def _add_monitoring_config(cfg: CfgNode) -> None:
     # Evaluations in training (TEST.EVAL_PERIOD) keep the checkpoint with the best result of this
     # name as model_best.pth, such as panoptic_seg/PQ, sem_seg/mIoU, segm/AP or
-    # denoising/noise_mse; with several test sets <set>/panoptic_seg/PQ. Empty: none is kept.
+    # denoising/noise_mse; with several test sets <set>/panoptic_seg/PQ, for the moving average
+    # ema/panoptic_seg/PQ. Empty: none is kept.
     cfg.TEST.BEST_METRIC = ""
     # Whether the best is the largest (max) or the smallest (min).
     cfg.TEST.BEST_MODE = "max"

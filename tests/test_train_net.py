@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -251,6 +252,7 @@ def test_training_that_diverges_ends_with_one_line(
     folder: Path, panoptic_config: str, capsys: pytest.CaptureFixture
 ) -> None:
     words = ["SOLVER.BASE_LR", "1e30", "SOLVER.CLIP_GRADIENTS.ENABLED", False]
+    words += ["SOLVER.MAX_SKIPPED_STEPS", 2]
     with pytest.raises(SystemExit) as end:
         run(["--config-file", panoptic_config, *map(str, words), "OUTPUT_DIR", str(folder / "nan")])
     assert re.fullmatch(r"error: .*(NaN|infinite).*", end.value.code)
@@ -259,7 +261,16 @@ def test_training_that_diverges_ends_with_one_line(
     assert "Traceback" not in (folder / "nan" / "log.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (1, r"stopped by SIGINT behind iteration 2 of 3; saved .*model_0000001\.pth; --resume .*"),
+        (2, "interrupted"),
+    ],
+)
 def test_ctrl_c_ends_training_with_one_line(
+    times: int,
+    message: str,
     folder: Path,
     panoptic_config: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -267,18 +278,20 @@ def test_ctrl_c_ends_training_with_one_line(
 ) -> None:
     run_step = Trainer.run_step
 
-    def stop(self: Trainer) -> None:
+    def interrupted(self: Trainer) -> None:
         if self.iter == 1:
-            raise KeyboardInterrupt
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
         run_step(self)
 
-    monkeypatch.setattr(Trainer, "run_step", stop)
-    output = folder / "interrupted"
+    monkeypatch.setattr(Trainer, "run_step", interrupted)
+    output = folder / f"interrupted-{times}"
     with pytest.raises(SystemExit) as end:
         run(["--config-file", panoptic_config, "SOLVER.MAX_ITER", "3", "OUTPUT_DIR", str(output)])
     assert end.value.code == 130
     captured = capsys.readouterr()
-    assert captured.err.splitlines()[-1] == "interrupted"
+    assert re.fullmatch(message, captured.err.splitlines()[-1])
+    assert (output / "model_0000001.pth").exists() == (times == 1)
     log = (output / "log.txt").read_text()
-    assert "Interrupted in iteration 2 of 3; --resume goes on" in log
+    assert "SIGINT: training stops after this iteration and saves a checkpoint; a second" in log
     assert "Traceback" not in captured.out + captured.err + log

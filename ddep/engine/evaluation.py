@@ -18,6 +18,7 @@ from ddep.data.labels import relative_names
 from ddep.engine.ema import WeightAverage
 from ddep.engine.trainer import Trainer, test_average
 from ddep.evaluation import ResultsTable, write_results
+from ddep.modeling.execution import prepare_execution
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def _with_output_in(cfg: CfgNode, folder: str) -> CfgNode:
 def _evaluate(cfg: CfgNode, path: str) -> dict[str, Any]:
     # A model of its own, so that what the checkpoint lacks is not the one's before.
     model = Trainer.build_model(cfg)
+    prepare_execution(cfg, model)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
     rest = checkpointer.load(path, checkpointables=[])
     absent = checkpointer.absent_parameters()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -37,7 +36,7 @@ from ddep.engine.train_step import PRECISIONS, StepResult, TrainStep
 from ddep.engine.wandb_writer import WandbWriter
 from ddep.errors import Stopped, UserError
 from ddep.evaluation import ResultsTable, build_evaluator, output_folder
-from ddep.files import atomic_write
+from ddep.evaluation.results_files import write_results
 from ddep.inference.evaluation_pictures import SegmentationPictures
 from ddep.modeling.execution import prepare_execution
 
@@ -382,16 +381,10 @@ class Trainer(DefaultTrainer):
         """
         results = super().test(cfg, model, evaluators)
         if comm.is_main_process() and results:
-            files = {"results.json": json.dumps(results, indent=2, default=float)}
-            if len(set(cfg.DATASETS.TEST)) > 1:
-                table = ResultsTable(results)
-                files |= {"results.md": f"{table.to_markdown()}\n", "results.csv": table.to_csv()}
+            table = ResultsTable(results) if len(set(cfg.DATASETS.TEST)) > 1 else None
+            if table:
                 logger.info(f"Results on {len(results)} data sets:\n{table.to_markdown()}")
-            folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-            os.makedirs(folder, exist_ok=True)
-            for name, text in files.items():
-                with atomic_write(os.path.join(folder, name)) as file:
-                    file.write(text.encode())
+            write_results(cfg.OUTPUT_DIR, results, table)
         return results
 
 
