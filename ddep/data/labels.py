@@ -51,7 +51,7 @@ def check_label_keys(cfg: CfgNode) -> None:
 
 
 def choose_labelled(
-    cfg: CfgNode, names: Sequence[str], sets: Sequence[list[Record]]
+    cfg: CfgNode, names: Sequence[str], sets: Sequence[Sequence[Record]]
 ) -> list[list[Record]]:
     """The records that training may use, of each data set by itself.
 
@@ -117,7 +117,10 @@ def _draw(cfg: CfgNode, data_set: str, names: Sequence[str]) -> set[str]:
 
 
 def write_label_list(
-    path: str, names: Sequence[str], chosen: Sequence[list[Record]], sets: Sequence[list[Record]]
+    path: str,
+    names: Sequence[str],
+    chosen: Sequence[Sequence[Record]],
+    sets: Sequence[Sequence[Record]],
 ) -> None:
     """Write the names of the chosen images, whole or not at all, to give back as LABEL_LIST.
 
