@@ -72,8 +72,9 @@ def open_index(source: Path) -> ImageIndex:
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home / "lock") as lock:
             began = time.time_ns()
-            # Where another process began to look after this one asked, what it found will do.
-            is_checked = int(lock.read() or 0) >= asked
+            # Where another process began to look after this one asked, what it found will do. Its
+            # clock may be another.
+            is_checked = asked <= int(lock.read() or 0) <= began
             index = _newest(home)
             if index is None or not (is_checked or _is_current(index, root)):
                 del index  # it may be removed
@@ -158,10 +159,7 @@ def _build(home: Path, root: str, top: Container) -> ImageIndex:
     number = others[0][0] + 1 if others else 1
     unfinished = home / f"{_UNFINISHED}-{number:06d}"
     logger.info(f"indexing the images in {top.path(root)}; the index is kept in {home}")
-    known = []
-    for _, path in others:
-        with contextlib.suppress(OSError):  # interrupted before it had all files
-            known.append(StoredListings(path))
+    known = _read_known([path for _, path in others])
     try:
         _write(unfinished, root, top, known)
     except OSError:  # such as a full disk; after UserError and interruptions it is used again
@@ -174,6 +172,25 @@ def _build(home: Path, root: str, top: Container) -> ImageIndex:
         if not _is_used(path):
             shutil.rmtree(path, ignore_errors=True)
     return ImageIndex(finished)
+
+
+def _read_known(indexes: list[Path]) -> list[StoredListings]:
+    """What is known from the newest finished index and the unfinished one that came furthest.
+
+    Other unfinished ones are removed, lest they pile up where indexing fails again and again.
+    """
+    finished: list[StoredListings] = []
+    unfinished: dict[Path, StoredListings] = {}
+    for path in indexes:
+        with contextlib.suppress(OSError):  # interrupted before it had all files
+            if path.name.startswith(_UNFINISHED):
+                unfinished[path] = StoredListings(path)
+            elif not finished:
+                finished.append(StoredListings(path))
+    furthest = sorted(unfinished, key=lambda path: len(unfinished[path]))
+    for path in furthest[:-1]:
+        shutil.rmtree(path, ignore_errors=True)
+    return [*(unfinished[path] for path in furthest[-1:]), *finished]
 
 
 def _is_used(index: Path) -> bool:

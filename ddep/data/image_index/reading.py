@@ -43,10 +43,11 @@ class ImageIndex(Sequence[Record]):
             OSError, ValueError, LookupError, TypeError: there is none, or it is damaged.
         """
         self.folder = folder
-        self._in_use = open(folder / stored.HEADER, "rb")  # noqa: SIM115 (as long as self)
+        in_use = os.open(folder / stored.HEADER, os.O_RDONLY)
+        weakref.finalize(self, os.close, in_use)
         with contextlib.suppress(OSError):  # some network disks have no locks
-            fcntl.flock(self._in_use, fcntl.LOCK_SH)
-        header = json.loads(self._in_use.read())
+            fcntl.flock(in_use, fcntl.LOCK_SH)
+        header = json.loads((folder / stored.HEADER).read_text(encoding="utf-8"))
         for name, size in header["sizes"].items():
             if (folder / name).stat().st_size != size:
                 raise ValueError(f"{folder / name} has not the size that it should have")

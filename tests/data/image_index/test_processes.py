@@ -9,6 +9,7 @@ import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -123,10 +124,32 @@ def test_processes_that_wait_do_not_all_look(
     monkeypatch.setattr(cache, "_is_current", look)
     open_index(root)
     assert len(looked) == 1
-    home = cache.home_of(root)
-    (home / "lock").write_text(str(10**30))  # long after this process will have asked
-    open_index(root)
-    assert len(looked) == 1
+    lock = cache.home_of(root) / "lock"
+    # It asks at 10 and looks at 20.
+    for other_began, looks in ((15, False), (9, True), (21, True)):
+        clock = SimpleNamespace(time_ns=iter((10, 20)).__next__)
+        lock.write_text(str(other_began))
+        looked.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(cache, "time", clock)
+            open_index(root)
+        assert bool(looked) is looks
+
+
+def test_failures_do_not_pile_up(
+    root: Path, settled: None, listed: list[str], cache_of_test: Path
+) -> None:
+    """Indexing that fails at the same place again and again goes on from there."""
+    (root / "n4.tar").write_bytes(b"damaged")  # n4/ is taken
+    (root / "n5-.tar").write_bytes(b"damaged")
+    for _ in range(5):
+        with pytest.raises(UserError, match=r"n5-\.tar is no tar file"):
+            open_index(root)
+    assert len(listed) == 6 + 5
+    assert len(list(cache_of_test.rglob("unfinished-*"))) == 2
+    (root / "n5-.tar").unlink()
+    assert contents(open_index(root)) == flatten(TREE)
+    assert not list(cache_of_test.rglob("unfinished-*"))
 
 
 @pytest.mark.parametrize("place", ["no folder", "no space"])
