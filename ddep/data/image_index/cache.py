@@ -61,8 +61,8 @@ def open_index(source: Path) -> ImageIndex:
         source: absolute path.
 
     Raises:
-        UserError: no images; a container that cannot be listed; an index that cannot be written,
-            not even a temporary one.
+        UserError: a container that cannot be listed; no images but those in compressed tar files;
+            an index that cannot be written, not even a temporary one.
     """
     top = Container("") if source.is_dir() else Container("", source.name)
     root = str(source if source.is_dir() else source.parent)
@@ -74,7 +74,8 @@ def open_index(source: Path) -> ImageIndex:
             began = time.time_ns()
             # Where another process began to look after this one asked, what it found will do. Its
             # clock may be another.
-            is_checked = asked <= int(lock.read() or 0) <= began
+            content = lock.read()
+            is_checked = content.isdigit() and asked <= int(content) <= began
             index = _newest(home)
             if index is None or not (is_checked or _is_current(index, root)):
                 del index  # it may be removed

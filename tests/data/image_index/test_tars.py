@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ddep.data.image_index import open_index
+from ddep.data.image_index import list_images, open_index
 from ddep.errors import UserError
 from tests.data.image_index.trees import Tar, add_file, contents, flatten, pack, write_tree
 
@@ -39,9 +39,10 @@ def test_a_tar_file_gives_what_the_unpacked_folder_gives(tmp_path: Path) -> None
 
 
 def test_a_folder_of_tar_files(tmp_path: Path) -> None:
-    write_tree(tmp_path, {"root": {"in": dict(IMAGENET), "a.jpg": b"a"}, "other": {}})
+    write_tree(tmp_path, {"root": {"in": dict(IMAGENET), "a.jpg": b"a"}})
     found = contents(open_index(tmp_path / "root"))
     assert found == {"a.jpg": b"a"} | {f"in/{k}": v for k, v in flatten(IMAGENET).items()}
+    assert list_images(str(tmp_path / "root")) == ["a.jpg"]
 
 
 @pytest.mark.parametrize("style", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
