@@ -126,7 +126,7 @@ def _measure(images: int, per_folder: int, workers: int) -> Figures:
         index_folder = home_of(root) / "index-000001"
         index_folder.parent.mkdir(parents=True)
         started = time.monotonic()
-        parts = walk(Container(""), _Generator(root, images, per_folder))
+        parts = walk(Container(""), GeneratedImages(root, images, per_folder))
         write_index(index_folder, str(root), parts)
         build = time.monotonic() - started
         build_memory = _peak() - before
@@ -158,7 +158,7 @@ def _measure(images: int, per_folder: int, workers: int) -> Figures:
         )
 
 
-class _Generator:
+class GeneratedImages:
     """Lists folders that are there, and in them images that are not."""
 
     def __init__(self, root: Path, images: int, per_folder: int) -> None:

@@ -6,7 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 from ddep.data.image_index import ImageIndex
-from ddep.data.image_index.benchmark import _Generator
+from ddep.data.image_index.benchmark import GeneratedImages
 from ddep.data.image_index.containers import Container
 from ddep.data.image_index.walking import walk
 from ddep.data.image_index.writing import write_index
@@ -19,8 +19,8 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     for number in range(IMAGES // PER_FOLDER):
         (root / f"n{number:08d}").mkdir(parents=True)
     tracemalloc.start()
-    generator = _Generator(root, IMAGES, PER_FOLDER)
-    write_index(tmp_path / "index", str(root), walk(Container(""), generator))
+    images = GeneratedImages(root, IMAGES, PER_FOLDER)
+    write_index(tmp_path / "index", str(root), walk(Container(""), images))
     building = tracemalloc.get_traced_memory()[1]
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
