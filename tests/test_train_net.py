@@ -19,7 +19,7 @@ from ddep.checkpoint.conversion import convert
 from ddep.checkpoint.groups import group_of
 from ddep.data.datasets import dataset_root, register_all
 from ddep.data.datasets.shapes import generate_shapes
-from ddep.engine import Trainer, main, run
+from ddep.engine import Trainer, main, run, stop_signals
 from ddep.errors import UserError
 from tests.engine.tiny_runs import (
     arguments,
@@ -280,6 +280,7 @@ def test_ctrl_c_ends_training_with_one_line(
 
     def interrupted(self: Trainer) -> None:
         if self.iter == 1:
+            monkeypatch.setattr(stop_signals, "_ONE_REQUEST", 0.0)
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
         run_step(self)

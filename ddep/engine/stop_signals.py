@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 logger = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Signals that come within this many seconds are one request.
+_ONE_REQUEST = 1.0
 
 
 class StopRequest:
@@ -25,7 +29,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def noticed(self) -> Iterator[None]:
-        """Inside, the first signal is noted; a second one does what it always does.
+        """Inside, the first signal is noted; a later one does what it always does.
 
         Outside the main thread, where Python cannot do so, signals stay what they are.
         """
@@ -39,8 +43,13 @@ class StopRequest:
             self._restore()
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.signum = number
-        self._restore()
+        if self.signum:
+            # timeout(1), for one, sends its signal to a process and then to the whole group.
+            if time.monotonic() - self._noted > _ONE_REQUEST:
+                self._restore()
+                os.kill(os.getpid(), number)
+            return
+        self.signum, self._noted = number, time.monotonic()
         logger.warning(
             f"{signal.Signals(number).name}: training stops after this iteration and saves a "
             "checkpoint; a second signal stops it at once"

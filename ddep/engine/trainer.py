@@ -245,9 +245,10 @@ class Trainer(DefaultTrainer):
             )
 
     def _save(self) -> str:
-        """Save a checkpoint now; its path."""
+        """Save a checkpoint now; its path. No process goes on before it is written."""
         name = f"model_{self.iter:07d}"
         self.checkpointer.save(name, iteration=self.iter)
+        comm.synchronize()
         return os.path.join(self.cfg.OUTPUT_DIR, f"{name}.pth")
 
     def state_dict(self) -> dict[str, Any]:
