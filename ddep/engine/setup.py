@@ -43,6 +43,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """
     if not args.config_file:
         raise UserError("--config-file is missing; see configs/ for those there are")
+    # Indexing a folder of millions of images, below, takes a while and says so.
+    _forget_loggers()
+    setup_logger(distributed_rank=comm.get_rank(), name="ddep")
     cfg = load_config(args.config_file, args.opts or ())
     check_values(cfg)
     notes = adapt_to_device(cfg)
@@ -121,10 +124,7 @@ def _start_logs(cfg: CfgNode, args: argparse.Namespace) -> None:
 
     The console gets no details: environment, config, model and names of weights are in log.txt.
     """
-    # An earlier run in this process must not get this one's lines, nor the console each line twice.
-    setup_logger.cache_clear()
-    for name in _LOGGERS:
-        logging.getLogger(name).handlers.clear()
+    _forget_loggers()
     rank = comm.get_rank()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="ddep")
     # default_setup makes these two calls again, which then do nothing.
@@ -135,6 +135,13 @@ def _start_logs(cfg: CfgNode, args: argparse.Namespace) -> None:
     _set_console_level(logging.INFO)
     logging.getLogger("detectron2.engine.train_loop").addFilter(_needs_traceback)
     logger.info(f"Config and log: {cfg.OUTPUT_DIR}/config.yaml, {cfg.OUTPUT_DIR}/log.txt")
+
+
+def _forget_loggers() -> None:
+    """An earlier run in this process must not get this one's lines, nor the console each twice."""
+    setup_logger.cache_clear()
+    for name in _LOGGERS:
+        logging.getLogger(name).handlers.clear()
 
 
 def _set_console_level(level: int) -> None:

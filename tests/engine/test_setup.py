@@ -154,7 +154,7 @@ def test_a_batch_that_processes_cannot_share_is_an_error(
     overrides = ["MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", images]
     overrides += ["SOLVER.ACCUMULATION_STEPS", steps]
     with pytest.raises(
-        UserError, match=f"IMS_PER_BATCH is {images}, .* expected a multiple of {2 * steps}"
+        UserError, match=f"IMS_PER_BATCH is {images}; expected a multiple of {2 * steps}"
     ):
         check_processes(arguments(*words, *overrides))
     assert check_processes(arguments(*words, "--eval-only", *overrides)) == "cpu"
