@@ -194,11 +194,9 @@ def _explain(
     result: StepResult, batch: Sequence[dict[str, Any]], bad_processes: Sequence[int]
 ) -> str:
     """Name the numbers that went wrong, and the images of the processes where they did."""
-    files = [str(inputs.get("file_name", "an image without file_name")) for inputs in batch]
-    if comm.get_world_size() > 1:
-        of_processes: list[list[str]] = [[] for _ in range(comm.get_world_size())]
-        dist.all_gather_object(of_processes, files)
-        files = [file for process in bad_processes for file in of_processes[process]]
+    mine = [str(inputs.get("file_name", "an image without file_name")) for inputs in batch]
+    of_processes = comm.all_gather(mine)
+    files = [file for process in bad_processes for file in of_processes[process]]
     wrong = {name: loss for name, loss in result.losses.items() if not math.isfinite(loss)}
     numbers = wrong or {"the norm of the gradients": result.grad_norm}
     found = ", ".join(f"{name} is {number}" for name, number in numbers.items())

@@ -9,7 +9,6 @@ import weakref
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.engine.train_loop import TrainerBase
@@ -18,11 +17,11 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ddep.checkpoint import Checkpointer
 from ddep.checkpoint.groups import TRANSFERABLE
 from ddep.data import build_test_loader, build_train_loader
+from ddep.distributed.data_parallel import distribute
 from ddep.engine.checkpoint_hooks import BestCheckpoint, PeriodicCheckpoints
 from ddep.engine.checks import is_frozen
 from ddep.engine.ema import WeightAverage
@@ -70,7 +69,7 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         amp = cfg.SOLVER.AMP
         self._trainer = TrainStep(
-            _distribute(model),
+            distribute(model),
             self.build_train_loader(cfg),
             optimizer,
             precision=PRECISIONS[amp.PRECISION] if amp.ENABLED else None,
@@ -258,11 +257,7 @@ class Trainer(DefaultTrainer):
         random number generators are.
         """
         own = {"random": self._random_state, "loader": self.data_loader.state_dict()}
-        processes = [own]
-        if comm.get_world_size() > 1:
-            processes = [{} for _ in range(comm.get_world_size())]
-            dist.all_gather_object(processes, own)
-        state = {"_trainer": self._trainer.state_dict(), "processes": processes}
+        state = {"_trainer": self._trainer.state_dict(), "processes": comm.all_gather(own)}
         state["iteration"] = min(self.iter, self.max_iter - 1)  # behind the last one it is higher
         return TrainerBase.state_dict(self) | state
 
@@ -402,13 +397,3 @@ def test_average(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
     cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "ema")
     cfg.freeze()
     return Trainer.test(cfg, model)
-
-
-def _distribute(model: nn.Module) -> nn.Module:
-    """Have gradients averaged over processes, if there are several."""
-    if comm.get_world_size() == 1:
-        return model
-    on_gpu = model.device.type == "cuda"
-    return DistributedDataParallel(
-        model, device_ids=[torch.cuda.current_device()] if on_gpu else None, broadcast_buffers=False
-    )
