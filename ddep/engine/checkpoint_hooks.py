@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
@@ -17,13 +18,20 @@ from detectron2.utils import comm
 from ddep.checkpoint import Checkpointer, read_checkpoint
 from ddep.checkpoint.checksum import remove_checksum
 from ddep.errors import UserError
+from ddep.evaluation.denoising import METRICS
 
 logger = logging.getLogger(__name__)
 
 _BEST = "model_best"
 _NUMBERED = re.compile(r"model_(\d{7,})\.pth")
-# What the results of each task are called.
+# What the results of each task are called, and the metrics in them, the most usual first.
 _RESULTS = {"PANOPTIC": "panoptic_seg", "SEMANTIC": "sem_seg", "INSTANCE": "segm"}
+_METRICS = {
+    "panoptic_seg": [f"{name}{kind}" for kind in ("", "_th", "_st") for name in ("PQ", "SQ", "RQ")],
+    "sem_seg": ["mIoU", "fwIoU", "mACC", "pACC"],
+    "segm": ["AP", "AP50", "AP75", "APs", "APm", "APl"],
+    "denoising": METRICS,
+}
 
 
 class PeriodicCheckpoints(HookBase):
@@ -219,13 +227,21 @@ def check_checkpoints(cfg: CfgNode, tasks: Mapping[str, Sequence[str]]) -> None:
         raise UserError(
             f"TEST.BEST_METRIC is {metric!r}, but DATASETS.TEST is empty; name a data set there"
         )
-    prefixes = [
-        f"{name}/{task}/" if len(tasks) > 1 else f"{task}/"
-        for name in tasks
-        for task in [_RESULTS[task] for task in tasks[name]] or ["denoising"]
-    ]
+    metrics = {}
+    for name in tasks:
+        for task in [_RESULTS[task] for task in tasks[name]] or ["denoising"]:
+            subsets = (
+                MetadataCatalog.get(name).get("class_subsets", ()) if task == "sem_seg" else ()
+            )
+            prefix = f"{name}/{task}/" if len(tasks) > 1 else f"{task}/"
+            metrics[prefix] = [*_METRICS[task], *subsets]
     if cfg.SOLVER.EMA.ENABLED:
-        prefixes += [f"ema/{prefix}" for prefix in prefixes]
-    if not any(metric.startswith(prefix) and metric != prefix for prefix in prefixes):
-        names = ", ".join(f"{prefix}..." for prefix in prefixes)
-        raise UserError(f"TEST.BEST_METRIC is {metric!r}; expected one of {names}")
+        metrics |= {f"ema/{prefix}": names for prefix, names in metrics.items()}
+    prefix = next((prefix for prefix in metrics if metric.startswith(prefix)), None)
+    if prefix is None:
+        examples = " or ".join(f"{prefix}{names[0]}" for prefix, names in metrics.items())
+        raise UserError(f"TEST.BEST_METRIC is {metric!r}; expected a name such as {examples}")
+    name = metric.removeprefix(prefix)
+    if name not in metrics[prefix] and "-" not in name:  # those of each class have a hyphen
+        known = ", ".join(f"{prefix}{name}" for name in metrics[prefix])
+        raise UserError(f"TEST.BEST_METRIC is {metric!r}; expected one of {known}")

@@ -275,6 +275,9 @@ EMA = ("SOLVER.EMA.ENABLED", "True")
         ({"a": []}, "denoising/noise_mse", ()),
         ({"a": [], "b": []}, "b/denoising/noise_mse", ()),
         (TWO, "b/segm/AP", ()),
+        (TWO, "b/panoptic_seg/RQ_st", ()),
+        (ONE, "sem_seg/IoU-road", ()),
+        ({"synthia_sem_seg_all": ["SEMANTIC"]}, "sem_seg/mIoU16", ()),
         (ONE, "ema/sem_seg/mIoU", EMA),
         (TWO, "ema/b/panoptic_seg/PQ", EMA),
         ({}, "", ()),
@@ -294,14 +297,26 @@ def test_metrics_that_there_will_be(
         (
             ONE,
             ("TEST.BEST_METRIC", "panoptic_seg/PQ"),
-            r"TEST.BEST_METRIC is 'panoptic_seg/PQ'; expected one of sem_seg/\.\.\.$",
+            "TEST.BEST_METRIC is 'panoptic_seg/PQ'; expected a name such as sem_seg/mIoU$",
         ),
-        (ONE, ("TEST.BEST_METRIC", "sem_seg/"), r"expected one of sem_seg/\.\.\.$"),
-        (ONE, ("TEST.BEST_METRIC", "ema/sem_seg/mIoU"), r"expected one of sem_seg/\.\.\.$"),
+        (ONE, ("TEST.BEST_METRIC", "mIoU"), "expected a name such as sem_seg/mIoU$"),
+        (ONE, ("TEST.BEST_METRIC", "ema/sem_seg/mIoU"), "expected a name such as sem_seg/mIoU$"),
         (
             TWO,
             ("TEST.BEST_METRIC", "sem_seg/mIoU"),
-            r"of a/sem_seg/\.\.\., b/panoptic_seg/\.\.\., b/segm/\.\.\.$",
+            "such as a/sem_seg/mIoU or b/panoptic_seg/PQ or b/segm/AP$",
+        ),
+        (ONE, ("TEST.BEST_METRIC", "sem_seg/"), "is 'sem_seg/'; expected one of sem_seg/mIoU"),
+        (
+            ONE,
+            ("TEST.BEST_METRIC", "sem_seg/miou"),
+            "is 'sem_seg/miou'; expected one of "
+            "sem_seg/mIoU, sem_seg/fwIoU, sem_seg/mACC, sem_seg/pACC$",
+        ),
+        (
+            {"synthia_sem_seg_all": ["SEMANTIC"]},
+            ("TEST.BEST_METRIC", "sem_seg/mIoU15"),
+            "sem_seg/pACC, sem_seg/mIoU16, sem_seg/mIoU13$",
         ),
         (
             {},
