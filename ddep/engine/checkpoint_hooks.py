@@ -230,11 +230,10 @@ def check_checkpoints(cfg: CfgNode, tasks: Mapping[str, Sequence[str]]) -> None:
     metrics = {}
     for name in tasks:
         for task in [_RESULTS[task] for task in tasks[name]] or ["denoising"]:
-            subsets = (
-                MetadataCatalog.get(name).get("class_subsets", ()) if task == "sem_seg" else ()
-            )
             prefix = f"{name}/{task}/" if len(tasks) > 1 else f"{task}/"
-            metrics[prefix] = [*_METRICS[task], *subsets]
+            metrics[prefix] = list(_METRICS[task])
+            if task == "sem_seg":
+                metrics[prefix] += MetadataCatalog.get(name).get("class_subsets", ())
     if cfg.SOLVER.EMA.ENABLED:
         metrics |= {f"ema/{prefix}": names for prefix, names in metrics.items()}
     prefix = next((prefix for prefix in metrics if metric.startswith(prefix)), None)

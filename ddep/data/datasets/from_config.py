@@ -72,7 +72,8 @@ def register_from_config(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) 
             if name.startswith(PREFIX):
                 register_image_folder(name)
             elif name not in DatasetCatalog:
-                raise UserError(f"DATASETS.{key}: {_explain_unknown(name)}")
+                own = [entry["name"] for entry in cfg.DATASETS.CUSTOM or ()]
+                raise UserError(f"DATASETS.{key}: {_explain_unknown(name, own)}")
     if "TRAIN" in keys and not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name the data sets to train on")
     for key in keys:
@@ -90,15 +91,16 @@ def register_from_config(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) 
                 raise UserError(f"DATASETS.{key}: {error}") from error
 
 
-def _explain_unknown(name: str) -> str:
+def _explain_unknown(name: str, own: Sequence[str]) -> str:
     text = f"unknown data set {name!r}"
     if os.path.isdir(name):
         return f"{text}; did you mean {PREFIX}{name}?"
     folders = f"folder of images is written {PREFIX}<folder>"
-    near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
+    near = difflib.get_close_matches(name, {*own, *DatasetCatalog.list()}, n=3)
     if near:
         return f"{text}; did you mean {' or '.join(near)}? A {folders}"
-    return f"{text}; datasets/README.md lists them; a {folders}"
+    others = f" and DATASETS.CUSTOM has {', '.join(own)}" if own else ""
+    return f"{text}; datasets/README.md lists them{others}; a {folders}"
 
 
 def check_files(name: str, instances: bool = False) -> None:

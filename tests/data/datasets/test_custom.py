@@ -65,6 +65,22 @@ def test_records(tree: Tree, config) -> None:
     assert [a["category_id"] for a in instance["annotations"]] == [0]
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("own_semantics", "unknown data set 'own_semantics'; did you mean own_semantic"),
+        (
+            "xyz",
+            f"datasets/README.md lists them and DATASETS.CUSTOM has {', '.join(ALL)}; a folder",
+        ),
+    ],
+)
+def test_a_name_that_no_entry_has(tree: Tree, config, name: str, expected: str) -> None:
+    cfg = config("DATASETS.CUSTOM", tree.custom(), "DATASETS.TRAIN", (name,))
+    with pytest.raises(UserError, match=expected):
+        register_from_config(cfg)
+
+
 def test_metadata(tree: Tree, config) -> None:
     register_all_of(config, tree.custom())
     semantic, panoptic, instance, images = (
