@@ -46,6 +46,7 @@ _VALUES = (
     ),
     ("SOLVER.EMA.DECAY", lambda decay: 0 <= decay < 1, "a number from 0 to below 1"),
     ("SOLVER.CHECKPOINT_PERIOD", _is_positive, "at least 1"),
+    ("TEST.EVAL_PERIOD", lambda period: period >= 0, "at least 0"),
     ("DATALOADER.NUM_WORKERS", lambda number: number is not None and number >= 0, "at least 0"),
     (
         "INPUT.MIN_SIZE_TRAIN",

@@ -27,6 +27,7 @@ from ddep.engine.checks import is_frozen
 from ddep.engine.ema import WeightAverage
 from ddep.engine.frozen_backbone import check_backbone_is_loaded
 from ddep.engine.optimizer import build_optimizer, max_grad_norm
+from ddep.engine.precise_batch_norm import PreciseBatchNorm
 from ddep.engine.progress import ProgressPrinter
 from ddep.engine.random_state import random_state, set_random_state
 from ddep.engine.schedule import HeadLRScheduler, build_schedule
@@ -119,7 +120,7 @@ class Trainer(DefaultTrainer):
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0  # another loader beside the training's
-        return hooks.PreciseBN(
+        return PreciseBatchNorm(
             cfg.TEST.EVAL_PERIOD, self.model, self.build_train_loader(cfg), settings.NUM_ITER
         )
 

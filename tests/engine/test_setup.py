@@ -44,6 +44,7 @@ def test_a_config_file_is_needed_and_must_exist(tmp_path: Path) -> None:
         (["SOLVER.MAX_ITER", 0], "MAX_ITER is 0; expected at least 1"),
         (["SOLVER.IMS_PER_BATCH", 0], "SOLVER.IMS_PER_BATCH is 0; expected at least 1"),
         (["SOLVER.CHECKPOINT_PERIOD", 0], "CHECKPOINT_PERIOD is 0; expected at least 1"),
+        (["TEST.EVAL_PERIOD", -1], "TEST.EVAL_PERIOD is -1; expected at least 0"),
         (["DATALOADER.NUM_WORKERS", -1], "DATALOADER.NUM_WORKERS is -1; expected at least 0"),
         (["MODEL.MASK_FORMER.TRAIN_NUM_POINTS", 0], "TRAIN_NUM_POINTS is 0; expected at least 1"),
         (["MODEL.DEVICE", "gpu"], "MODEL.DEVICE is 'gpu'; expected cpu, cuda or cuda:N"),
