@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -12,6 +13,7 @@ from typing import IO
 
 from ddep.errors import UserError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
@@ -54,6 +56,29 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(temporary)
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether there was no room on the disk, or in the user's share of it."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+@contextlib.contextmanager
+def full_disk_explained(folder: str) -> Iterator[None]:
+    """For what others write into ``folder``: a full disk becomes a :class:`UserError`.
+
+    Raises:
+        UserError: see :func:`is_full_disk`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        raise UserError(
+            f"{folder} cannot be written: {error.strerror}; free space, then --resume goes on from "
+            "the last checkpoint"
+        ) from error
 
 
 def sync(path: str) -> None:

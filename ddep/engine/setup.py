@@ -21,6 +21,7 @@ from ddep.engine.checks import check_run, check_values, has_checkpoint
 from ddep.engine.wandb_writer import check_wandb
 from ddep.errors import Stopped, UserError
 from ddep.evaluation import check_evaluation, compare_classes
+from ddep.files import is_full_disk
 
 logger = logging.getLogger(__name__)
 
@@ -153,4 +154,5 @@ def _set_console_level(level: int) -> None:
 
 def _needs_traceback(record: logging.LogRecord) -> bool:
     """False for what detectron2 logs when training ends with an error that one line explains."""
-    return not (record.exc_info and isinstance(record.exc_info[1], _EXPLAINED))
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, _EXPLAINED) or is_full_disk(error))

@@ -37,6 +37,7 @@ from ddep.engine.wandb_writer import WandbWriter
 from ddep.errors import Stopped, UserError
 from ddep.evaluation import ResultsTable, build_evaluator, output_folder
 from ddep.evaluation.results_files import write_results
+from ddep.files import full_disk_explained
 from ddep.inference.evaluation_pictures import SegmentationPictures
 from ddep.modeling.execution import prepare_execution
 
@@ -181,12 +182,14 @@ class Trainer(DefaultTrainer):
         Raises:
             Stopped: SIGINT or SIGTERM stopped it, and a checkpoint was saved.
             FloatingPointError: too many steps in a row were skipped; a checkpoint was saved.
+            UserError: the disk is full, or something else that the user can mend.
         """
-        if comm.is_main_process():
-            # Behind all others, so that what they find is written.
-            self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=20)])
-        with self._stop.noticed():
-            super().train()
+        with full_disk_explained(self.cfg.OUTPUT_DIR):
+            if comm.is_main_process():
+                # Behind all others, so that what they find is written.
+                self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=20)])
+            with self._stop.noticed():
+                super().train()
         return self._last_eval_results
 
     def before_train(self) -> None:

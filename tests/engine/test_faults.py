@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -16,6 +17,7 @@ from detectron2.engine import HookBase
 from ddep.checkpoint import read_checkpoint
 from ddep.engine import Trainer, main, setup
 from ddep.errors import Stopped, UserError
+from tests.checkpoint.full_disk import full_disk
 from tests.engine.tiny_runs import (
     arguments,
     denoising_config,
@@ -198,3 +200,22 @@ def test_bfloat16_trains_on_the_cpu(config: str, tmp_path: Path) -> None:
         for name in ("bfloat16", "float32")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_a_disk_without_room_for_the_numbers_is_explained(
+    config: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Fill(HookBase):
+        def after_step(self) -> None:
+            if self.trainer.iter == 5:
+                stack.enter_context(full_disk(1))
+
+    words = ["--config-file", config, "DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", 21]
+    trainer = Trainer(setup(arguments(*words, "SOLVER.MAX_ITER", 22)))
+    trainer.resume_or_load(resume=False)
+    trainer.register_hooks([Fill()])
+    expected = rf"{re.escape(str(tmp_path))}/pretrain cannot be written: .*; free space, then"
+    with contextlib.ExitStack() as stack, pytest.raises(UserError, match=expected):
+        trainer.train()
+    assert trainer.iter == 19  # where metrics.json is written for the first time
+    assert "Traceback" not in capfd.readouterr().out
