@@ -15,6 +15,8 @@ from detectron2.data.build import (
 )
 from detectron2.utils import comm
 
+from ddep.data.datasets.custom import check_custom_mapper
+from ddep.data.datasets.custom_entries import custom_entry
 from ddep.data.labels import (
     LABELLED_IMAGES,
     check_label_keys,
@@ -34,11 +36,13 @@ def check_training_sets(cfg: CfgNode) -> None:
     """Check what ``cfg`` says of its training sets, as far as it can be seen without loading them.
 
     Raises:
-        UserError: sets of different classes; sampler, mixing weights or numbers of labels that are
-            not possible.
+        UserError: sets of different classes, or without the labels that the mapper needs; sampler,
+            mixing weights or numbers of labels that are not possible.
     """
     check_label_keys(cfg)
     check_sampler_keys(cfg)
+    for entry in filter(None, map(custom_entry, cfg.DATASETS.TRAIN)):
+        check_custom_mapper(entry, cfg.INPUT.DATASET_MAPPER_NAME)
     if not _is_denoising(cfg):
         _check_same_classes(cfg.DATASETS.TRAIN)
 

@@ -31,6 +31,14 @@ from ddep.data.datasets.panoptic import (
 )
 from ddep.errors import UserError
 
+# INPUT.DATASET_MAPPER_NAME that training on each kind can have; ddep_denoising takes all.
+_MAPPERS = {
+    "images": (),
+    "semantic": ("mask_former_semantic",),
+    "panoptic": ("mask_former_panoptic", "coco_panoptic_lsj", "detr_panoptic"),
+    "instance": ("mask_former_instance", "coco_instance_lsj"),
+}
+
 
 def register_custom_sets(cfg: CfgNode, strict: bool = True) -> None:
     """Register the entries of ``DATASETS.CUSTOM`` that DATASETS.TRAIN or TEST name.
@@ -84,6 +92,18 @@ def check_custom_labels(entry: CustomEntry) -> None:
     except UserError as error:
         where = "" if str(error).startswith(entry.where) else f"{entry.where}: "
         raise UserError(f"{where}{error}") from error
+
+
+def check_custom_mapper(entry: CustomEntry, mapper: str) -> None:
+    """Raise :class:`UserError` if ``mapper`` asks for labels that an entry's kind does not have."""
+    suitable = list(_MAPPERS[entry.kind])
+    if "semantic_labels" in entry.values:
+        suitable += _MAPPERS["semantic"]
+    if mapper not in (*suitable, "ddep_denoising"):
+        raise entry.error(
+            f"kind is {entry.kind}, but INPUT.DATASET_MAPPER_NAME is {mapper}; expected "
+            f"{' or '.join(suitable or ['ddep_denoising'])} to train on it"
+        )
 
 
 def _register_images(entry: CustomEntry) -> None:

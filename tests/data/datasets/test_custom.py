@@ -17,6 +17,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from ddep.config import load_config
+from ddep.data import check_training_sets
 from ddep.data.datasets import register_from_config
 from ddep.data.datasets.custom_entries import REQUIRED, read_entries
 from ddep.data.image_reader import read_image
@@ -79,6 +80,47 @@ def test_a_name_that_no_entry_has(tree: Tree, config, name: str, expected: str) 
     cfg = config("DATASETS.CUSTOM", tree.custom(), "DATASETS.TRAIN", (name,))
     with pytest.raises(UserError, match=expected):
         register_from_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mapper", "expected"),
+    [
+        (OWN_IMAGES, "mask_former_semantic", "ddep_denoising to train on it$"),
+        (OWN[SEMANTIC], "mask_former_panoptic", "expected mask_former_semantic to train on it$"),
+        (OWN[SEMANTIC], "mask_former_instance", "expected mask_former_semantic to train on it$"),
+        (OWN[PANOPTIC], "coco_instance_lsj", "mask_former_panoptic or .* or mask_former_semantic"),
+        (OWN[INSTANCES], "mask_former_semantic", "mask_former_instance or coco_instance_lsj to"),
+    ],
+)
+def test_a_mapper_that_needs_other_labels(
+    tree: Tree, config, kind: str, mapper: str, expected: str
+) -> None:
+    cfg = config(
+        *("DATASETS.CUSTOM", tree.custom(), "DATASETS.TRAIN", (kind,)),
+        *("INPUT.DATASET_MAPPER_NAME", mapper),
+    )
+    register_from_config(cfg)
+    with pytest.raises(UserError, match=f"kind is .* INPUT.DATASET_MAPPER_NAME .*{expected}"):
+        check_training_sets(cfg)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mapper"),
+    [
+        *((kind, "ddep_denoising") for kind in ALL),
+        (OWN[SEMANTIC], "mask_former_semantic"),
+        (OWN[PANOPTIC], "mask_former_semantic"),
+        (OWN[PANOPTIC], "detr_panoptic"),
+        (OWN[INSTANCES], "coco_instance_lsj"),
+    ],
+)
+def test_mappers_of_each_kind(tree: Tree, config, kind: str, mapper: str) -> None:
+    cfg = config(
+        *("DATASETS.CUSTOM", tree.custom(), "DATASETS.TRAIN", (kind,)),
+        *("INPUT.DATASET_MAPPER_NAME", mapper),
+    )
+    register_from_config(cfg)
+    check_training_sets(cfg)
 
 
 def test_metadata(tree: Tree, config) -> None:
