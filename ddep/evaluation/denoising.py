@@ -127,7 +127,7 @@ class DenoisingEvaluator(DatasetEvaluator):
             storage = get_event_storage()
         except AssertionError:  # detectron2's way to say that there is none, outside training
             return
-        storage.put_image("denoising", grid)
+        storage.put_image(f"denoising/{self._name}", grid)
 
 
 def noisy_denoised_clean(

@@ -109,7 +109,7 @@ def test_picture_grid(tmp_path, image_format):
             cell = picture[top : top + 6, left : left + expected.shape[2]].transpose(2, 0, 1)
             assert np.abs(cell - np.clip(expected, 0, 255)).max() <= 0.51
     ((name, image, _),) = storage._vis_data
-    assert name == "denoising"
+    assert name == "denoising/some_images"
     np.testing.assert_array_equal(image, picture.transpose(2, 0, 1))
 
 
