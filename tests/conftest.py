@@ -39,8 +39,14 @@ def seeds() -> None:
 
 @pytest.fixture(autouse=True)
 def logs() -> None:
-    """Let pytest see the project's logs; a run in an earlier test has had detectron2 hide them."""
+    """Let pytest see the project's logs: a run in an earlier test has had detectron2 hide them, and
+    send them to its own output, which is closed by now."""
+    from detectron2.utils.logger import setup_logger  # not before pytest_configure
+
     logging.getLogger("ddep").propagate = True
+    setup_logger.cache_clear()
+    for name in ("fvcore", "detectron2", "ddep"):
+        logging.getLogger(name).handlers.clear()
 
 
 @pytest.fixture(scope="session")
