@@ -63,24 +63,6 @@ def is_full_disk(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
-@contextlib.contextmanager
-def full_disk_explained(folder: str) -> Iterator[None]:
-    """For what others write into ``folder``: a full disk becomes a :class:`UserError`.
-
-    Raises:
-        UserError: see :func:`is_full_disk`.
-    """
-    try:
-        yield
-    except OSError as error:
-        if not is_full_disk(error):
-            raise
-        raise UserError(
-            f"{folder} cannot be written: {error.strerror}; free space, then --resume goes on from "
-            "the last checkpoint"
-        ) from error
-
-
 def sync(path: str) -> None:
     """Make a file, or the names in a folder, last through a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

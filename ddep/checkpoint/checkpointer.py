@@ -132,6 +132,11 @@ class Checkpointer(DetectionCheckpointer):
         verify_checksum(filename)
         checkpoint = read_checkpoint(filename)
         absent = [name for name in self._resumed if name not in checkpoint]
+        if absent == ["ema"]:
+            raise UserError(
+                f"{filename} is of a run without SOLVER.EMA.ENABLED; --resume needs the config "
+                "that the run was started with"
+            )
         if absent:
             raise UserError(
                 f"{filename} holds weights but no state of a training run ({', '.join(absent)}); "

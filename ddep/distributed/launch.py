@@ -11,7 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import (
+    connection,
+    get_context,
+    get_start_method,
+    parent_process,
+    set_start_method,
+)
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -87,7 +93,13 @@ def _start_and_watch(main: Main, args: argparse.Namespace, device: str) -> int:
     processes = [
         context.Process(
             target=_be_rank,
-            args=(main, args, replace(first, rank=first.rank + i, local_rank=i), device),
+            args=(
+                main,
+                args,
+                replace(first, rank=first.rank + i, local_rank=i),
+                device,
+                get_start_method(),
+            ),
             name=f"rank {first.rank + i}",
         )
         for i in range(args.num_gpus)
@@ -165,8 +177,12 @@ def _say_killed(process: BaseProcess) -> None:
     )
 
 
-def _be_rank(main: Main, args: argparse.Namespace, placement: Placement, device: str) -> None:
+def _be_rank(
+    main: Main, args: argparse.Namespace, placement: Placement, device: str, start_method: str
+) -> None:
     """What a started process does."""
+    # Spawned itself, it would spawn its data loaders' workers too, which takes seconds each time.
+    set_start_method(start_method, force=True)
     # Ctrl-C reaches all processes of a terminal's group, workers that load data too. In a session
     # of their own these hear of it from the launcher alone, once, and can save a checkpoint.
     os.setsid()

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -40,21 +40,22 @@ class PeriodicCheckpoints(HookBase):
     All processes need this hook.
     """
 
-    def __init__(self, checkpointer: Checkpointer, period: int, keep: int = 0) -> None:
+    def __init__(self, checkpointer: Checkpointer, periods: Collection[int], keep: int = 0) -> None:
         """
         Args:
             checkpointer: saves into its folder.
-            period: iterations from one checkpoint to the next.
+            periods: iterations from one checkpoint to the next; of several, each counts by itself.
+                0 is none.
             keep: how many numbered checkpoints stay; older ones are deleted once a new one is
                 written. 0 deletes none.
         """
         self.checkpointer = checkpointer
-        self.period = period
+        self.periods = [period for period in periods if period]
         self.keep = keep
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
-        if (iteration + 1) % self.period == 0:
+        if any((iteration + 1) % period == 0 for period in self.periods):
             self._save(f"model_{iteration:07d}", iteration)
         if iteration + 1 >= self.trainer.max_iter:
             self._save("model_final", iteration)

@@ -74,9 +74,8 @@ class WeightAverage:
         different = sorted(state["model"].keys() ^ self._averages.keys())
         if different:
             raise UserError(
-                f"the averaged weights in the checkpoint are of a run that trained other "
-                f"parameters ({different[0]}); --resume needs the config that the run was started "
-                "with"
+                "the averaged weights in the checkpoint are of a run that trained other parameters "
+                f"({different[0]}); they need the config that the run was started with"
             )
         self.updates = state["updates"]
         for name, average in self._averages.items():

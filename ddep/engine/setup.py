@@ -18,15 +18,13 @@ from ddep.data import check_training_sets, register_from_config
 from ddep.data.labels import limits_labels
 from ddep.engine.checkpoint_hooks import check_checkpoints
 from ddep.engine.checks import check_run, check_values, has_checkpoint
+from ddep.engine.known_errors import needs_traceback
 from ddep.engine.wandb_writer import check_wandb
-from ddep.errors import Stopped, UserError
+from ddep.errors import UserError
 from ddep.evaluation import check_evaluation, compare_classes
-from ddep.files import is_full_disk
 
 logger = logging.getLogger(__name__)
 
-# Endings of training that one line explains.
-_EXPLAINED = (UserError, FloatingPointError, Stopped)
 _LOGGERS = ("fvcore", "detectron2", "ddep")
 
 
@@ -154,5 +152,4 @@ def _set_console_level(level: int) -> None:
 
 def _needs_traceback(record: logging.LogRecord) -> bool:
     """False for what detectron2 logs when training ends with an error that one line explains."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, _EXPLAINED) or is_full_disk(error))
+    return needs_traceback(record.exc_info[1] if record.exc_info else None)

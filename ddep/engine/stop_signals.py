@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ class StopRequest:
     """
 
     signum = 0
+    _at_once = False
 
     @contextlib.contextmanager
     def noticed(self) -> Iterator[None]:
@@ -42,6 +44,27 @@ class StopRequest:
         finally:
             self._restore()
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, the first signal raises SystemExit, with a shell's status for the signal.
+
+        For what takes long and from which processes cannot return together, with nothing to save.
+        """
+        self._at_once = True
+        try:
+            if self.signum:
+                self._exit()
+            yield
+        finally:
+            self._at_once = False
+
+    def _exit(self) -> None:
+        logger.warning(
+            f"stopped by {signal.Signals(self.signum).name} in an evaluation; --resume goes on "
+            "from the checkpoint before it"
+        )
+        sys.exit(128 + self.signum)
+
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.signum:
             # timeout(1), for one, sends its signal to a process and then to the whole group.
@@ -50,6 +73,8 @@ class StopRequest:
                 os.kill(os.getpid(), number)
             return
         self.signum, self._noted = number, time.monotonic()
+        if self._at_once:
+            self._exit()
         logger.warning(
             f"{signal.Signals(number).name}: training stops after this iteration and saves a "
             "checkpoint; a second signal stops it at once"

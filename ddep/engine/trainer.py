@@ -26,6 +26,7 @@ from ddep.engine.checkpoint_hooks import BestCheckpoint, PeriodicCheckpoints
 from ddep.engine.checks import is_frozen
 from ddep.engine.ema import WeightAverage
 from ddep.engine.frozen_backbone import check_backbone_is_loaded
+from ddep.engine.known_errors import explained
 from ddep.engine.optimizer import build_optimizer, max_grad_norm
 from ddep.engine.precise_batch_norm import PreciseBatchNorm
 from ddep.engine.progress import ProgressPrinter
@@ -37,7 +38,6 @@ from ddep.engine.wandb_writer import WandbWriter
 from ddep.errors import Stopped, UserError
 from ddep.evaluation import ResultsTable, build_evaluator, output_folder
 from ddep.evaluation.results_files import write_results
-from ddep.files import full_disk_explained
 from ddep.inference.evaluation_pictures import SegmentationPictures
 from ddep.modeling.execution import prepare_execution
 
@@ -87,6 +87,7 @@ class Trainer(DefaultTrainer):
         self._stop = StopRequest()
         self._random_state: dict[str, Any] | None = None
         self._resumed_from = ""
+        self._step: StepResult | None = None
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase | None]:
@@ -96,10 +97,12 @@ class Trainer(DefaultTrainer):
             hooks.IterationTimer(),
             HeadLRScheduler(),
             self._precise_batch_norm(),
+            # Before each evaluation too: a signal in it ends training at once.
             PeriodicCheckpoints(
-                self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINTS_TO_KEEP
+                self.checkpointer,
+                (cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD),
+                cfg.SOLVER.CHECKPOINTS_TO_KEEP,
             ),
-            # Behind the checkpoint: if it fails, that is there.
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),
         ]
         if cfg.TEST.BEST_METRIC:
@@ -182,9 +185,11 @@ class Trainer(DefaultTrainer):
         Raises:
             Stopped: SIGINT or SIGTERM stopped it, and a checkpoint was saved.
             FloatingPointError: too many steps in a row were skipped; a checkpoint was saved.
-            UserError: the disk is full, or something else that the user can mend.
+            UserError: the disk is full, a loader's process died, or something else that the user
+                can mend.
+            SystemExit: a signal came during an evaluation, before which a checkpoint is saved.
         """
-        with full_disk_explained(self.cfg.OUTPUT_DIR):
+        with explained(self.cfg.OUTPUT_DIR):
             if comm.is_main_process():
                 # Behind all others, so that what they find is written.
                 self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=20)])
@@ -209,7 +214,10 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             self._store(result)
         if result.problem:
-            self._count_skipped(result)
+            logger.warning(
+                f"iteration {self.iter + 1} is skipped ({self._trainer.skipped_in_a_row} in a row; "
+                f"SOLVER.MAX_SKIPPED_STEPS: {self.cfg.SOLVER.MAX_SKIPPED_STEPS}): {result.problem}"
+            )
 
     def _store(self, result: StepResult) -> None:
         self.storage.put_scalar("data_time", result.data_time)
@@ -220,37 +228,38 @@ class Trainer(DefaultTrainer):
         if len(result.losses) > 1:
             self.storage.put_scalars(**result.losses)
 
-    def _count_skipped(self, result: StepResult) -> None:
-        skipped, limit = self._trainer.skipped_in_a_row, self.cfg.SOLVER.MAX_SKIPPED_STEPS
-        logger.warning(
-            f"iteration {self.iter + 1} is skipped ({skipped} in a row; SOLVER.MAX_SKIPPED_STEPS: "
-            f"{limit}): {result.problem}"
-        )
-        if skipped >= limit:
-            path = self._save()
-            raise FloatingPointError(
-                f"{skipped} steps in a row, up to iteration {self.iter + 1}, had a loss or "
-                f"gradients that are NaN or infinite; {path} has the weights from before; lower "
-                "SOLVER.BASE_LR, lengthen the warm-up, clip gradients, or look at the images that "
-                "the log names"
-            )
-
     def after_step(self) -> None:
-        """Call the hooks, which may draw random numbers for themselves, and stop if asked to."""
+        """Call the hooks, which may draw random numbers for themselves; end training if it must."""
         super().after_step()
         set_random_state(self._random_state)
-        if self._step.stop and self.iter + 1 < self.max_iter:
-            path = self._save()
+        self._end_if_it_must()
+
+    def _end_if_it_must(self) -> None:
+        """Save and raise, in all processes, if a signal came or too many steps were skipped."""
+        skipped = self._trainer.skipped_in_a_row
+        is_stopped = self._step is not None and self._step.stop
+        if not is_stopped and skipped < self.cfg.SOLVER.MAX_SKIPPED_STEPS:
+            return
+        done = min(self.iter + 1, self.max_iter)
+        path = self._save()
+        if is_stopped:
             raise Stopped(
-                f"stopped by {signal.Signals(self._step.stop).name} behind iteration "
-                f"{self.iter + 1} of {self.max_iter}; saved {path}; --resume goes on from there",
+                f"stopped by {signal.Signals(self._step.stop).name} behind iteration {done} of "
+                f"{self.max_iter}; saved {path}; --resume goes on from there",
                 self._step.stop,
             )
+        raise FloatingPointError(
+            f"{skipped} steps in a row, up to iteration {done}, had a loss or gradients that are "
+            f"NaN or infinite; {path} has the weights from before; lower SOLVER.BASE_LR, lengthen "
+            "the warm-up, clip gradients, or look at the images that the log names"
+        )
 
     def _save(self) -> str:
         """Save a checkpoint now; its path. No process goes on before it is written."""
-        name = f"model_{self.iter:07d}"
-        self.checkpointer.save(name, iteration=self.iter)
+        iteration = min(self.iter, self.max_iter - 1)  # behind the last one it is higher
+        is_last = iteration == self.max_iter - 1
+        name = "model_final" if is_last else f"model_{iteration:07d}"
+        self.checkpointer.save(name, iteration=iteration)
         comm.synchronize()
         return os.path.join(self.cfg.OUTPUT_DIR, f"{name}.pth")
 
@@ -305,12 +314,17 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate the weights and, if there is, their average; see :meth:`test`."""
-        results = self.test(self.cfg, self.model)
-        if self.average is not None:
-            with self.average.in_place():
-                averaged = test_average(self.cfg, self.model)
-            if results:
-                results["ema"] = averaged
+        self._end_if_it_must()
+        with self._stop.at_once():
+            results = self.test(self.cfg, self.model)
+            if self.average is not None:
+                drawn = self.storage._vis_data
+                before = len(drawn)
+                with self.average.in_place():
+                    averaged = test_average(self.cfg, self.model)
+                drawn[before:] = [(f"ema/{name}", *rest) for name, *rest in drawn[before:]]
+                if results:
+                    results["ema"] = averaged
         self._last_eval_results = results
         return results
 

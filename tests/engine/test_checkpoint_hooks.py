@@ -46,7 +46,7 @@ class CountingTrainer(TrainerBase):
         self.evaluated: list[int] = []  # the weight at each evaluation
         self.register_hooks(
             [
-                PeriodicCheckpoints(self.checkpointer, period, keep),
+                PeriodicCheckpoints(self.checkpointer, [period], keep),
                 hooks.EvalHook(2, self.evaluate),
                 BestCheckpoint(self.checkpointer, metric, mode, 2, self.evaluate)
                 if values

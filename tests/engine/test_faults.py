@@ -225,3 +225,49 @@ def test_a_disk_without_room_for_the_numbers_is_explained(config: str, tmp_path:
     assert trainer.iter == 19  # where metrics.json is written for the first time
     assert logged
     assert not any(record.exc_info for record in logged)  # no traceback
+
+
+@pytest.mark.parametrize(("period", "saved"), [(2, "model_0000001.pth"), (0, "model_final.pth")])
+def test_a_signal_in_an_evaluation_ends_it_behind_a_checkpoint(
+    config: str, period: int, saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["TEST.EVAL_PERIOD", period, "SOLVER.CHECKPOINT_PERIOD", 100]
+    build = Trainer.build_test_loader
+
+    def interrupted(cfg: Any, name: str) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return build(cfg, name)
+
+    monkeypatch.setattr(Trainer, "build_test_loader", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(arguments("--config-file", config, *words))
+    assert end.value.code == 143
+    folder = tmp_path / "pretrain"
+    assert (folder / "last_checkpoint").read_text() == saved
+    assert "stopped by SIGTERM in an evaluation; --resume" in (folder / "log.txt").read_text()
+    monkeypatch.undo()
+    results = main(arguments("--config-file", config, "--resume", *words))
+    assert results["denoising"]["noise_mse"] > 0
+
+
+def test_a_signal_in_the_last_step_leaves_the_evaluation_out(config: str, tmp_path: Path) -> None:
+    trainer = Trainer(setup(arguments("--config-file", config)))
+    trainer.register_hooks([Signal(signal.SIGTERM, 5)])
+    trainer.resume_or_load(resume=False)
+    message = r"stopped by SIGTERM behind iteration 6 of 6; saved .*model_final\.pth; --resume"
+    with pytest.raises(Stopped, match=message):
+        trainer.train()
+    assert not (tmp_path / "pretrain" / "inference").exists()
+
+
+def test_a_worker_that_dies_ends_training_with_one_line(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("ddep.data.samples.TrainingSamples.__getitem__", die)
+    message = r"a process that loads images died, .*DataLoader worker .*; lower DATALOADER\.NUM_W"
+    with pytest.raises(UserError, match=message):
+        main(arguments("--config-file", config, "DATALOADER.NUM_WORKERS", 1))
+    assert "Traceback" not in (tmp_path / "pretrain" / "log.txt").read_text()

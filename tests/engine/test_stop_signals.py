@@ -50,3 +50,20 @@ def test_other_threads_change_nothing() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_where_nothing_is_to_be_saved_the_first_signal_ends_the_process(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request = StopRequest()
+    with request.noticed(), pytest.raises(SystemExit) as end, request.at_once():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert end.value.code == 143
+    assert "stopped by SIGTERM in an evaluation; --resume goes on " in caplog.text
+    # One that came before counts too.
+    request = StopRequest()
+    with request.noticed():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(SystemExit) as end, request.at_once():
+            pytest.fail("not reached")
+    assert end.value.code == 130
