@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Set up the process before any test module, and with it detectron2, is imported."""
-    # detectron2 reads this on import; the commands that tests start inherit it.
-    os.environ["DETECTRON2_DATASETS"] = str(ROOT / "tests" / "no-data-sets")
-    # More threads than two only slow down tensors as small as the tests'.
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+# detectron2 reads this on import, which other conftests do; commands that tests start inherit it.
+os.environ["DETECTRON2_DATASETS"] = str(ROOT / "tests" / "no-data-sets")
+# More threads than two only slow down tensors as small as the tests'.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+torch.set_num_threads(min(2, torch.get_num_threads()))
+# Shells have what they run in the background ignore Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,7 +42,7 @@ def seeds() -> None:
 def logs() -> None:
     """Let pytest see the project's logs: a run in an earlier test has had detectron2 hide them, and
     send them to its own output, which is closed by now."""
-    from detectron2.utils.logger import setup_logger  # not before pytest_configure
+    from detectron2.utils.logger import setup_logger
 
     logging.getLogger("ddep").propagate = True
     setup_logger.cache_clear()

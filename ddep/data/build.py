@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MapDataset
-from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
@@ -14,8 +12,8 @@ from ddep.data.mappers import build_mapper
 from ddep.data.records import check_training_sets, load_records, load_training_sets
 from ddep.data.samplers import build_train_sampler
 from ddep.data.samples import TrainingSamples
+from ddep.data.steady_loader import SteadyLoader
 from ddep.data.train_loader import TrainLoader
-from ddep.data.worker_signals import outlive_signals
 from ddep.errors import UserError
 
 
@@ -81,12 +79,5 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
         ),
         build_mapper(cfg, is_train=False),
     )
-    return DataLoader(
-        samples,
-        batch_sampler=BatchSampler(InferenceSampler(len(samples)), 1, drop_last=False),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=trivial_batch_collator,
-        worker_init_fn=outlive_signals,
-        # Else it would draw from the global generator.
-        generator=torch.Generator(),
-    )
+    batches = BatchSampler(InferenceSampler(len(samples)), 1, drop_last=False)
+    return SteadyLoader(samples, batches, cfg.DATALOADER.NUM_WORKERS)

@@ -8,15 +8,12 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
-import torch
-from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
-from torch.utils.data import DataLoader
 
 from ddep.data.samplers import TrainSampler
 from ddep.data.samples import Record, Sample, SampleKey, TrainingSamples
+from ddep.data.steady_loader import SteadyLoader
 from ddep.data.unreadable import UnreadableImages
-from ddep.data.worker_signals import outlive_signals
 from ddep.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -93,15 +90,8 @@ class TrainLoader:
         world_size = self._layout["world_size"]
         batch_size = self._layout["batch_size"] // world_size
         keys = chain(self._waiting, self._keys(self._position + self._rank, world_size))
-        loader = DataLoader(
-            self._samples,
-            batch_sampler=iter(lambda: list(islice(keys, batch_size)), []),
-            num_workers=self._num_workers,
-            collate_fn=trivial_batch_collator,
-            worker_init_fn=outlive_signals,
-            # Else it would draw from the global generator.
-            generator=torch.Generator(),
-        )
+        batches = iter(lambda: list(islice(keys, batch_size)), [])
+        loader = SteadyLoader(self._samples, batches, self._num_workers)
         return self._batches(chain.from_iterable(iter(loader)), batch_size)
 
     def _batches(self, samples: Iterator[Sample], batch_size: int) -> Iterator[list[Record]]:
