@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import weakref
@@ -42,6 +43,9 @@ from ddep.inference.evaluation_pictures import SegmentationPictures
 from ddep.modeling.execution import prepare_execution
 
 logger = logging.getLogger(__name__)
+
+# Iterations from one line of the log to the next, at most.
+_LOG_PERIOD = 20
 
 
 class Trainer(DefaultTrainer):
@@ -191,8 +195,9 @@ class Trainer(DefaultTrainer):
         """
         with explained(self.cfg.OUTPUT_DIR):
             if comm.is_main_process():
-                # Behind all others, so that what they find is written.
-                self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=20)])
+                # Behind all others, so that what they find is written, evaluations one by one.
+                period = math.gcd(_LOG_PERIOD, self.cfg.TEST.EVAL_PERIOD)
+                self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period)])
             with self._stop.noticed():
                 super().train()
         return self._last_eval_results
