@@ -92,6 +92,7 @@ class Trainer(DefaultTrainer):
         self._random_state: dict[str, Any] | None = None
         self._resumed_from = ""
         self._step: StepResult | None = None
+        self._finished = -1  # the last iteration that is done
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase | None]:
@@ -215,7 +216,7 @@ class Trainer(DefaultTrainer):
         if self.average is not None and not result.skipped:
             self.average.update()
         self._random_state = random_state()
-        self._step = result
+        self._step, self._finished = result, self.iter
         if comm.is_main_process():
             self._store(result)
         if result.problem:
@@ -245,7 +246,7 @@ class Trainer(DefaultTrainer):
         is_stopped = self._step is not None and self._step.stop
         if not is_stopped and skipped < self.cfg.SOLVER.MAX_SKIPPED_STEPS:
             return
-        done = min(self.iter + 1, self.max_iter)
+        done = self._finished + 1
         path = self._save()
         if is_stopped:
             raise Stopped(
@@ -261,10 +262,9 @@ class Trainer(DefaultTrainer):
 
     def _save(self) -> str:
         """Save a checkpoint now; its path. No process goes on before it is written."""
-        iteration = min(self.iter, self.max_iter - 1)  # behind the last one it is higher
-        is_last = iteration == self.max_iter - 1
-        name = "model_final" if is_last else f"model_{iteration:07d}"
-        self.checkpointer.save(name, iteration=iteration)
+        is_last = self._finished == self.max_iter - 1
+        name = "model_final" if is_last else f"model_{self._finished:07d}"
+        self.checkpointer.save(name, iteration=self._finished)
         comm.synchronize()
         return os.path.join(self.cfg.OUTPUT_DIR, f"{name}.pth")
 
@@ -276,7 +276,8 @@ class Trainer(DefaultTrainer):
         """
         own = {"random": self._random_state, "loader": self.data_loader.state_dict()}
         state = {"_trainer": self._trainer.state_dict(), "processes": comm.all_gather(own)}
-        state["iteration"] = min(self.iter, self.max_iter - 1)  # behind the last one it is higher
+        # Between two steps, and before the first and behind the last one, iter is something else.
+        state["iteration"] = self._finished
         return TrainerBase.state_dict(self) | state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -288,6 +289,7 @@ class Trainer(DefaultTrainer):
         path = self._resumed_from
         advice = "--resume needs the config that the run was started with"
         TrainerBase.load_state_dict(self, state_dict)
+        self._finished = self.iter
         try:
             state = state_dict["_trainer"]
             if _kind(state["optimizer"]) != _kind(self.optimizer.state_dict()):

@@ -28,6 +28,7 @@ from ddep.checkpoint import Checkpointer, read_checkpoint
 from ddep.checkpoint.checksum import checksum_file, verify_checksum
 from ddep.engine import main as train_net
 from tests.engine.tiny_runs import (
+    STATEFUL,
     arguments,
     denoising_config,
     shapes_config,
@@ -36,18 +37,10 @@ from tests.engine.tiny_runs import (
 )
 
 PERIOD = 2
-# Everything that draws random numbers or has a state.
-SETTINGS: dict[str, Any] = {
+SETTINGS = STATEFUL | {
     "SOLVER.MAX_ITER": 7,
     "SOLVER.CHECKPOINT_PERIOD": PERIOD,
     "SOLVER.CHECKPOINTS_TO_KEEP": 2,
-    "SOLVER.IMS_PER_BATCH": 4,
-    "SOLVER.ACCUMULATION_STEPS": 2,
-    "SOLVER.EMA.ENABLED": True,
-    "MODEL.SWIN.DROP_PATH_RATE": 0.3,
-    "MODEL.MASK_FORMER.DROPOUT": 0.2,
-    "INPUT.COLOR_AUG_SSD": True,
-    "INPUT.MIN_SIZE_TRAIN": "(40,48,56)",
     "TEST.EVAL_PERIOD": 3,
 }
 KINDS: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ import torch
 from ddep.checkpoint import read_checkpoint
 from ddep.engine import main
 from tests.engine.tiny_runs import (
+    STATEFUL,
     arguments,
     denoising_config,
     one_thread,
@@ -24,18 +25,7 @@ from tests.engine.tiny_runs import (
 __all__ = ["one_thread"]
 
 ITERATIONS = 5
-# Everything that draws random numbers or has a state.
-COMMON = {
-    "SOLVER.MAX_ITER": ITERATIONS,
-    "SOLVER.CHECKPOINT_PERIOD": 1,
-    "SOLVER.IMS_PER_BATCH": 4,
-    "SOLVER.ACCUMULATION_STEPS": 2,
-    "SOLVER.EMA.ENABLED": True,
-    "MODEL.SWIN.DROP_PATH_RATE": 0.3,
-    "MODEL.MASK_FORMER.DROPOUT": 0.2,
-    "INPUT.COLOR_AUG_SSD": True,
-    "INPUT.MIN_SIZE_TRAIN": "(40,48,56)",
-}
+COMMON = STATEFUL | {"SOLVER.MAX_ITER": ITERATIONS, "SOLVER.CHECKPOINT_PERIOD": 1}
 KINDS: dict[str, dict[str, Any]] = {
     "pretrain": {"MODEL.DDEP.MULTI_SCALE": True, "MODEL.DDEP.SIGMA": "[0.1,0.9]"},
     "finetune": {},

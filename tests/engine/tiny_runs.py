@@ -68,6 +68,18 @@ MODEL: dict[str, Any] = {
 }
 
 
+# Keys of runs in which everything draws random numbers or has a state.
+STATEFUL: dict[str, Any] = {
+    "SOLVER.IMS_PER_BATCH": 4,
+    "SOLVER.ACCUMULATION_STEPS": 2,
+    "SOLVER.EMA.ENABLED": True,
+    "MODEL.SWIN.DROP_PATH_RATE": 0.3,
+    "MODEL.MASK_FORMER.DROPOUT": 0.2,
+    "INPUT.COLOR_AUG_SSD": True,
+    "INPUT.MIN_SIZE_TRAIN": "(40,48,56)",
+}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Run the tests of a module that imports this on one thread: more wait for each other."""
