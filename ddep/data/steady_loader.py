@@ -13,6 +13,10 @@ from detectron2.data.build import trivial_batch_collator
 from torch.utils.data import DataLoader, Dataset
 
 
+# macOS cannot tell who sends a signal: there, SIGTERM ends workers as usual.
+_KNOWS_SENDERS = hasattr(signal, "sigwaitinfo")
+
+
 class SteadyLoader(DataLoader):
     """torch's loader of lists of samples, whose worker processes end when their parent wants it.
 
@@ -34,6 +38,8 @@ class SteadyLoader(DataLoader):
         )
 
     def __iter__(self) -> Any:
+        if not _KNOWS_SENDERS:
+            return super().__iter__()
         # Workers inherit what is blocked, and so do the threads that libraries start in them before
         # any of our code runs.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -46,7 +52,8 @@ class SteadyLoader(DataLoader):
 def _outlive_signals(_: int) -> None:
     """Ignore Ctrl-C, and SIGTERM, which is blocked, unless the parent sends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_if_the_parent_says_so, daemon=True).start()
+    if _KNOWS_SENDERS:
+        threading.Thread(target=_end_if_the_parent_says_so, daemon=True).start()
 
 
 def _end_if_the_parent_says_so() -> None:
