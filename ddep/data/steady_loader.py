@@ -12,7 +12,6 @@ import torch
 from detectron2.data.build import trivial_batch_collator
 from torch.utils.data import DataLoader, Dataset
 
-
 # macOS cannot tell who sends a signal: there, SIGTERM ends workers as usual.
 _KNOWS_SENDERS = hasattr(signal, "sigwaitinfo")
 
