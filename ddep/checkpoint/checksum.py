@@ -52,8 +52,33 @@ def write_with_checksum(path: str) -> Iterator[_HashedFile]:
         hashed = _HashedFile(file)
         yield hashed
         remove_checksum(path)
+    _write_checksum(path, hashed.digest())
+
+
+def add_missing_checksum(path: str) -> None:
+    """Write the checksum of a good file that a kill has left without.
+
+    Raises:
+        UserError: it cannot be read or written.
+    """
+    if _read_checksum(path) is None:
+        _write_checksum(path, _hash(path))
+
+
+def _write_checksum(path: str, digest: str) -> None:
     with atomic_write(checksum_file(path)) as file:
-        file.write(f"{hashed.digest()}  {os.path.basename(path)}\n".encode())
+        file.write(f"{digest}  {os.path.basename(path)}\n".encode())
+
+
+def _hash(path: str) -> str:
+    found = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                found.update(chunk)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; copy it again") from error
+    return found.hexdigest()
 
 
 def remove_checksum(path: str) -> None:
@@ -75,14 +100,7 @@ def verify_checksum(path: str) -> bool:
     expected = _read_checksum(path)
     if expected is None:
         return False
-    found = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                found.update(chunk)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; copy it again") from error
-    if found.hexdigest() != expected:
+    if _hash(path) != expected:
         raise UserError(
             f"{path} is damaged: its checksum is not that in {checksum_file(path)}; copy it again, "
             "or remove the .sha256 if you have changed the file yourself"

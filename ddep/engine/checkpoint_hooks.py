@@ -16,7 +16,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from ddep.checkpoint import Checkpointer, read_checkpoint
-from ddep.checkpoint.checksum import remove_checksum
+from ddep.checkpoint.checksum import add_missing_checksum, remove_checksum
 from ddep.errors import UserError
 from ddep.evaluation.denoising import METRICS
 
@@ -117,7 +117,7 @@ class BestCheckpoint(HookBase):
         done = self.trainer.start_iter
         if not done:
             return
-        self.best = comm.all_gather(self._best_on_disk())[0]
+        self.best = comm.all_gather(self._best_on_disk() if comm.is_main_process() else None)[0]
         # The checkpoint was saved before this evaluation, which may not have come to its end.
         is_due = self.period and done % self.period == 0 and done < self.trainer.max_iter
         if is_due and (self.best is None or self.best["iteration"] != done - 1):
@@ -148,7 +148,7 @@ class BestCheckpoint(HookBase):
         return bool(best) and (best["metric"], best["mode"]) == (self.metric, self.mode)
 
     def _best_on_disk(self) -> dict[str, Any] | None:
-        """What is the best when training is resumed, as the main process sees it.
+        """What is the best when training is resumed; for the main process.
 
         A checkpoint is saved before the evaluation of the same iteration, of which it knows
         nothing; then model_best.pth tells.
@@ -158,6 +158,7 @@ class BestCheckpoint(HookBase):
             return None
         try:
             found = read_checkpoint(path).get("best")
+            add_missing_checksum(path)
         except UserError as error:
             logger.warning(f"{error}: the next evaluation is taken for the best")
             return None

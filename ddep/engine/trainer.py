@@ -20,6 +20,7 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from torch import nn
 
 from ddep.checkpoint import Checkpointer
+from ddep.checkpoint.checksum import add_missing_checksum
 from ddep.checkpoint.groups import TRANSFERABLE
 from ddep.data import build_test_loader, build_train_loader
 from ddep.distributed.data_parallel import distribute
@@ -158,6 +159,8 @@ class Trainer(DefaultTrainer):
         if resume and self.checkpointer.has_checkpoint():
             path = self._resumed_from = self.checkpointer.get_checkpoint_file()
             self.checkpointer.load(path)
+            if comm.is_main_process():
+                add_missing_checksum(path)
             self.start_iter = self.iter + 1
             if self.start_iter < self.max_iter:
                 logger.info(f"Resuming behind iteration {self.start_iter} of {self.max_iter}")

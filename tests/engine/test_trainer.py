@@ -135,6 +135,19 @@ def test_resuming_a_finished_run_only_evaluates(tmp_path: Path, config: str) -> 
     )
 
 
+def test_resuming_completes_what_a_kill_has_left_without_a_checksum(
+    tmp_path: Path, config: str
+) -> None:
+    words = ["TEST.EVAL_PERIOD", 2, "TEST.BEST_METRIC", "denoising/noise_mse"]
+    main(arguments("--config-file", config, *words))
+    sums = [tmp_path / "pretrain" / f"model_{name}.pth.sha256" for name in ("final", "best")]
+    expected = [path.read_text() for path in sums]
+    for path in sums:
+        path.unlink()
+    main(arguments("--config-file", config, "--resume", *words))
+    assert [path.read_text() for path in sums] == expected
+
+
 def test_resuming_names_what_last_checkpoint_names_in_vain(tmp_path: Path, config: str) -> None:
     (tmp_path / "pretrain").mkdir()
     (tmp_path / "pretrain" / "last_checkpoint").write_text("model_0000003.pth")
