@@ -16,7 +16,7 @@ from ddep.checkpoint import Checkpointer
 from ddep.checkpoint.listing import list_checkpoints
 from ddep.data.labels import relative_names
 from ddep.engine.ema import WeightAverage
-from ddep.engine.trainer import Trainer, test_average
+from ddep.engine.trainer import Trainer, test_average, with_output_in
 from ddep.evaluation import ResultsTable, write_results
 from ddep.modeling.execution import prepare_execution
 
@@ -51,7 +51,7 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     results = {}
     for number, (path, name) in enumerate(zip(paths, _names(paths), strict=True), 1):
         logger.info(f"Checkpoint {number} of {len(paths)}: {path}")
-        results[name] = _evaluate(_with_output_in(cfg, name), path)
+        results[name] = _evaluate(with_output_in(cfg, name), path)
         if comm.is_main_process():
             _write_table(cfg, results)  # after each, so that an error loses none
     return results if comm.is_main_process() else {}
@@ -73,14 +73,6 @@ def _names(paths: Sequence[str]) -> list[str]:
     return names if len(set(names)) == len(names) else [relative[path] for path in paths]
 
 
-def _with_output_in(cfg: CfgNode, folder: str) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, folder)
-    cfg.freeze()
-    return cfg
-
-
 def _evaluate(cfg: CfgNode, path: str) -> dict[str, Any]:
     # A model of its own, so that what the checkpoint lacks is not the one's before.
     model = Trainer.build_model(cfg)
@@ -97,8 +89,7 @@ def _evaluate(cfg: CfgNode, path: str) -> dict[str, Any]:
     if cfg.SOLVER.EMA.ENABLED and "ema" in rest:
         average = WeightAverage(model, cfg.SOLVER.EMA.DECAY)
         average.load_state_dict(rest["ema"])
-        with average.in_place():
-            averaged = test_average(cfg, model)
+        averaged = test_average(cfg, model, average)
         if results:
             results["ema"] = averaged
     return results

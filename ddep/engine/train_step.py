@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -90,6 +90,7 @@ class TrainStep:
         # float16 has too few exponents for small gradients.
         scales = precision is torch.float16
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=scales)
+        self._norms = [m for m in self._module.modules() if isinstance(m, _BatchNorm)]
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._batches: Iterator[list[dict[str, Any]]] | None = None
 
@@ -110,14 +111,18 @@ class TrainStep:
         start = time.perf_counter()
         batch = next(self._batches)
         data_time = time.perf_counter() - start
-        with _Statistics(self._module) as statistics:
-            losses = self._backward(batch)
-            self._scaler.unscale_(self.optimizer)
-            grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm)
-            result, bad_processes = self._share(losses, grad_norm, data_time, stop)
-            if bad_processes:
-                statistics.restore()
-                result.problem = _explain(result, batch, bad_processes)
+        # A forward pass changes them before its loss is known.
+        statistics = [
+            (b, b.clone()) for norm in self._norms if norm.training for b in norm.buffers()
+        ]
+        losses = self._backward(batch)
+        self._scaler.unscale_(self.optimizer)
+        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm)
+        result, bad_processes = self._share(losses, grad_norm, data_time, stop)
+        if bad_processes:
+            for buffer, before in statistics:
+                buffer.copy_(before)
+            result.problem = _explain(result, batch, bad_processes)
         result.skipped = not math.isfinite(result.grad_norm) or bool(bad_processes)
         if not result.skipped:
             self._scaler.step(self.optimizer)
@@ -206,25 +211,3 @@ def _explain(
 def _cut(batch: Sequence[dict[str, Any]], parts: int) -> list[list[dict[str, Any]]]:
     size = len(batch) // parts
     return [list(batch[i : i + size]) for i in range(0, len(batch), size)]
-
-
-@dataclass
-class _Statistics:
-    """Running statistics of batch norms, which a forward pass changes before its loss is known."""
-
-    module: nn.Module
-    before: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def __enter__(self) -> _Statistics:
-        for norm in self.module.modules():
-            if isinstance(norm, _BatchNorm) and norm.training:
-                self.before += [(buffer, buffer.clone()) for buffer in norm.buffers()]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.before.clear()
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        for buffer, value in self.before:
-            buffer.copy_(value)

@@ -330,8 +330,7 @@ class Trainer(DefaultTrainer):
             if self.average is not None:
                 drawn = self.storage._vis_data
                 before = len(drawn)
-                with self.average.in_place():
-                    averaged = test_average(self.cfg, self.model)
+                averaged = test_average(self.cfg, self.model, self.average)
                 drawn[before:] = [(f"ema/{name}", *rest) for name, *rest in drawn[before:]]
                 if results:
                     results["ema"] = averaged
@@ -417,11 +416,17 @@ def _kind(optimizer: dict[str, Any]) -> set[str]:
     return {"betas", "momentum"} & optimizer["param_groups"][0].keys()
 
 
-def test_average(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-    """:meth:`Trainer.test` of a model with averaged weights; its files are in OUTPUT_DIR/ema."""
+def test_average(cfg: CfgNode, model: nn.Module, average: WeightAverage) -> dict[str, Any]:
+    """:meth:`Trainer.test` of ``model`` with its averaged weights; files are in OUTPUT_DIR/ema."""
     logger.info("Evaluating the moving average of the weights")
+    with average.in_place():
+        return Trainer.test(with_output_in(cfg, "ema"), model)
+
+
+def with_output_in(cfg: CfgNode, folder: str) -> CfgNode:
+    """A copy of ``cfg``, frozen, whose OUTPUT_DIR is ``folder`` in that of ``cfg``."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "ema")
+    cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, folder)
     cfg.freeze()
-    return Trainer.test(cfg, model)
+    return cfg
