@@ -6,10 +6,10 @@ import tracemalloc
 from pathlib import Path
 
 from ddep.data.image_index import ImageIndex
-from ddep.data.image_index.benchmark import GeneratedImages
 from ddep.data.image_index.containers import Container
 from ddep.data.image_index.walking import walk
 from ddep.data.image_index.writing import write_index
+from index_measurement import GeneratedImages
 
 IMAGES, PER_FOLDER = 200_000, 1_000
 

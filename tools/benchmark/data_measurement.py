@@ -1,4 +1,4 @@
-"""How it is measured: all contestants take turns, so that what slows the machine hits all alike."""
+"""Mappers are timed in turns, so that what slows the machine down slows all of them down."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
-from ddep.data.benchmark.jobs import TorchvisionMapper, mapper_config
+from data_jobs import TorchvisionMapper, mapper_config
 from ddep.data.mappers import Record, build_mapper
 
 OURS = "this project"

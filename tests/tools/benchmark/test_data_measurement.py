@@ -1,4 +1,4 @@
-"""What the benchmark of the mappers compares and how it reckons; its tool has a test of its own."""
+"""What the benchmark of the mappers compares and how it reckons; ``test_data.py`` runs it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ddep.data.benchmark import measure
-from ddep.data.benchmark.jobs import NUM_CLASSES, TorchvisionMapper, mapper_config, random_size_crop
-from ddep.data.benchmark.measure import OURS, THEIRS, Case, Result
-from ddep.data.benchmark.photographs import find_photographs, make_photographs
+import data_measurement
+from data_jobs import NUM_CLASSES, TorchvisionMapper, mapper_config, random_size_crop
+from data_measurement import OURS, THEIRS, Case, Result, measure
 from ddep.data.mappers import MAPPERS, build_mapper
 from ddep.errors import UserError
+from photographs import find_photographs, make_photographs
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +119,12 @@ def test_contestants_take_turns_and_change_places(records, monkeypatch):
     def contestant(name):
         return lambda record: order.append((name, torch.get_num_threads(), cv2.getNumThreads()))
 
-    monkeypatch.setattr(measure, "build_mapper", lambda cfg, is_train: contestant(OURS))
-    monkeypatch.setattr(measure, "TorchvisionMapper", lambda name, tensors: contestant(tensors))
+    monkeypatch.setattr(data_measurement, "build_mapper", lambda cfg, is_train: contestant(OURS))
+    monkeypatch.setattr(
+        data_measurement, "TorchvisionMapper", lambda name, tensors: contestant(tensors)
+    )
     before = torch.get_num_threads(), cv2.getNumThreads()
-    result = measure.measure(Case("ddep_denoising", "any", records[:1], 0), seconds=0.0)
+    result = measure(Case("ddep_denoising", "any", records[:1], 0), seconds=0.0)
     assert (torch.get_num_threads(), cv2.getNumThreads()) == before
     assert {entry[1:] for entry in order} == {(1, 1)}
     names = [name for name, *_ in order]
@@ -134,8 +136,8 @@ def test_contestants_take_turns_and_change_places(records, monkeypatch):
 
 
 def test_workers_make_as_many_images_each(records, monkeypatch):
-    monkeypatch.setattr(measure, "BATCH", 3)
-    monkeypatch.setattr(measure, "BATCHES", 2)
-    result = measure.measure(Case("ddep_denoising", "any", records, 2), seconds=0.0)
+    monkeypatch.setattr(data_measurement, "BATCH", 3)
+    monkeypatch.setattr(data_measurement, "BATCHES", 2)
+    result = measure(Case("ddep_denoising", "any", records, 2), seconds=0.0)
     assert result.images == 6
     assert all(result.rate(name) > 0 for name in (OURS, *THEIRS))

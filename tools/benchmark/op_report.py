@@ -1,4 +1,4 @@
-"""The report in Markdown: where and when, and a table for each dtype."""
+"""The report of deformable attention in Markdown: where and when, and a table for each dtype."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ddep.benchmark_page import cpu_name, number, table_line
-from ddep.ops.benchmark.cases import Case, dtype_name
-from ddep.ops.benchmark.measure import Benchmark, Result
+from benchmark_page import cpu_name, number, table_line
+from op_cases import Case, dtype_name
+from op_measurement import Benchmark, Result
 
 _WIDTH = 20
 

@@ -10,7 +10,7 @@ import torch
 
 from ddep.ops.extension import use_compiled
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = ["--sizes", "32", "--batches", "1", "--dtypes", "float32", "--repeats", "1"]
 
 
@@ -18,8 +18,8 @@ def time_op(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     """Run the tool in this process, and undo what it sets."""
     monkeypatch.setenv("DDEP_OPS", "")
     monkeypatch.setenv("KINETO_LOG_LEVEL", "99")
-    monkeypatch.setattr(sys, "argv", ["benchmark-op.py", *map(str, words)])
-    runpy.run_path(str(ROOT / "tools" / "benchmark-op.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["tools/benchmark/op.py", *map(str, words)])
+    runpy.run_path(str(ROOT / "tools" / "benchmark" / "op.py"), run_name="__main__")
 
 
 @pytest.mark.skipif(not use_compiled("cpu"), reason="needs the compiled operators")

@@ -1,4 +1,4 @@
-"""How a training step is measured: every option takes its turn in every round."""
+"""A training step is timed with each option; every option takes its turn in every round."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from detectron2.config import CfgNode
 
-from ddep.engine.benchmark.memory import step_memory
-from ddep.engine.benchmark.options import Option, make_step
+from training_memory import step_memory
+from training_options import Option, make_step
 
 # Steps before anything is measured: memory is allocated, kernels are chosen and compiled.
 _WARM_UP = 2

@@ -1,7 +1,7 @@
 """Measure the index of a folder of millions of images: time, size and memory.
 
-    python tools/benchmark-index.py
-    python tools/benchmark-index.py --images 100000 --workers 8
+    python tools/benchmark/index.py
+    python tools/benchmark/index.py --images 100000 --workers 8
 
 The images are names only. Their folders are made among the temporary files ($TMPDIR), where the
 index needs about 30 bytes an image. Prints a table in Markdown.
@@ -13,8 +13,8 @@ import argparse
 import shlex
 import sys
 
-from ddep.data.image_index.benchmark import run_benchmark
 from ddep.engine import errors_as_lines
+from index_measurement import run_benchmark
 
 
 def main() -> None:

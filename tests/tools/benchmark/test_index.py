@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def measure(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     """Run the tool in this process."""
-    monkeypatch.setattr(sys, "argv", ["benchmark-index.py", *words])
-    runpy.run_path(str(ROOT / "tools" / "benchmark-index.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["tools/benchmark/index.py", *words])
+    runpy.run_path(str(ROOT / "tools" / "benchmark" / "index.py"), run_name="__main__")
 
 
 def test_a_table_is_printed(
@@ -21,7 +21,7 @@ def test_a_table_is_printed(
 ) -> None:
     measure(monkeypatch, "--images", "2500", "--per-folder", "100", "--workers", "2")
     printed = capsys.readouterr().out
-    assert "benchmark-index.py --images 2500 --per-folder 100 --workers 2`" in printed
+    assert "tools/benchmark/index.py --images 2500 --per-folder 100 --workers 2`" in printed
     [row] = re.findall(r"^\| 2,500 .*$", printed, re.MULTILINE)
     values = [value.strip() for value in row.strip("|").split("|")]
     assert values[1] == "25"

@@ -1,4 +1,4 @@
-"""How it is measured: checked against the reference, then timed in turns."""
+"""Deformable attention is checked against the reference, then all implementations take turns."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 
 from ddep.errors import UserError, one_line
 from ddep.ops import extension
-from ddep.ops.benchmark.cases import Case, Inputs, coordinate_dtype, dtype_name, make_inputs
-from ddep.ops.benchmark.implementations import Implementation, peer_implementation, run, unfused
-from ddep.ops.benchmark.memory import available_memory, peak_memory
 from ddep.ops.ms_deform_attn import ms_deform_attn_fused
 from ddep.ops.reference import ms_deform_attn_fused_reference
+from op_cases import Case, Inputs, coordinate_dtype, dtype_name, make_inputs
+from op_implementations import Implementation, peer_implementation, run, unfused
+from op_memory import available_memory, peak_memory
 
 # Largest relative error, norm of the difference over norm, against the reference of the same dtype.
 # Float32 has to hold coordinates too, and both sides round to a half type.

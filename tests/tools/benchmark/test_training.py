@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from ddep.engine.benchmark.memory import SavedTensors
 from tests.engine.tiny_runs import one_thread, write_config  # noqa: F401
+from training_memory import SavedTensors
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PRETRAINING = {"MODEL__META_ARCHITECTURE": "DenoisingPretrainer"}
 FINE_TUNING = {
     "MODEL__META_ARCHITECTURE": "MaskFormer",
@@ -24,8 +24,8 @@ FINE_TUNING = {
 
 def time_training(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     arguments = ["--image-size", 64, "--rounds", 2, *words]
-    monkeypatch.setattr(sys, "argv", ["benchmark-training.py", *map(str, arguments)])
-    runpy.run_path(str(ROOT / "tools" / "benchmark-training.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["tools/benchmark/training.py", *map(str, arguments)])
+    runpy.run_path(str(ROOT / "tools" / "benchmark" / "training.py"), run_name="__main__")
 
 
 def rows(text: str) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Memory: what tensors take while a function runs, and what the machine has."""
+"""What tensors take while a function runs, and how much memory is left."""
 
 from __future__ import annotations
 

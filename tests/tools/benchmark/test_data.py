@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ddep.data.benchmark import measure
+import data_measurement
 from ddep.data.mappers import MAPPERS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TINY = ["--sizes", "48x40", "--count", "1", "--seconds", "0", "--workers"]
 
 
 def time_data(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     """Run the tool in this process, with few images for each worker."""
-    monkeypatch.setattr(measure, "BATCH", 1)
-    monkeypatch.setattr(sys, "argv", ["benchmark-data.py", *map(str, words)])
-    runpy.run_path(str(ROOT / "tools" / "benchmark-data.py"), run_name="__main__")
+    monkeypatch.setattr(data_measurement, "BATCH", 1)
+    monkeypatch.setattr(sys, "argv", ["tools/benchmark/data.py", *map(str, words)])
+    runpy.run_path(str(ROOT / "tools" / "benchmark" / "data.py"), run_name="__main__")
 
 
 def table(text: str) -> list[list[str]]:

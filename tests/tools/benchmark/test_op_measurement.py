@@ -1,4 +1,4 @@
-"""What the benchmark measures and how it writes it; its tool is tested with the other tools."""
+"""What the benchmark measures and how it writes it; ``test_op.py`` runs the script."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddep.benchmark_page import write_section
+import op_measurement
+from benchmark_page import write_section
 from ddep.errors import UserError
 from ddep.ops import extension
-from ddep.ops.benchmark import measure
-from ddep.ops.benchmark.cases import Case, coordinate_dtype, make_inputs
-from ddep.ops.benchmark.implementations import load_peer, peer_implementation, run, unfused
-from ddep.ops.benchmark.measure import Benchmark, Result, relative_error
-from ddep.ops.benchmark.memory import available_memory, peak_memory
-from ddep.ops.benchmark.report import report
 from ddep.ops.reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
+from op_cases import Case, coordinate_dtype, make_inputs
+from op_implementations import load_peer, peer_implementation, run, unfused
+from op_measurement import Benchmark, Result, relative_error
+from op_memory import available_memory, peak_memory
+from op_report import report
 
 CPU = torch.device("cpu")
 TINY = Case(torch.float32, 32, 2, True)
@@ -221,7 +221,7 @@ def test_a_wrong_result_stops_the_benchmark():
 @needs_compiled
 def test_what_does_not_fit_is_said(monkeypatch):
     small = Case(torch.float32, 64, 1, True)
-    monkeypatch.setattr(measure, "available_memory", lambda device: 5 * 2**20)
+    monkeypatch.setattr(op_measurement, "available_memory", lambda device: 5 * 2**20)
     lines = list(report(benchmark(), [small, Case(torch.float32, 512, 8, True)], ["tool"]))
     fits, skipped = rows(lines)
     assert fits[3].endswith("ms")

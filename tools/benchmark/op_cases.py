@@ -1,4 +1,9 @@
-"""What is measured: sizes and their random inputs."""
+"""The problems that deformable attention is timed on: sizes, and random inputs of them.
+
+A problem is self-attention of an encoder on three levels, strides 8, 16 and 32 of a square input,
+with 8 heads of 32 channels and 4 points: every position is a query. Everything starts from a
+module's raw projections and ends at the sampled values, so all implementations do the same work.
+"""
 
 from __future__ import annotations
 

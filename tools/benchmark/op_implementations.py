@@ -1,4 +1,4 @@
-"""What is compared: functions from a module's raw projections to the sampled values."""
+"""Deformable attention as it is compared: from a module's raw projections to sampled values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ddep.errors import UserError, one_line
-from ddep.ops.benchmark.cases import Inputs
 from ddep.ops.ms_deform_attn import ms_deform_attn
+from op_cases import Inputs
 
 Implementation = Callable[..., torch.Tensor]
 

@@ -1,4 +1,9 @@
-"""What is compared: each mapper with usual settings, and torchvision's transforms for the same."""
+"""The jobs that are compared: each mapper with usual settings, and torchvision's transforms.
+
+Both read the same files, resize, crop, recolour and flip them with equal probabilities, and make
+the same tensors: for denoising a noisy image and its noise, for segmentation an image and one mask
+for each class or object.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,9 @@ from torchvision.transforms import v2
 
 from ddep.config import add_ddep_config
 from ddep.data.augmentation import IMAGE_FILL
-from ddep.data.benchmark.photographs import NUM_CLASSES
 from ddep.data.mappers import MAPPERS, Record
 from ddep.noise import add_noise
+from photographs import NUM_CLASSES
 
 IGNORE, VOID = 255, 0
 SIGMA = 0.48

@@ -1,1 +1,0 @@
-"""What a step of training takes, with each option side by side."""
