@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from ddep.modeling.normalisers import average_over_processes
+from ddep.modeling.normalisers import add_up, average_over_processes
 
 # SOLVER.AMP.PRECISION
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -133,7 +133,7 @@ class TrainStep:
     def _backward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Leave gradients in the parameters; the losses, of which processes have a mean."""
         parts = _cut(batch, self.parts)
-        counts = sum(self._module.normalisers(part) for part in parts)
+        counts = add_up(self._module.normalisers(part) for part in parts)
         normalisers = average_over_processes(counts, self._device)
         self.optimizer.zero_grad(set_to_none=True)
         total: dict[str, Tensor] = {}

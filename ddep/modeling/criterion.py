@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -66,7 +66,7 @@ class SetCriterion(nn.Module):
         empty_weight[-1] = no_object_weight
         self.register_buffer("empty_weight", empty_weight)
 
-    def normalisers(self, num_targets: Sequence[int], num_queries: int) -> Tensor:
+    def normalisers(self, num_targets: Sequence[int], num_queries: int) -> dict[str, float]:
         """What the losses of some images are averaged over.
 
         It is known before anything is matched: an image of T targets has min(T, Q) matched queries,
@@ -77,19 +77,19 @@ class SetCriterion(nn.Module):
             num_queries: Q of each image.
 
         Returns:
-            (2,) float64 on the CPU: the number of targets, for the mask losses, and the sum of the
+            ``masks``, the number of targets, for the mask losses; ``class_weights``, the sum of the
             queries' class weights, for the cross entropy.
         """
         matched = sum(min(count, num_queries) for count in num_targets)
         unmatched = num_queries * len(num_targets) - matched
         class_weights = matched + self.no_object_weight * unmatched
-        return torch.tensor([sum(num_targets), class_weights], dtype=torch.float64)
+        return {"masks": sum(num_targets), "class_weights": class_weights}
 
     def forward(
         self,
         outputs: dict[str, Any],
         targets: Sequence[dict[str, Tensor]],
-        normalisers: Tensor,
+        normalisers: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
         """Compute the losses, not weighted.
 
@@ -98,8 +98,9 @@ class SetCriterion(nn.Module):
                 layer, and ``aux_outputs``, a list of such dicts of the layers before it.
             targets: one dict per image: ``labels`` (T,) int64 in [0, K) and ``masks`` (T, H, W)
                 bool or uint8, padded to the batch's size.
-            normalisers: (2,) on the predictions' device, of all images that are averaged over; see
-                :meth:`normalisers` and :func:`ddep.modeling.normalisers.average_over_processes`.
+            normalisers: scalars on the predictions' device, of all images that are averaged over,
+                by the names of :meth:`normalisers`; see
+                :func:`ddep.modeling.normalisers.average_over_processes`.
 
         Returns:
             Scalars ``loss_ce``, ``loss_mask`` and ``loss_dice`` of the last layer, and the same
@@ -116,9 +117,9 @@ class SetCriterion(nn.Module):
             # NaN where the costs of a layer are not all finite: the losses may well be, of the
             # queries that were matched instead.
             loss_mask = loss_mask + (costs * 0).sum((1, 2))
-            num_masks, class_weights = normalisers.float()
+            num_masks = normalisers["masks"].float()
             losses = {
-                "loss_ce": loss_ce / class_weights,
+                "loss_ce": loss_ce / normalisers["class_weights"].float(),
                 "loss_mask": loss_mask / num_masks,
                 "loss_dice": loss_dice / num_masks,
             }

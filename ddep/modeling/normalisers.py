@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor
 
 
-def average_over_processes(counts: Tensor, device: torch.device | str) -> Tensor:
-    """The total over all processes by their number.
+def add_up(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Add up what the parts of a batch count, name by name."""
+    total: Counter[str] = Counter()
+    for of_part in counts:
+        total.update(of_part)
+    return dict(total)
 
-    A loss is a sum over a batch by its total count. DistributedDataParallel averages gradients over
-    processes, so each process divides its sum by the average count, and the gradients are those of
-    one process with the whole batch. The same goes for parts whose gradients are added up: all are
-    divided by the count of all.
 
-    Every process has to call this. A total of 0, whose sum is 0 as well, counts as 1.
+def average_over_processes(
+    counts: Mapping[str, float], device: torch.device | str
+) -> dict[str, Tensor]:
+    """Average each count over all processes.
+
+    A loss is a sum over a batch divided by the batch's count. DistributedDataParallel averages
+    gradients over processes, so each process divides its own sum by the average count. Then the
+    gradients are those of one process with the whole batch. The same holds for parts of a batch
+    whose gradients are added up: each divides by the count of all parts.
+
+    Every process has to call this, with the same names. A total of 0, whose sum is 0 as well,
+    counts as 1.
 
     Args:
-        counts: (N,) float64, of this process's images: ``normalisers`` of a model, added up over
-            the parts of an accumulated batch. It stays as it is.
-        device: the model's, which the processes exchange tensors on.
+        counts: this process's counts by name: ``normalisers`` of a model, added up over the parts
+            of an accumulated batch by :func:`add_up`.
+        device: the model's, on which the processes exchange tensors.
 
     Returns:
-        (N,) float64 on ``device``, for the model's ``forward``.
+        The same names; each a float64 scalar on ``device``, for the model's ``forward``.
     """
-    total = counts.to(device, copy=True)
+    names = sorted(counts)
+    total = torch.tensor([counts[name] for name in names], dtype=torch.float64, device=device)
     if comm.get_world_size() > 1:
         dist.all_reduce(total)
-    return torch.where(total == 0, 1.0, total) / comm.get_world_size()
+    average = torch.where(total == 0, 1.0, total) / comm.get_world_size()
+    return dict(zip(names, average.unbind(), strict=True))

@@ -25,10 +25,12 @@ class LineFit(nn.Module):
     def device(self) -> torch.device:
         return self.weight.device
 
-    def normalisers(self, batch: list[dict[str, Any]]) -> Tensor:
-        return torch.tensor([sum(x["share"] for x in batch)], dtype=torch.float64)
+    def normalisers(self, batch: list[dict[str, Any]]) -> dict[str, float]:
+        return {"shares": sum(x["share"] for x in batch)}
 
-    def forward(self, batch: list[dict[str, Any]], normalisers: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, batch: list[dict[str, Any]], normalisers: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         self.autocast.append(torch.is_autocast_enabled("cpu"))
         x = torch.stack([image["x"] for image in batch])
         self.norm(x)  # for its statistics alone
@@ -36,8 +38,8 @@ class LineFit(nn.Module):
         shares = torch.tensor([image["share"] for image in batch], dtype=x.dtype)
         squares = shares * (x @ self.weight.to(x.dtype) - y) ** 2
         return {
-            "loss_square": squares.sum() / normalisers[0],
-            "loss_weight": self.weight.abs().sum() * shares.sum() / normalisers[0],
+            "loss_square": squares.sum() / normalisers["shares"],
+            "loss_weight": self.weight.abs().sum() * shares.sum() / normalisers["shares"],
         }
 
 

@@ -300,23 +300,24 @@ def test_normalisers_are_what_pairs_and_class_weights_add_up_to(counts: list[int
     """Of the matching that the loss goes by: with 8 queries, 8 of 12 targets are matched."""
     outputs, targets = random_outputs(1, 3, 8, seed=13), random_targets(counts, seed=14)
     criterion = make_criterion(num_aux_outputs=1)
-    num_masks, class_weights = criterion.normalisers(counts, num_queries=8).tolist()
-    assert num_masks == sum(counts)
+    normalisers = criterion.normalisers(counts, num_queries=8)
+    assert normalisers["masks"] == sum(counts)
     for matches in match(criterion.matcher, [*outputs["aux_outputs"], outputs], targets):
         classes = torch.full((3, 8), CLASSES)
         for image, (queries, matched) in enumerate(matches):
             classes[image, queries] = targets[image]["labels"][matched]
         expected = criterion.empty_weight[classes].double().sum().item()
-        assert class_weights == pytest.approx(expected, rel=1e-6)
+        assert normalisers["class_weights"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_losses_are_divided_by_the_normalisers() -> None:
     outputs, targets = random_outputs(0, 2, 6, seed=13), random_targets([1, 2], seed=14)
     criterion = make_criterion(num_aux_outputs=0)
     losses = []
-    for normalisers in ([1.0, 1.0], [4.0, 2.5]):
+    for masks, class_weights in ((1.0, 1.0), (4.0, 2.5)):
+        counts = {"masks": masks, "class_weights": class_weights}
         torch.manual_seed(0)
-        losses.append(criterion(outputs, targets, torch.tensor(normalisers).double()))
+        losses.append(criterion(outputs, targets, average_over_processes(counts, "cpu")))
     for name, divisor in (("loss_ce", 2.5), ("loss_mask", 4), ("loss_dice", 4)):
         assert losses[1][name].dtype == torch.float32
         torch.testing.assert_close(losses[1][name] * divisor, losses[0][name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -117,27 +118,24 @@ class DenoisingPretrainer(nn.Module):
         return self
 
     @staticmethod
-    def normalisers(batched_inputs: list[dict[str, Any]]) -> Tensor:
-        """The number of pixels of ``batched_inputs``, which all losses are averaged over.
-
-        Returns:
-            (1,) float64 on the CPU; see :func:`average_over_processes`.
-        """
-        pixels = sum(x["image"].shape[-2] * x["image"].shape[-1] for x in batched_inputs)
-        return torch.tensor([pixels], dtype=torch.float64)
+    def normalisers(batched_inputs: list[dict[str, Any]]) -> dict[str, float]:
+        """What the losses of ``batched_inputs`` are averaged over: ``pixels``, their number."""
+        return {"pixels": sum(x["image"].shape[-2] * x["image"].shape[-1] for x in batched_inputs)}
 
     def forward(
-        self, batched_inputs: list[dict[str, Any]], normalisers: Tensor | None = None
+        self,
+        batched_inputs: list[dict[str, Any]],
+        normalisers: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor] | list[dict]:
         """
         Args:
             batched_inputs: one dict an image, as the denoising mapper makes them: ``image``
                 (3, H, W) float32, normalised and noisy; ``noise`` (3, H, W), the standard Gaussian
                 noise in it; ``sigma``, the size of the noise. The images may differ in size.
-            normalisers: (1,), what the sums of pixels' losses are divided by in training; None: the
-                number of pixels in the batches of all processes, averaged. Gradients of parts of a
-                batch add up to those of the whole if the parts are padded to one size: padding
-                takes part in the features.
+            normalisers: ``pixels``, a scalar that the sums of the pixels' losses are divided by in
+                training; None: the number of pixels in the batches of all processes, averaged.
+                Gradients of parts of a batch add up to those of the whole if the parts are padded
+                to one size: padding takes part in the features.
 
         Returns:
             In training, ``loss_denoise``: the loss averaged over all pixels of the batch that are
@@ -170,7 +168,7 @@ class DenoisingPretrainer(nn.Module):
         pixel_losses = self.loss(prediction, target, reduction="none")
         if normalisers is None:
             normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
-        pixels = normalisers[0].to(pixel_losses.dtype)
+        pixels = normalisers["pixels"].to(pixel_losses.dtype)
         losses = {"loss_denoise": (pixel_losses * valid).sum() / (3 * pixels)}
         if self.denoising_head.multi_scale:
             predictions = self.denoising_head.predict_scales(multi_scale_features)

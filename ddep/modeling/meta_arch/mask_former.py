@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -129,15 +129,14 @@ class MaskFormer(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def normalisers(self, batched_inputs: list[dict[str, Any]]) -> Tensor:
+    def normalisers(self, batched_inputs: list[dict[str, Any]]) -> dict[str, float]:
         """What the losses of ``batched_inputs`` are averaged over.
 
         Args:
             batched_inputs: as for :meth:`forward` in training.
 
         Returns:
-            (2,) float64 on the CPU; see :meth:`SetCriterion.normalisers` and
-            :func:`average_over_processes`.
+            ``masks`` and ``class_weights``, see :meth:`SetCriterion.normalisers`.
 
         Raises:
             UserError: an image without annotations or with a class out of range.
@@ -147,7 +146,9 @@ class MaskFormer(nn.Module):
         return self.criterion.normalisers(num_targets, self.sem_seg_head.num_queries)
 
     def forward(
-        self, batched_inputs: list[dict[str, Any]], normalisers: Tensor | None = None
+        self,
+        batched_inputs: list[dict[str, Any]],
+        normalisers: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Losses in training, segmentations in evaluation.
 
@@ -155,10 +156,10 @@ class MaskFormer(nn.Module):
             batched_inputs: one dict per image: ``image`` (3, H, W), 0..255; in training
                 ``instances`` with ``gt_classes`` (T,) int64 and ``gt_masks`` (T, H, W) bool; in
                 evaluation ``height`` and ``width``, the size of the results (default: the image's).
-            normalisers: (2,), what the sums of losses are divided by in training; None: the
-                :meth:`normalisers` of the batches of all processes, averaged. Gradients of parts of
-                a batch add up to those of the whole if the parts are padded to one size: padding
-                takes part in the features, and dense mask losses are averaged over it.
+            normalisers: scalars by name, what the sums of losses are divided by in training; None:
+                the :meth:`normalisers` of the batches of all processes, averaged. Gradients of
+                parts of a batch add up to those of the whole if the parts are padded to one size:
+                padding takes part in the features, and dense mask losses are averaged over it.
 
         Returns:
             In training a dict of weighted losses. In evaluation one dict per image with what is

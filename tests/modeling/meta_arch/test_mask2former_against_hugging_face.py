@@ -22,6 +22,7 @@ from ddep.modeling.mask_costs import PointMaskCosts
 from ddep.modeling.mask_losses import PointMaskLosses
 from ddep.modeling.matcher import HungarianMatcher
 from ddep.modeling.meta_arch import MaskFormer
+from ddep.modeling.normalisers import average_over_processes
 from tests.huggingface_map import STAGES, converted, randomise_model, small_config
 from tests.modeling.mask_former_config import mask_former_config
 
@@ -225,7 +226,7 @@ def test_losses_and_pairs_agree(
     losses = ours.criterion(
         {**named[-1], "aux_outputs": named[:-1]},
         [{"labels": c, "masks": m.bool()} for c, m in zip(labels, masks, strict=True)],
-        ours.normalisers(batch()),
+        average_over_processes(ours.normalisers(batch()), "cpu"),
     )
 
     expected = {name.replace("cross_entropy", "ce"): loss for name, loss in expected.items()}

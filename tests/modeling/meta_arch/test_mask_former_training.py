@@ -30,7 +30,9 @@ def test_targets_are_padded_and_losses_weighted(monkeypatch: pytest.MonkeyPatch)
     seen: dict[str, Any] = {}
 
     def criterion(
-        outputs: dict[str, Any], targets: list[dict[str, Tensor]], normalisers: Tensor
+        outputs: dict[str, Any],
+        targets: list[dict[str, Tensor]],
+        normalisers: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         seen.update(outputs=outputs, targets=targets, normalisers=normalisers)
         return {name: torch.ones(()) for name in ("loss_ce", "loss_mask", "loss_dice")}
@@ -38,7 +40,8 @@ def test_targets_are_padded_and_losses_weighted(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(model.criterion, "forward", criterion)
     assert model(inputs) == {"loss_ce": 2.0, "loss_mask": 5.0, "loss_dice": 3.0}
     assert seen["outputs"] is model.sem_seg_head.outputs
-    assert seen["normalisers"].tolist() == pytest.approx([2, 2 + 6 * 0.1])
+    found = {name: count.item() for name, count in seen["normalisers"].items()}
+    assert found == pytest.approx({"masks": 2, "class_weights": 2 + 6 * 0.1})
     for target, item in zip(seen["targets"], inputs, strict=True):
         assert torch.equal(target["labels"], item["instances"].gt_classes)
         masks = item["instances"].gt_masks
