@@ -77,7 +77,7 @@ def test_ctrl_c_is_one_line(tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(
         "import time\n"
-        "from ddep.engine import errors_as_lines\n"
+        "from ddep.endings import errors_as_lines\n"
         "from ddep.parallel import parallel_map\n"
         "if __name__ == '__main__':\n"
         "    with errors_as_lines():\n"

@@ -24,9 +24,9 @@ from pathlib import Path
 from detectron2.config import CfgNode
 
 from ddep.config import load_config
-from ddep.engine import errors_as_lines
-from ddep.engine.dataset_check import check_dataset
+from ddep.endings import errors_as_lines
 from ddep.errors import UserError
+from ddep.inference.dataset_check import check_dataset
 from ddep.parallel import available_cores, check_workers
 
 

@@ -21,7 +21,8 @@ from __future__ import annotations
 import argparse
 
 from ddep.checkpoint.conversion import FORMATS
-from ddep.engine import convert_file, errors_as_lines, export_to_hugging_face
+from ddep.endings import errors_as_lines
+from ddep.export import convert_file, export_to_hugging_face
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from ddep.demo.experiment import run_demo
-from ddep.engine import errors_as_lines
+from ddep.endings import errors_as_lines
 
 
 def main() -> None:

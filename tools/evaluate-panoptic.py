@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 
-from ddep.engine import errors_as_lines
-from ddep.engine.output_files import check_replaces_nothing, check_writable, write_json
+from ddep.endings import errors_as_lines
 from ddep.errors import UserError
 from ddep.evaluation.panoptic_files import PanopticFiles, evaluate_panoptic_files
 from ddep.evaluation.panoptic_quality import quality_table
+from ddep.output_files import check_replaces_nothing, check_writable, write_json
 from ddep.parallel import available_cores, check_workers
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 
-from ddep.engine import errors_as_lines
-from ddep.engine.metric_curves import plot_metrics
+from ddep.endings import errors_as_lines
+from ddep.experiments.metric_curves import plot_metrics
 
 
 def main() -> None:

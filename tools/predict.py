@@ -12,7 +12,8 @@ import argparse
 from pathlib import Path
 
 from ddep.config import load_config
-from ddep.engine import adapt_to_device, errors_as_lines
+from ddep.endings import errors_as_lines
+from ddep.engine import adapt_to_device
 from ddep.inference import predict_files
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from ddep.checkpoint import Checkpointer, read_checkpoint
-from ddep.engine import convert_file
 from ddep.errors import UserError
+from ddep.export import convert_file
 from tests.checkpoint.small_checkpoints import SMALL, State, small_resnet, small_swin, write
 
 LIMIT_S = 20

@@ -32,7 +32,7 @@ from PIL import features
 from benchmark_page import check_output, cpu_name, number, table_line, write_section
 from data_measurement import OURS, THEIRS, Case, Result, measure
 from ddep.data.mappers import MAPPERS, Record
-from ddep.engine import errors_as_lines
+from ddep.endings import errors_as_lines
 from ddep.errors import UserError
 from ddep.parallel import available_cores
 from photographs import find_photographs, make_photographs

@@ -13,7 +13,7 @@ import argparse
 import shlex
 import sys
 
-from ddep.engine import errors_as_lines
+from ddep.endings import errors_as_lines
 from index_measurement import run_benchmark
 
 

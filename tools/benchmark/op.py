@@ -23,7 +23,7 @@ import ddep  # noqa: F401  # isort: skip  # before torch: it sets how OpenMP wai
 import torch
 
 from benchmark_page import check_output, write_section
-from ddep.engine import errors_as_lines
+from ddep.endings import errors_as_lines
 from ddep.errors import UserError, one_line
 from ddep.parallel import available_cores
 from op_cases import STRIDES, Case, dtype_name

@@ -23,7 +23,7 @@ from detectron2.config import CfgNode
 
 from benchmark_page import check_output, cpu_name, number, table_line, write_section
 from ddep.config import load_config
-from ddep.engine import errors_as_lines
+from ddep.endings import errors_as_lines
 from ddep.errors import UserError
 from training_measurement import Result, measure
 from training_options import BASELINE, OPTIONS, Option, applies

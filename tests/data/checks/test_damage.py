@@ -15,9 +15,9 @@ from detectron2.data import MetadataCatalog
 from ddep.data import build_train_loader, register_from_config
 from ddep.data.checks.problems import KINDS
 from ddep.data.datasets.catalog import register
-from ddep.engine import dataset_check
-from ddep.engine.dataset_check import check_dataset
 from ddep.errors import UserError
+from ddep.inference import dataset_check
+from ddep.inference.dataset_check import check_dataset
 from tests.data.checks.damages import DAMAGES, Damage
 from tests.data.checks.trees import INSTANCES, OWN, OWN_IMAGES, PANOPTIC, SEMANTIC, Tree, cut
 

@@ -13,7 +13,8 @@ import yaml
 from PIL import Image
 
 from ddep.config import load_config
-from ddep.engine import export_to_hugging_face, main
+from ddep.engine import main
+from ddep.export import export_to_hugging_face
 from ddep.inference import predict_files
 from tests.data.checks.trees import INSTANCES, OWN, OWN_IMAGES, PANOPTIC, SEMANTIC, Tree
 from tests.engine.tiny_runs import arguments, metrics, one_thread, write_config

@@ -27,9 +27,9 @@ from ddep.data.checks import (
 )
 from ddep.data.datasets.from_config import check_files
 from ddep.data.datasets.preparation import write_png
-from ddep.engine.output_files import check_writable, write_json
 from ddep.errors import UserError, one_line
 from ddep.inference.contact_sheet import MAX_PICTURES, draw_contact_sheet
+from ddep.output_files import check_writable, write_json
 from ddep.parallel import Crash, parallel_map
 
 REPORT = "report.json"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ddep.checkpoint.export import atomic_folder
 from ddep.errors import UserError
+from ddep.export.atomic_folder import atomic_folder
 from tests.checkpoint.full_disk import full_disk
 
 FILES = ("one", "two")

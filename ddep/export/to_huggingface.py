@@ -10,16 +10,11 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from ddep.checkpoint import Checkpointer
-from ddep.checkpoint.export import (
-    FILES,
-    atomic_folder,
-    check_expressible,
-    check_replaceable,
-    to_hugging_face,
-)
 from ddep.config import load_config
 from ddep.data.datasets.custom import register_custom_sets
 from ddep.errors import UserError
+from ddep.export.atomic_folder import atomic_folder, check_replaceable
+from ddep.export.huggingface_model import FILES, check_expressible, to_hugging_face
 
 
 def export_to_hugging_face(

@@ -1,4 +1,4 @@
-"""What a config must say for another library to have the same model."""
+"""What a config must say for Hugging Face's classes to express the model."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from ddep.engine import metric_curves
-from ddep.engine.metric_curves import plot_metrics
 from ddep.errors import UserError
+from ddep.experiments import metric_curves
+from ddep.experiments.metric_curves import plot_metrics
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_half_a_line_is_left_out(
     tmp_path: Path, drawn: dict, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = write(tmp_path / "run", {"iteration": 0, "total_loss": 1.0}, '{"iteration": 1, "tot')
-    with caplog.at_level(logging.WARNING, logger="ddep.engine.metric_curves"):
+    with caplog.at_level(logging.WARNING, logger="ddep.experiments.metric_curves"):
         plot_metrics([run], str(tmp_path / "curves.png"))
     assert drawn == {"total loss": {"run": [(0, 1.0)]}}
     assert "metrics.json, line 2 is damaged: left out" in caplog.text

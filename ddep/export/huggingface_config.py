@@ -22,7 +22,7 @@ from ddep.checkpoint.conversion.huggingface_keys import (
 )
 from ddep.checkpoint.conversion.huggingface_mask2former import ENCODER_FEEDFORWARD_DIM
 from ddep.checkpoint.conversion.resnet import DEPTHS
-from ddep.checkpoint.export.requirements import require, value
+from ddep.export.huggingface_requirements import require, value
 
 _COMMON = {
     "MODEL.META_ARCHITECTURE": ["MaskFormer"],

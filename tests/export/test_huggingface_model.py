@@ -25,8 +25,8 @@ from transformers import (
 from transformers.models.maskformer.configuration_maskformer import MaskFormerDetrConfig
 
 from ddep.checkpoint.conversion import Conversion
-from ddep.checkpoint.export import to_hugging_face
 from ddep.errors import UserError
+from ddep.export.huggingface_model import to_hugging_face
 from tests.huggingface_map import STAGES, converted, randomise_model, saved, small_config
 from tests.modeling.mask_former_config import mask_former_config
 

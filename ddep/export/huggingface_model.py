@@ -15,13 +15,13 @@ from safetensors.torch import save
 from ddep.checkpoint.conversion.huggingface_names import MASK2FORMER, MASKFORMER
 from ddep.checkpoint.conversion.name_table import NameTable
 from ddep.checkpoint.conversion.resizing import is_computed
-from ddep.checkpoint.export.huggingface_config import (
+from ddep.errors import UserError
+from ddep.export.huggingface_config import (
     mask2former_config,
     maskformer_config,
     processor_config,
 )
-from ddep.checkpoint.export.requirements import require
-from ddep.errors import UserError
+from ddep.export.huggingface_requirements import require
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 

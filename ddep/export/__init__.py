@@ -1,0 +1,6 @@
+"""Weights of other libraries for this project, and models of this project for other libraries."""
+
+from ddep.export.convert_checkpoint import convert_file
+from ddep.export.to_huggingface import export_to_hugging_face
+
+__all__ = ["convert_file", "export_to_hugging_face"]
