@@ -14,9 +14,9 @@ from detectron2.utils import comm
 from ddep.checkpoint.checksum import verify_checksum, write_with_checksum
 from ddep.checkpoint.fallback import LAST_CHECKPOINT, newest_valid
 from ddep.checkpoint.groups import TRANSFERABLE
+from ddep.checkpoint.load_report import LoadReport
 from ddep.checkpoint.loading import from_model_zoo, load_weights
-from ddep.checkpoint.reading import local_path, read_checkpoint
-from ddep.checkpoint.report import LoadReport
+from ddep.checkpoint.read_checkpoint import local_path, read_checkpoint
 from ddep.errors import UserError
 from ddep.files import atomic_write, remove_leftovers
 
@@ -45,7 +45,7 @@ class Checkpointer(DetectionCheckpointer):
         """Load a checkpoint.
 
         Args:
-            path: a file or URL; see :func:`ddep.checkpoint.reading.read_checkpoint`. Empty: nothing
+            path: a file or URL; see :func:`ddep.checkpoint.read_checkpoint`. Empty: nothing
                 is loaded.
             checkpointables: names of the objects given to the constructor that are loaded too; None
                 is all. If there are any, training resumes, and the file must fit exactly.

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from ddep.checkpoint.checksum import verify_checksum
-from ddep.checkpoint.reading import local_path, read_checkpoint
+from ddep.checkpoint.read_checkpoint import local_path, read_checkpoint
 from ddep.errors import UserError
 
 logger = logging.getLogger(__name__)

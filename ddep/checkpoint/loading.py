@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ddep.checkpoint.groups import CONFIGURED, TRANSFERABLE, group_of
-from ddep.checkpoint.report import LoadReport
+from ddep.checkpoint.load_report import LoadReport
 from ddep.errors import UserError
 
 StateDict = dict[str, torch.Tensor]
@@ -76,7 +76,7 @@ def from_model_zoo(checkpoint: dict[str, Any], model: nn.Module) -> StateDict:
     end in theirs. Here it is always ``model.backbone``.
 
     Args:
-        checkpoint: as :func:`ddep.checkpoint.reading.read_checkpoint` returns it.
+        checkpoint: as :func:`ddep.checkpoint.read_checkpoint` returns it.
         model: has a ``backbone``.
 
     Raises:

@@ -90,11 +90,6 @@ def _asked_twice(args: argparse.Namespace, by: str) -> str:
     return f"{option} asks for several processes, but {by} has started them; leave {option} out"
 
 
-def _port(job: str) -> int:
-    """A port below those that the system gives away, another one for each job."""
-    return 20000 + int(job) % 12000
-
-
 def first_host(nodes: str) -> str:
     """The first host of Slurm's list: ``gpu07`` of ``gpu[07-09,12],big1``."""
     first = re.match(r"(\[[^\]]*\]|[^,\[])*", nodes)[0]

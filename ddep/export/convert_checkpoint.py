@@ -14,7 +14,7 @@ from ddep.checkpoint import read_checkpoint, read_settings
 from ddep.checkpoint.checksum import remove_checksum
 from ddep.checkpoint.conversion import OWN_NAMES, Conversion, convert
 from ddep.checkpoint.groups import TRANSFERABLE, group_of
-from ddep.checkpoint.report import group_table
+from ddep.checkpoint.load_report import group_table
 from ddep.config import add_ddep_config, load_config
 from ddep.data.datasets.custom import register_custom_sets
 from ddep.errors import UserError, one_line

@@ -28,7 +28,7 @@ from ddep.data.image_index.containers import Container, Listing, status_of
 from ddep.data.image_index.folders import list_folder
 from ddep.data.image_index.strings import Strings
 from ddep.data.image_index.walking import walk
-from ddep.data.image_index.writing import write_index
+from ddep.data.image_index.write_index import write_index
 from ddep.data.samplers import build_train_sampler
 from ddep.errors import UserError
 from ddep.parallel import available_cores

@@ -11,6 +11,6 @@ A format is a module with
 ``weights`` is the source's state dict, ``settings`` the content of the ``config.json`` beside it.
 """
 
-from ddep.checkpoint.conversion.core import FORMATS, OWN_NAMES, Conversion, convert
+from ddep.checkpoint.conversion.convert_weights import FORMATS, OWN_NAMES, Conversion, convert
 
 __all__ = ["FORMATS", "OWN_NAMES", "Conversion", "convert"]

@@ -18,8 +18,8 @@ def is_computed(name: str) -> bool:
     return name.endswith(".relative_position_index")
 
 
-def compute(name: str, shape: Shape) -> torch.Tensor:
-    """The constant called ``name``: for Swin's windows of w x w, an index of shape (w^2, w^2).
+def relative_position_index(shape: Shape) -> torch.Tensor:
+    """The only constant there is: for Swin's windows of w x w, an index of ``shape`` (w^2, w^2).
 
     It holds the row of the position table for each pair of positions (arXiv 2103.14030, equation
     4): (2w - 1) times their distance along the rows, plus that along the columns, from 0.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ddep.data.image_index.cache import cache_folder, open_index
 from ddep.data.image_index.containers import SUFFIXES, without_tar_suffix
 from ddep.data.image_index.lister import list_images
-from ddep.data.image_index.reading import ImageIndex
+from ddep.data.image_index.read_index import ImageIndex
 
 __all__ = [
     "SUFFIXES",

@@ -18,12 +18,12 @@ from typing import IO
 
 from ddep.data.image_index import stored
 from ddep.data.image_index.containers import Container, status_of
+from ddep.data.image_index.indexing_progress import show_progress
 from ddep.data.image_index.lister import Lister
-from ddep.data.image_index.progress import show_progress
-from ddep.data.image_index.reading import ImageIndex
+from ddep.data.image_index.read_index import ImageIndex
 from ddep.data.image_index.stored import StoredListings, read_containers
 from ddep.data.image_index.walking import walk
-from ddep.data.image_index.writing import write_index
+from ddep.data.image_index.write_index import write_index
 from ddep.errors import UserError
 from ddep.files import sync
 

@@ -6,7 +6,7 @@ An index is a folder of flat files:
 * ``spans``: (M, 2) int64, offset and size of those in tar files;
 * ``containers.jsonl``: a line for each container, see :class:`StoredContainer`;
 * ``prefixes``, ``prefix_starts``: :class:`Strings`, prefix and tar file of each container;
-* ``runs``, ``run_positions``: see :mod:`ddep.data.image_index.reading`;
+* ``runs``, ``run_positions``: see :mod:`ddep.data.image_index.read_index`;
 * ``index.json``: the sizes of the others. It is written last.
 
 The first three groups grow as containers are listed.

@@ -14,7 +14,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
 from ddep.errors import UserError
-from ddep.modeling.pixel_decoder.build import check_in_features
+from ddep.modeling.pixel_decoder.build_pixel_decoder import check_in_features
 from ddep.modeling.pixel_decoder.deformable_encoder import MSDeformAttnTransformerEncoderOnly
 from ddep.modeling.pixel_decoder.fpn import add_fpn_level
 

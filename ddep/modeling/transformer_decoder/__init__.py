@@ -1,6 +1,6 @@
 """Transformer decoders: from the pixel decoder's features to classes and masks."""
 
-from ddep.modeling.transformer_decoder.build import (
+from ddep.modeling.transformer_decoder.build_transformer_decoder import (
     MULTI_SCALE,
     TRANSFORMER_DECODER_REGISTRY,
     build_transformer_decoder,

@@ -11,7 +11,10 @@ from torch import nn
 
 from ddep.errors import UserError
 from ddep.modeling.position_encoding import sine_position_encoding
-from ddep.modeling.transformer_decoder.build import MULTI_SCALE, TRANSFORMER_DECODER_REGISTRY
+from ddep.modeling.transformer_decoder.build_transformer_decoder import (
+    MULTI_SCALE,
+    TRANSFORMER_DECODER_REGISTRY,
+)
 from ddep.modeling.transformer_decoder.common import common_arguments, input_projection
 from ddep.modeling.transformer_decoder.layers import (
     MLP,

@@ -9,7 +9,10 @@ from detectron2.config import CfgNode, configurable
 from torch import nn
 
 from ddep.errors import UserError
-from ddep.modeling.transformer_decoder.build import MULTI_SCALE, TRANSFORMER_DECODER_REGISTRY
+from ddep.modeling.transformer_decoder.build_transformer_decoder import (
+    MULTI_SCALE,
+    TRANSFORMER_DECODER_REGISTRY,
+)
 from ddep.modeling.transformer_decoder.common import common_arguments, input_projection
 from ddep.modeling.transformer_decoder.layers import MLP
 from ddep.modeling.transformer_decoder.transformer import Transformer

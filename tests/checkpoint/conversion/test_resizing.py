@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddep.checkpoint.conversion.resizing import compute, resize
+from ddep.checkpoint.conversion.resizing import relative_position_index, resize
 from ddep.errors import UserError
 from ddep.modeling.backbone import D2SwinTransformer
 
@@ -63,8 +63,7 @@ def test_the_index_of_positions_is_the_models(window: int) -> None:
         embed_dim=4, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=window
     )
     expected = model.layers[0].blocks[0].attn.relative_position_index
-    name = "backbone.layers.0.blocks.0.attn.relative_position_index"
-    assert torch.equal(compute(name, tuple(expected.shape)), expected)
+    assert torch.equal(relative_position_index(tuple(expected.shape)), expected)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ddep.data.datasets.image_folder import (
     load_image_folder,
     register_image_folder,
 )
-from ddep.data.image_index import progress as progress_module
+from ddep.data.image_index import indexing_progress
 from ddep.errors import UserError
 
 
@@ -88,7 +88,7 @@ def test_find_images_gives_paths(tmp_path: Path) -> None:
 def test_progress_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(progress_module, "_LOG_EVERY", 2)
+    monkeypatch.setattr(indexing_progress, "_LOG_EVERY", 2)
     touch(tmp_path, *(f"{i}.jpg" for i in range(5)))
     with caplog.at_level(logging.INFO):
         load_image_folder(f"images:{tmp_path}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from ddep.data.image_index import ImageIndex
 from ddep.data.image_index.containers import Container
 from ddep.data.image_index.walking import walk
-from ddep.data.image_index.writing import write_index
+from ddep.data.image_index.write_index import write_index
 from index_measurement import GeneratedImages
 
 IMAGES, PER_FOLDER = 200_000, 1_000

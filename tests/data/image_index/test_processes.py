@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ddep.data.image_index import cache, lister, open_index, reading, stored
+from ddep.data.image_index import cache, lister, open_index, read_index, stored
 from ddep.errors import UserError
 from tests.data.image_index.trees import Tar, contents, flatten, ids, write_tree
 
@@ -178,7 +178,9 @@ def test_a_cache_that_cannot_be_written(
     assert contents(index) == flatten(TREE)
     copy = pickle.loads(pickle.dumps(index))  # what a worker process gets
     assert list(copy) == list(index)
-    in_process(reading._remove, index.folder, os.getpid()).join()  # when a worker's copy goes away
+    in_process(
+        read_index._remove, index.folder, os.getpid()
+    ).join()  # when a worker's copy goes away
     assert index.folder.exists()
     folder = index.folder
     del copy

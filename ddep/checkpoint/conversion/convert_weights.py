@@ -22,7 +22,7 @@ from ddep.checkpoint.conversion import (
     vit,
 )
 from ddep.checkpoint.conversion.entries import Settings, Weights
-from ddep.checkpoint.conversion.resizing import compute, is_computed, resize
+from ddep.checkpoint.conversion.resizing import is_computed, relative_position_index, resize
 from ddep.errors import UserError
 
 FORMATS: dict[str, ModuleType] = {
@@ -96,7 +96,7 @@ class Conversion:
             if tensor is not None and tuple(tensor.shape) != shape:
                 self.resized[name] = (tuple(tensor.shape), shape)
             if is_computed(name):
-                self.weights[name] = compute(name, shape)
+                self.weights[name] = relative_position_index(shape)
             elif tensor is None:
                 self.missing.append(name)
             elif name in self.resized:

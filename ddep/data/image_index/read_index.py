@@ -37,7 +37,7 @@ class ImageIndex(Sequence[Record]):
     def __init__(self, folder: Path) -> None:
         """
         Args:
-            folder: as :func:`ddep.data.image_index.writing.write_index` wrote it.
+            folder: as :func:`ddep.data.image_index.write_index.write_index` wrote it.
 
         Raises:
             OSError, ValueError, LookupError, TypeError: there is none, or it is damaged.
