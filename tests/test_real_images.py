@@ -24,8 +24,8 @@ class Workspace:
         self.folder = folder
         self.data = folder / "datasets"
         self.environment = {**os.environ, "DETECTRON2_DATASETS": str(self.data)}
-        self.run("datasets/prepare-camvid.py", shared_data / "camvid")
-        self.run("datasets/prepare-penn-fudan.py", shared_data / "penn_fudan")
+        self.run("datasets/prepare.py", "camvid", shared_data / "camvid")
+        self.run("datasets/prepare.py", "penn_fudan", shared_data / "penn_fudan")
 
     def run(self, *command: object) -> None:
         result = subprocess.run(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ddep.data.build import build_test_loader, build_train_loader
 from ddep.data.datasets import register_from_config
 from ddep.data.image_reader import UnreadableImageError, read_image
+from ddep.data.loaders import build_test_loader, build_train_loader
 from ddep.data.records import check_training_sets
 
 __all__ = [

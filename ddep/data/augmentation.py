@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
 
+from ddep.data.mapper_registry import mapper_class
 from ddep.errors import UserError
 
 # What images are padded with, as Mask2Former does; it is close to the mean colour.
@@ -27,8 +28,8 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     side to ``INPUT.MIN_SIZE_TRAIN`` (DETR, arXiv 2005.12872, section 4, "Technical details").
     Other names: resize the shorter side to ``INPUT.MIN_SIZE_TRAIN``,
     crop if ``INPUT.CROP.ENABLED``, pad to ``INPUT.SIZE_DIVISIBILITY``. All: random flip, and
-    random colours if ``INPUT.COLOR_AUG_SSD``. Images for denoising are not padded here: their
-    model must know which pixels count.
+    random colours if ``INPUT.COLOR_AUG_SSD``. Images without labels are not padded here:
+    the denoising model must know which pixels count.
 
     At test time: resize the shorter side to ``INPUT.MIN_SIZE_TEST``.
 
@@ -118,7 +119,8 @@ def _flip(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 def _pad(cfg: CfgNode) -> list[T.Augmentation]:
-    if cfg.INPUT.SIZE_DIVISIBILITY <= 0 or cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising":
+    mapper = cfg.INPUT.DATASET_MAPPER_NAME
+    if cfg.INPUT.SIZE_DIVISIBILITY <= 0 or mapper_class(mapper).needs_labels is None:
         return []
     return [PadToSquare(cfg.INPUT.SIZE_DIVISIBILITY)]
 

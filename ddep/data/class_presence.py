@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -18,18 +17,20 @@ from tqdm import tqdm
 
 from ddep.data.datasets.preparation import write_json
 from ddep.data.image_reader import UnreadableImageError, read_labels
-from ddep.data.mappers import MAPPERS, InstanceMapper, PanopticMapper
+from ddep.data.json_file import read_json
+from ddep.data.mapper_registry import mapper_class
 from ddep.data.mappers.base import check_classes
+from ddep.data.record import Record
 from ddep.data.unreadable import check_limit
 from ddep.errors import UserError
 from ddep.parallel import Crash, available_cores, parallel_map
-
-Record = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
 # What label images were found to show goes here, in OUTPUT_DIR, to be used again.
 CACHE = "class_presence.json"
+# Where records list the classes that they show, by what the mapper needs labels for.
+_LISTS = {"panoptic_seg": "segments_info", "segm": "annotations", "bbox": "annotations"}
 
 
 def find_classes(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
@@ -47,10 +48,10 @@ def find_classes(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
         UserError: an image without labels, or with a class out of range; more unreadable label
             images than ``INPUT.MAX_UNREADABLE``.
     """
-    mapper = MAPPERS[cfg.INPUT.DATASET_MAPPER_NAME]
+    needed = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME).needs_labels
     number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    if mapper in (PanopticMapper, InstanceMapper):
-        key = "segments_info" if mapper is PanopticMapper else "annotations"
+    if needed in _LISTS:
+        key = _LISTS[needed]
         found = [_listed(record, key) for record in records]
         for record, classes in zip(records, found, strict=True):
             check_classes(record["file_name"], classes, number)
@@ -124,13 +125,13 @@ def _fingerprint(paths: Iterable[str], ignore_label: int) -> str:
 
 def _load(cache: Path, key: str) -> dict[str, Any] | None:
     """What was found in an earlier run; None if that was of other files, or is damaged."""
+    if not cache.exists():
+        return None
     try:
-        content = json.loads(cache.read_text(encoding="utf-8"))
+        content = read_json(cache)
         if content["key"] != key or not {"classes", "unreadable"} <= content.keys():
             return None
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (UserError, TypeError, KeyError, AttributeError):
         logger.warning(f"{cache} is damaged; it is made again")
         return None
     logger.info(f"The classes that label images show are known from {cache}")

@@ -9,12 +9,12 @@ from typing import Any
 from ddep.errors import UserError
 
 
-def read_json(path: str | Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Read a JSON file whose content is a dict of lists.
+def read_json(path: str | Path, lists: tuple[str, ...] = ()) -> Any:
+    """Read a JSON file.
 
     Args:
         path: the file.
-        keys: names that must be there, each with a list.
+        lists: if any, the content must be a dict in which each of these keys has a list.
 
     Raises:
         UserError: missing, not JSON, or without one of the lists.
@@ -25,10 +25,10 @@ def read_json(path: str | Path, keys: tuple[str, ...]) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error.strerror}; check its name") from error
     except ValueError as error:
         raise UserError(f"{path} is not a JSON file: {error}; get or make it again") from error
-    for key in keys:
+    for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(
                 f"{path} has no list {key!r}; expected a JSON file in COCO's format, with "
-                f"{' and '.join(keys)}"
+                f"{' and '.join(lists)}"
             )
     return content

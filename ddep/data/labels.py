@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 
 from ddep.data.datasets.preparation import new_file
+from ddep.data.record import Record
 from ddep.errors import UserError
-
-Record = dict[str, Any]
 
 # Where the chosen names go, in OUTPUT_DIR.
 LABELLED_IMAGES = "labelled_images.txt"

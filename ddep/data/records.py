@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -15,8 +14,7 @@ from detectron2.data.build import (
 )
 from detectron2.utils import comm
 
-from ddep.data.datasets.custom import check_custom_mapper
-from ddep.data.datasets.custom_entries import custom_entry
+from ddep.data.datasets.label_kinds import labelled_for, may_be_labelled_for
 from ddep.data.labels import (
     LABELLED_IMAGES,
     check_label_keys,
@@ -24,10 +22,10 @@ from ddep.data.labels import (
     limits_labels,
     write_label_list,
 )
+from ddep.data.mapper_registry import MAPPERS, mapper_class
+from ddep.data.record import Record
 from ddep.data.samplers import check_sampler_keys
 from ddep.errors import UserError, one_line
-
-Record = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +39,33 @@ def check_training_sets(cfg: CfgNode) -> None:
     """
     check_label_keys(cfg)
     check_sampler_keys(cfg)
-    for entry in filter(None, map(custom_entry, cfg.DATASETS.TRAIN)):
-        check_custom_mapper(entry, cfg.INPUT.DATASET_MAPPER_NAME)
-    if not _is_denoising(cfg):
+    check_labels(cfg)
+    if _uses_labels(cfg):
         _check_same_classes(cfg.DATASETS.TRAIN)
 
 
-def _is_denoising(cfg: CfgNode) -> bool:
-    """Whether training looks at no annotation, so that images without any are as good."""
-    return cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising"
+def check_labels(cfg: CfgNode) -> None:
+    """Raise :class:`UserError` if a training set is not labelled for what the mapper needs.
+
+    Data sets that were registered without saying what they are labelled for pass.
+    """
+    needed = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME).needs_labels
+    for name in cfg.DATASETS.TRAIN:
+        if needed is None or may_be_labelled_for(name, needed):
+            continue
+        labels = labelled_for(name)
+        suitable = [key for key, mapper in MAPPERS.items() if mapper.needs_labels in labels]
+        suitable = suitable or [key for key, m in MAPPERS.items() if m.needs_labels is None]
+        raise UserError(
+            f"DATASETS.TRAIN has {name}, which has labels for {' and '.join(labels) or 'nothing'}, "
+            f"but INPUT.DATASET_MAPPER_NAME {cfg.INPUT.DATASET_MAPPER_NAME} needs labels for "
+            f"{needed}; expected {' or '.join(suitable)} to train on it"
+        )
+
+
+def _uses_labels(cfg: CfgNode) -> bool:
+    """Whether training looks at annotations; if not, images without any are as good."""
+    return mapper_class(cfg.INPUT.DATASET_MAPPER_NAME).needs_labels is not None
 
 
 def load_training_sets(cfg: CfgNode) -> list[Sequence[Record]]:
@@ -62,8 +78,8 @@ def load_training_sets(cfg: CfgNode) -> list[Sequence[Record]]:
         UserError: no such data set or no image in it; labels that cannot be limited so.
     """
     names = cfg.DATASETS.TRAIN
-    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and not _is_denoising(cfg)
-    if _is_denoising(cfg) or not limits_labels(cfg):
+    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and _uses_labels(cfg)
+    if not _uses_labels(cfg) or not limits_labels(cfg):
         return load_records("DATASETS.TRAIN", names, filter_empty)
     # An image in which nothing was found has been labelled, too: it counts before it is left out.
     sets = load_records("DATASETS.TRAIN", names, filter_empty=False)

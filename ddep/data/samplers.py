@@ -7,7 +7,6 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,9 @@ from detectron2.config import CfgNode
 from detectron2.data import samplers as detectron2_samplers
 
 from ddep.data.class_presence import find_classes
+from ddep.data.mapper_registry import mapper_class
+from ddep.data.record import Record
 from ddep.errors import UserError
-
-Record = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +145,8 @@ def check_sampler_keys(cfg: CfgNode) -> None:
         raise UserError(
             f"DATALOADER.SAMPLER_TRAIN is {sampler!r}; expected one of {', '.join(SAMPLERS)}"
         )
-    if sampler == "ClassUniformSampler" and cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising":
+    mapper = cfg.INPUT.DATASET_MAPPER_NAME
+    if sampler == "ClassUniformSampler" and mapper_class(mapper).needs_labels is None:
         raise UserError(
             f"DATALOADER.SAMPLER_TRAIN is {sampler}, which needs labels, but denoising has none; "
             "expected TrainingSampler"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from detectron2.data import DatasetFromList
 from torch.utils.data import ConcatDataset, Dataset
 
 from ddep.data.image_reader import UnreadableImageError
+from ddep.data.record import Record
 from ddep.data.seeding import seeded
 from ddep.data.unreadable import check_limit
 from ddep.errors import UserError
-
-Record = dict[str, Any]
 
 
 class SampleKey(NamedTuple):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ddep.data.datasets.panoptic import encode_panoptic
 from ddep.data.image_reader import read_panoptic
+from ddep.data.json_file import read_json
 from ddep.errors import UserError
 from ddep.evaluation.panoptic_quality import (
     CategoryStatistics,
@@ -56,8 +57,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 f"{self._json_file}, the panoptic ground truth of {dataset_name}, does not exist; "
                 "prepare the data set as datasets/README.md says"
             )
-        with open(self._json_file) as file:
-            truth = json.load(file)
+        truth = read_json(self._json_file)
         if not truth.get("annotations"):
             raise UserError(f"{self._json_file} has no annotations to evaluate {dataset_name} with")
         self._categories = truth["categories"]

@@ -5,9 +5,9 @@ from ddep.data.checks.annotation_files import (
     check_folders,
     pair_folders,
 )
+from ddep.data.checks.dataset_report import DatasetReport
 from ddep.data.checks.problems import Problem
 from ddep.data.checks.records import ImageReport, LabelSpace, check_record
-from ddep.data.checks.report import DatasetReport
 
 __all__ = [
     "DatasetReport",

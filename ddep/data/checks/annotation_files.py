@@ -16,8 +16,7 @@ from ddep.data.checks.problems import Problem
 from ddep.data.datasets.instances import ANNOTATION_KEYS
 from ddep.data.datasets.paired_folders import PairedFolders
 from ddep.data.json_file import read_json
-
-Record = dict[str, Any]
+from ddep.data.record import Record
 
 
 def check_annotation_files(metadata: Metadata) -> list[Problem]:

@@ -17,9 +17,8 @@ from ddep.data.checks.problems import Problem
 from ddep.data.image_reader import read_image, read_labels, read_panoptic
 from ddep.data.mappers.base import shorten
 from ddep.data.mappers.instance import check_mask_size, segmentation_to_mask
+from ddep.data.record import Record
 from ddep.errors import UserError, one_line
-
-Record = dict[str, Any]
 
 # Boxes may reach this far out of their image, in pixels: annotation tools round.
 _BOX_TOLERANCE = 1

@@ -7,43 +7,23 @@ them, with the classes' colours added.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 
+from ddep.data.datasets.ade20k_classes import (
+    CATEGORIES,
+    FOLDERS,
+    THINGS,
+    ade20k_split,
+    instances_json,
+)
+from ddep.data.datasets.ade20k_preparation import prepare_ade20k
+from ddep.data.datasets.declaration import WORKERS, DatasetDeclaration, Preparation, declare
 from ddep.data.datasets.instances import register_instances
-from ddep.data.datasets.panoptic import Category, PanopticSplit, register_panoptic
+from ddep.data.datasets.panoptic import register_panoptic
 from ddep.data.datasets.semantic import register_semantic
-from ddep.data.datasets.tables import color, read_table
-
-# The folders of the splits.
-FOLDERS = {"train": "training", "val": "validation"}
-_TABLE = list(zip(ADE20K_SEM_SEG_CATEGORIES, read_table("ade20k"), strict=True))
-CATEGORIES: list[Category] = [
-    {"id": i, "name": name, "isthing": int(row["thing"] != ""), "color": color(row)}
-    for i, (name, row) in enumerate(_TABLE)
-]
-# The instance benchmark has names of its own. The k-th of these is number k in its label images.
-THINGS: list[Category] = [
-    {"id": i, "name": row["thing"], "isthing": 1, "color": color(row)}
-    for i, (_, row) in enumerate(_TABLE)
-    if row["thing"]
-]
-
-
-def ade20k_split(folder: Path, split: str) -> PanopticSplit:
-    """Where a panoptic split lies below ``folder``, ADEChallengeData2016."""
-    return PanopticSplit(
-        image_root=folder / "images" / FOLDERS[split],
-        panoptic_root=folder / f"ade20k_panoptic_{split}",
-        panoptic_json=folder / f"ade20k_panoptic_{split}.json",
-        sem_seg_root=folder / "annotations_detectron2" / FOLDERS[split],
-    )
-
-
-def instances_json(folder: Path, split: str) -> Path:
-    """The instance annotations of a split below ``folder``, ADEChallengeData2016."""
-    return folder / f"ade20k_instance_{split}.json"
 
 
 def register_ade20k(root: Path) -> None:
@@ -66,3 +46,35 @@ def register_ade20k(root: Path) -> None:
             ADE20K_SEM_SEG_CATEGORIES,
             colors=[category["color"] for category in CATEGORIES],
         )
+
+
+def _notes(folder: Path) -> Iterator[str]:
+    if not (folder / "annotations_instance").exists():
+        yield "no panoptic and instance labels, because there is no annotations_instance/"
+
+
+_INSTANCES = (
+    "unpack ADEChallengeData2016 and its annotations_instance.tar, then run python "
+    "datasets/prepare.py ade20k"
+)
+declare(
+    DatasetDeclaration(
+        name="ade20k",
+        how_to_get={
+            "ade20k_sem_seg_*": "unpack ADEChallengeData2016, then run python datasets/prepare.py "
+            "ade20k",
+            "ade20k_panoptic_*": _INSTANCES,
+            "ade20k_instance_*": _INSTANCES,
+        },
+        register=register_ade20k,
+        preparation=Preparation(
+            summary="semantic labels as detectron2 reads them, panoptic and instance labels",
+            folder="ADEChallengeData2016",
+            folder_help="with images/, annotations/ and, for panoptic and instance labels, "
+            "annotations_instance/; all labels are written into it",
+            prepare=prepare_ade20k,
+            options=WORKERS,
+            notes=_notes,
+        ),
+    )
+)

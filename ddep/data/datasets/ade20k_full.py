@@ -6,18 +6,17 @@ files: places in the list of classes, 65535 for everything else.
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from ddep.data.datasets.declaration import WORKERS, DatasetDeclaration, Preparation, declare
 from ddep.data.datasets.preparation import (
-    check_processes,
     check_same_size,
     copy_file,
+    do_jobs,
     write_jpeg,
     write_tiff,
 )
@@ -25,6 +24,7 @@ from ddep.data.datasets.semantic import register_semantic
 from ddep.data.datasets.tables import read_table
 from ddep.data.image_reader import read_image, read_panoptic
 from ddep.errors import UserError
+from ddep.parallel import check_workers
 
 FOLDERS = {"train": "training", "val": "validation"}
 IGNORE_LABEL = 65535
@@ -60,12 +60,12 @@ def register_ade20k_full(root: Path) -> None:
         )
 
 
-def prepare_ade20k_full(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+def prepare_ade20k_full(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write ``images_detectron2`` and ``annotations_detectron2``.
 
     Args:
         folder: ADE20K_2021_17_01, as its owners lay it out.
-        processes: how many to work with.
+        workers: number of processes.
 
     Returns:
         Per split, the number of images.
@@ -73,15 +73,12 @@ def prepare_ade20k_full(folder: Path, processes: int) -> dict[str, dict[str, int
     Raises:
         UserError: a file missing or unreadable, sizes that differ.
     """
-    check_processes(processes)
+    check_workers(workers)
     jobs = {split: _list_jobs(folder, split) for split in FOLDERS}
     for split, jobs_of_split in jobs.items():
-        with multiprocessing.Pool(processes) as pool:
-            done = pool.imap_unordered(_prepare_image, jobs_of_split, chunksize=16)
-            for _ in tqdm(
-                done, total=len(jobs_of_split), desc=f"ade20k full {split}", disable=None
-            ):
-                pass
+        progress = f"ade20k full {split}"
+        for _ in do_jobs(_prepare_image, jobs_of_split, lambda job: job.image, workers, progress):
+            pass
     return {split: {"images": len(jobs[split])} for split in FOLDERS}
 
 
@@ -121,3 +118,23 @@ def _prepare_image(job: _Job) -> None:
     else:
         write_tiff(job.prepared_labels, labels)
         copy_file(job.image, job.prepared_image)
+
+
+declare(
+    DatasetDeclaration(
+        name="ade20k_full",
+        how_to_get={
+            "ade20k_full_*": "unpack ADE20K_2021_17_01, then run python datasets/prepare.py "
+            "ade20k_full"
+        },
+        register=register_ade20k_full,
+        preparation=Preparation(
+            summary="the full ADE20K as MaskFormer reads it: 847 classes, shorter side 512 at most",
+            folder="ADE20K_2021_17_01",
+            folder_help="with images/; images_detectron2/ and annotations_detectron2/ are written "
+            "into it",
+            prepare=prepare_ade20k_full,
+            options=WORKERS,
+        ),
+    )
+)

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from ddep.data.datasets.ade20k import CATEGORIES, FOLDERS, THINGS, ade20k_split, instances_json
+from ddep.data.datasets.ade20k_classes import (
+    CATEGORIES,
+    FOLDERS,
+    THINGS,
+    ade20k_split,
+    instances_json,
+)
 from ddep.data.datasets.instances import describe_mask
 from ddep.data.datasets.panoptic import IGNORE_LABEL, encode_panoptic, segments_info
 from ddep.data.datasets.preparation import (
-    check_processes,
     check_range,
     check_same_size,
+    do_jobs,
     image_pairs,
     write_json,
     write_png,
 )
 from ddep.data.image_reader import read_image, read_labels, read_panoptic
 from ddep.errors import UserError
+from ddep.parallel import check_workers
 
 _EXPECTED = "ADEChallengeData2016: {images,annotations}/{training,validation}"
 _EXPECTED_INSTANCES = "annotations_instance/{training,validation}, as in annotations_instance.tar"
@@ -49,7 +54,7 @@ class _Labels:
     objects: list[dict[str, Any]]
 
 
-def prepare_ade20k(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+def prepare_ade20k(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write semantic labels in which classes start at 0, and panoptic and instance labels.
 
     The last two need ``annotations_instance`` and are left out where it is not there. Panoptic
@@ -59,7 +64,7 @@ def prepare_ade20k(folder: Path, processes: int) -> dict[str, dict[str, int]]:
     Args:
         folder: ADEChallengeData2016, whose labels are 1..150, and 0 for unlabelled pixels, which
             become 255.
-        processes: how many to work with.
+        workers: number of processes.
 
     Returns:
         Per split, the number of labels.
@@ -67,9 +72,9 @@ def prepare_ade20k(folder: Path, processes: int) -> dict[str, dict[str, int]]:
     Raises:
         UserError: a file missing or unreadable, a label out of range, sizes that differ.
     """
-    check_processes(processes)
+    check_workers(workers)
     jobs = {split: _list_jobs(folder, split) for split in FOLDERS}
-    return {split: _prepare_split(folder, split, jobs[split], processes) for split in FOLDERS}
+    return {split: _prepare_split(folder, split, jobs[split], workers) for split in FOLDERS}
 
 
 def _list_jobs(folder: Path, split: str) -> list[_Job]:
@@ -91,18 +96,14 @@ def _list_jobs(folder: Path, split: str) -> list[_Job]:
     ]
 
 
-def _prepare_split(
-    folder: Path, split: str, jobs: Sequence[_Job], processes: int
-) -> dict[str, int]:
+def _prepare_split(folder: Path, split: str, jobs: Sequence[_Job], workers: int) -> dict[str, int]:
     panoptic_json = ade20k_split(folder, split).panoptic_json
     instance_json = instances_json(folder, split)
     with_instances = jobs[0].instances is not None
     if with_instances:
         panoptic_json.unlink(missing_ok=True)
         instance_json.unlink(missing_ok=True)
-    with multiprocessing.Pool(processes) as pool:
-        done = pool.imap(_prepare_image, jobs, chunksize=16)
-        labels = list(tqdm(done, total=len(jobs), desc=f"ade20k {split}", disable=None))
+    labels = list(do_jobs(_prepare_image, jobs, lambda job: job.image, workers, f"ade20k {split}"))
     counts = {"semantic labels": len(jobs)}
     if not with_instances:
         return counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddep.data.datasets.cityscapes_classes import register_19_classes
+from ddep.data.datasets.declaration import DatasetDeclaration, declare
 
 SPLITS = ("train", "val")
 
@@ -22,3 +23,12 @@ def register_bdd100k(root: Path) -> None:
             folder / "labels" / "sem_seg" / "masks" / split,
             leave_out_unpaired=True,
         )
+
+
+declare(
+    DatasetDeclaration(
+        name="bdd100k",
+        how_to_get={"bdd100k_*": "unpack BDD100K's 10K images and segmentation labels"},
+        register=register_bdd100k,
+    )
+)

@@ -7,7 +7,7 @@ something else cuts in two counts as two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from ddep.data.datasets.catalog import register
+from ddep.data.datasets.declaration import DatasetDeclaration, Preparation, declare
+from ddep.data.datasets.label_kinds import SEMANTIC
 from ddep.data.datasets.panoptic import (
     IGNORE_LABEL,
     Category,
@@ -71,6 +73,8 @@ def register_camvid(root: Path) -> None:
             stuff_classes=[category["name"] for category in CATEGORIES],
             stuff_colors=[category["color"] for category in CATEGORIES],
             evaluator_type="sem_seg",
+            labelled_for=SEMANTIC,
+            required_files=("image_root", "panoptic_json", "sem_seg_root"),
             ignore_label=IGNORE_LABEL,
         )
 
@@ -155,3 +159,24 @@ def panoptic_from_semantic(sem_seg: np.ndarray) -> tuple[np.ndarray, dict[int, i
             panoptic[mask] = first
             category_ids[first] = category["id"]
     return panoptic, category_ids, specks
+
+
+def _notes(folder: Path) -> Iterator[str]:
+    yield "instances are connected components: touching objects of a class count as one"
+
+
+declare(
+    DatasetDeclaration(
+        name="camvid",
+        how_to_get={"camvid_*": "make it with python datasets/prepare.py camvid SRC"},
+        register=register_camvid,
+        preparation=Preparation(
+            summary="images, semantic labels, and panoptic ones made of connected components",
+            source_help="CamVid in SegNet's split: {train,val,test}/ and {train,val,test}annot/",
+            folder="camvid",
+            folder_help="folder to write to, images included",
+            prepare=prepare_camvid,
+            notes=_notes,
+        ),
+    )
+)

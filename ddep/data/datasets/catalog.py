@@ -28,7 +28,9 @@ def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: An
     Args:
         name: what configs call the data set.
         load: returns its dicts, in detectron2's standard format. Called when they are needed.
-        metadata: attributes of ``MetadataCatalog.get(name)``.
+        metadata: attributes of ``MetadataCatalog.get(name)``. ``labelled_for`` says what it has
+            labels for (see :mod:`ddep.data.datasets.label_kinds`), and ``required_files`` which
+            attributes are paths that must exist.
     """
     DatasetCatalog.pop(name, None)
     MetadataCatalog.pop(name, None)

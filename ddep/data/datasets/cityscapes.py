@@ -7,14 +7,12 @@ owners' package, so these are registered here again, to read a JSON file of COCO
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
-from tqdm import tqdm
 
 from ddep.data.datasets.cityscapes_classes import (
     CATEGORIES,
@@ -22,11 +20,14 @@ from ddep.data.datasets.cityscapes_classes import (
     THINGS,
     label_table,
 )
+from ddep.data.datasets.declaration import WORKERS, DatasetDeclaration, Preparation, declare
 from ddep.data.datasets.instances import describe_mask, register_instances
+from ddep.data.datasets.label_kinds import SEMANTIC, panoptic_labels
 from ddep.data.datasets.panoptic import IGNORE_LABEL, encode_panoptic, segments_info
-from ddep.data.datasets.preparation import check_processes, check_range, write_json, write_png
+from ddep.data.datasets.preparation import check_range, do_jobs, write_json, write_png
 from ddep.data.image_reader import read_labels
 from ddep.errors import UserError
+from ddep.parallel import check_workers
 
 SPLITS = ("train", "val")
 _HIGHEST_CLASS = 33
@@ -63,7 +64,10 @@ def instances_json(folder: Path, split: str) -> Path:
 
 
 def register_cityscapes(root: Path) -> None:
-    """Register ``cityscapes_fine_instance_seg_{train,val}`` below ``root``."""
+    """Register ``cityscapes_fine_instance_seg_{train,val}`` below ``root``.
+
+    ``cityscapes_fine_{sem_seg,panoptic}_{train,val}`` stay where detectron2 registered them.
+    """
     folder = root / "cityscapes"
     for split in SPLITS:
         register_instances(
@@ -74,8 +78,28 @@ def register_cityscapes(root: Path) -> None:
             evaluator_type="cityscapes_instance",
             gt_dir=str(folder / "gtFine" / split),
         )
-        # detectron2 registers these; models that were trained on SYNTHIA are evaluated on them.
-        MetadataCatalog.get(f"cityscapes_fine_sem_seg_{split}").set(class_subsets=CLASS_SUBSETS)
+        MetadataCatalog.get(f"cityscapes_fine_panoptic_{split}").set(
+            labelled_for=panoptic_labels(semantic=True, instances=True),
+            required_files=("image_root", "gt_dir", "panoptic_json", "panoptic_root"),
+        )
+        MetadataCatalog.get(f"cityscapes_fine_sem_seg_{split}").set(
+            labelled_for=SEMANTIC,
+            required_files=("image_dir", "gt_dir"),
+            # Models that were trained on SYNTHIA are evaluated on it.
+            class_subsets=CLASS_SUBSETS,
+        )
+
+
+def _check_files(name: str) -> None:
+    """Raise UserError unless a semantic set has the label images that this file makes."""
+    if not name.startswith("cityscapes_fine_sem_seg_"):
+        return
+    labels = Path(MetadataCatalog.get(name).gt_dir)
+    if next(labels.glob("*/*_labelTrainIds.png"), None) is None:
+        raise UserError(
+            f"data set {name}: no */*_labelTrainIds.png in {labels}; make them with python "
+            "datasets/prepare.py cityscapes, see datasets/README.md"
+        )
 
 
 def instance_ids_file(gt_dir: str, image: str) -> str:
@@ -85,7 +109,7 @@ def instance_ids_file(gt_dir: str, image: str) -> str:
     return str(Path(gt_dir) / path.parent.name / name)
 
 
-def prepare_cityscapes(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+def prepare_cityscapes(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write semantic, panoptic and instance labels for the splits that are there.
 
     They are ``*_labelTrainIds.png``, ``cityscapes_panoptic_*`` and ``cityscapes_instances_*.json``.
@@ -93,7 +117,7 @@ def prepare_cityscapes(folder: Path, processes: int) -> dict[str, dict[str, int]
 
     Args:
         folder: cityscapes, with ``gtFine`` and ``leftImg8bit``.
-        processes: how many to work with.
+        workers: number of processes.
 
     Returns:
         Per split, what was written: label images and instances.
@@ -101,7 +125,7 @@ def prepare_cityscapes(folder: Path, processes: int) -> dict[str, dict[str, int]
     Raises:
         UserError: no label images, an unreadable one, a label out of range.
     """
-    check_processes(processes)
+    check_workers(workers)
     jobs = {split: _list_jobs(folder, split) for split in SPLITS}
     present = [split for split in SPLITS if jobs[split]]
     if not present:
@@ -109,7 +133,7 @@ def prepare_cityscapes(folder: Path, processes: int) -> dict[str, dict[str, int]
             f"{folder / 'gtFine'}: no {{train,val}}/*/*_gtFine_instanceIds.png in it; expected "
             f"Cityscapes' gtFine, unpacked as datasets/README.md shows"
         )
-    return {split: _prepare_split(folder, split, jobs[split], processes) for split in present}
+    return {split: _prepare_split(folder, split, jobs[split], workers) for split in present}
 
 
 def _list_jobs(folder: Path, split: str) -> list[_Job]:
@@ -117,14 +141,14 @@ def _list_jobs(folder: Path, split: str) -> list[_Job]:
     return [_Job(path, folder / "gtFine" / f"cityscapes_panoptic_{split}") for path in paths]
 
 
-def _prepare_split(folder: Path, split: str, jobs: list[_Job], processes: int) -> dict[str, int]:
+def _prepare_split(folder: Path, split: str, jobs: list[_Job], workers: int) -> dict[str, int]:
     panoptic_json = folder / "gtFine" / f"cityscapes_panoptic_{split}.json"
     instance_json = instances_json(folder, split)
     panoptic_json.unlink(missing_ok=True)
     instance_json.unlink(missing_ok=True)
-    with multiprocessing.Pool(processes) as pool:
-        done = pool.imap(_prepare_image, jobs, chunksize=4)
-        labels = list(tqdm(done, total=len(jobs), desc=f"cityscapes {split}", disable=None))
+    labels = list(
+        do_jobs(_prepare_image, jobs, lambda job: job.instance_ids, workers, f"cityscapes {split}")
+    )
     objects = [entry for label in labels for entry in label.objects]
     write_json(
         instance_json,
@@ -186,3 +210,23 @@ def _prepare_image(job: _Job) -> _Labels:
             if segment["category_id"] in things
         ],
     )
+
+
+declare(
+    DatasetDeclaration(
+        name="cityscapes",
+        how_to_get={
+            "cityscapes_fine_*": "unpack Cityscapes' leftImg8bit and gtFine, then run python "
+            "datasets/prepare.py cityscapes"
+        },
+        register=register_cityscapes,
+        check_files=_check_files,
+        preparation=Preparation(
+            summary="semantic, panoptic and instance labels as detectron2 reads them",
+            folder="cityscapes",
+            folder_help="with gtFine/, into which the labels are written",
+            prepare=prepare_cityscapes,
+            options=WORKERS,
+        ),
+    )
+)

@@ -6,22 +6,24 @@ classes. ``..._with_sem_seg`` adds them, so that mIoU can be measured beside PQ.
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import numpy as np
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
-from tqdm import tqdm
 
+from ddep.data.datasets.declaration import WORKERS, DatasetDeclaration, Preparation, declare
+from ddep.data.datasets.label_kinds import INSTANCE, panoptic_labels
 from ddep.data.datasets.panoptic import (
     IGNORE_LABEL,
     PanopticSplit,
     load_annotations,
     register_panoptic,
 )
-from ddep.data.datasets.preparation import check_processes, write_png
+from ddep.data.datasets.preparation import do_jobs, write_png
 from ddep.data.image_reader import read_panoptic
 from ddep.errors import UserError
+from ddep.parallel import check_workers
 
 SPLITS = ("train", "val")
 
@@ -37,7 +39,10 @@ def coco_split(folder: Path, split: str) -> PanopticSplit:
 
 
 def register_coco(root: Path) -> None:
-    """Register ``coco_2017_{train,val}_panoptic_with_sem_seg`` below ``root``."""
+    """Register ``coco_2017_{train,val}_panoptic_with_sem_seg`` below ``root``.
+
+    ``coco_2017_{train,val}`` and ``..._panoptic`` stay where detectron2 registered them.
+    """
     folder = root / "coco"
     for split in SPLITS:
         register_panoptic(
@@ -47,14 +52,21 @@ def register_coco(root: Path) -> None:
             evaluator_type="coco_panoptic_seg",
             json_file=str(folder / "annotations" / f"instances_{split}2017.json"),
         )
+        MetadataCatalog.get(f"coco_2017_{split}").set(
+            labelled_for=INSTANCE, required_files=("image_root", "json_file")
+        )
+        MetadataCatalog.get(f"coco_2017_{split}_panoptic").set(
+            labelled_for=panoptic_labels(semantic=False, instances=True),
+            required_files=("image_root", "panoptic_json", "panoptic_root"),
+        )
 
 
-def prepare_coco(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+def prepare_coco(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write semantic labels made of COCO's panoptic ones, for the splits that are there.
 
     Args:
         folder: COCO as its owners lay it out; the labels go to ``panoptic_semseg_*2017`` in it.
-        processes: how many to work with.
+        workers: number of processes.
 
     Returns:
         Per split, the number of labels.
@@ -62,7 +74,7 @@ def prepare_coco(folder: Path, processes: int) -> dict[str, dict[str, int]]:
     Raises:
         UserError: no panoptic JSON file; a PNG file that is missing or does not fit the JSON.
     """
-    check_processes(processes)
+    check_workers(workers)
     splits = {name: coco_split(folder, name) for name in SPLITS}
     present = {name: split for name, split in splits.items() if split.panoptic_json.exists()}
     if not present:
@@ -70,10 +82,10 @@ def prepare_coco(folder: Path, processes: int) -> dict[str, dict[str, int]]:
             f"{splits['train'].panoptic_json} does not exist, nor that of val; expected COCO's "
             f"panoptic annotations, unpacked as datasets/README.md shows"
         )
-    return {name: _prepare_split(split, name, processes) for name, split in present.items()}
+    return {name: _prepare_split(split, name, workers) for name, split in present.items()}
 
 
-def _prepare_split(split: PanopticSplit, name: str, processes: int) -> dict[str, int]:
+def _prepare_split(split: PanopticSplit, name: str, workers: int) -> dict[str, int]:
     annotations = load_annotations(split.panoptic_json, COCO_CATEGORIES)
     jobs = [
         (
@@ -83,10 +95,8 @@ def _prepare_split(split: PanopticSplit, name: str, processes: int) -> dict[str,
         )
         for annotation in annotations
     ]
-    with multiprocessing.Pool(processes) as pool:
-        done = pool.imap_unordered(_write_semantic, jobs, chunksize=16)
-        for _ in tqdm(done, total=len(jobs), desc=f"coco {name}", disable=None):
-            pass
+    for _ in do_jobs(_write_semantic, jobs, lambda job: job[0], workers, f"coco {name}"):
+        pass
     return {"semantic labels": len(jobs)}
 
 
@@ -118,3 +128,26 @@ def semantic_from_panoptic(
         raise UserError(f"{source}: segment {unknown[0]} is not listed in the panoptic JSON file")
     lookup = np.array([classes[int(segment_id)] for segment_id in ids], dtype=np.uint8)
     return lookup[inverse].reshape(panoptic.shape)
+
+
+declare(
+    DatasetDeclaration(
+        name="coco",
+        how_to_get={
+            "coco_2017_*_panoptic_with_sem_seg": "unpack COCO, then run python "
+            "datasets/prepare.py coco",
+            "coco_2017_*_panoptic": "unpack COCO's images and panoptic annotations",
+            "coco_2017_train": "unpack COCO's images and instance annotations",
+            "coco_2017_val": "unpack COCO's images and instance annotations",
+        },
+        register=register_coco,
+        preparation=Preparation(
+            summary="semantic labels of COCO's 133 panoptic classes, to measure mIoU beside PQ",
+            folder="coco",
+            folder_help="with annotations/ and panoptic_{train,val}2017/; "
+            "panoptic_semseg_{train,val}2017/ are written into it",
+            prepare=prepare_coco,
+            options=WORKERS,
+        ),
+    )
+)

@@ -23,6 +23,7 @@ from ddep.data.datasets.custom_classes import (
 from ddep.data.datasets.custom_entries import IS_FILE, CustomEntry, read_entries
 from ddep.data.datasets.image_folder import PREFIX, check_image_folder, load_image_folder
 from ddep.data.datasets.instances import register_instances
+from ddep.data.datasets.label_kinds import SEMANTIC
 from ddep.data.datasets.paired_folders import PairedFolders
 from ddep.data.datasets.panoptic import (
     IGNORE_LABEL,
@@ -30,14 +31,6 @@ from ddep.data.datasets.panoptic import (
     register_panoptic,
 )
 from ddep.errors import UserError
-
-# INPUT.DATASET_MAPPER_NAME that training on each kind can have; ddep_denoising takes all.
-_MAPPERS = {
-    "images": (),
-    "semantic": ("mask_former_semantic",),
-    "panoptic": ("mask_former_panoptic", "coco_panoptic_lsj", "detr_panoptic"),
-    "instance": ("mask_former_instance", "coco_instance_lsj"),
-}
 
 
 def register_custom_sets(cfg: CfgNode, strict: bool = True) -> None:
@@ -94,23 +87,12 @@ def check_custom_labels(entry: CustomEntry) -> None:
         raise UserError(f"{where}{error}") from error
 
 
-def check_custom_mapper(entry: CustomEntry, mapper: str) -> None:
-    """Raise :class:`UserError` if ``mapper`` asks for labels that an entry's kind does not have."""
-    suitable = list(_MAPPERS[entry.kind])
-    if "semantic_labels" in entry.values:
-        suitable += _MAPPERS["semantic"]
-    if mapper not in (*suitable, "ddep_denoising"):
-        raise entry.error(
-            f"kind is {entry.kind}, but INPUT.DATASET_MAPPER_NAME is {mapper}; expected "
-            f"{' or '.join(suitable or ['ddep_denoising'])} to train on it"
-        )
-
-
 def _register_images(entry: CustomEntry) -> None:
     register(
         entry.name,
         lambda: load_image_folder(_images(entry)),
         evaluator_type="images",
+        labelled_for=(),
         custom_entry=entry,
     )
 
@@ -124,6 +106,7 @@ def _register_semantic(entry: CustomEntry) -> None:
         stuff_classes=classes,
         stuff_colors=default_colors(len(classes)),
         evaluator_type="sem_seg",
+        labelled_for=SEMANTIC,
         ignore_label=_ignore_label(entry),
         custom_entry=entry,
         **_paths(entry),

@@ -5,11 +5,13 @@ Its labels are numbered as Cityscapes' are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ddep.data.datasets.cityscapes_classes import CATEGORIES, label_table, register_19_classes
+from ddep.data.datasets.declaration import WORKERS, DatasetDeclaration, Preparation, declare
 from ddep.data.datasets.label_preparation import (
     LabelJob,
     read_matlab,
@@ -42,7 +44,7 @@ def register_gta5(root: Path) -> None:
         )
 
 
-def prepare_gta5(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+def prepare_gta5(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write labels of Cityscapes' 19 classes, and the names of the images of each split.
 
     Images whose label is of another size, of which the owners' files have a few, are left out; they
@@ -51,7 +53,7 @@ def prepare_gta5(folder: Path, processes: int) -> dict[str, dict[str, int]]:
 
     Args:
         folder: gta5, with ``images`` and ``labels``; other files in it stay as they are.
-        processes: how many to work with.
+        workers: number of processes.
 
     Returns:
         Per split, the number of images, and of those left out.
@@ -65,7 +67,7 @@ def prepare_gta5(folder: Path, processes: int) -> dict[str, dict[str, int]]:
     for split in (ALL, *SPLITS):
         (folder / f"{split}.txt").unlink(missing_ok=True)
     jobs = [LabelJob(image, labels, folder / _LABELS / labels.name) for image, labels in pairs]
-    left_out = write_labels(jobs, read_gta5, processes, "gta5", leave_out_mismatched=True)
+    left_out = write_labels(jobs, read_gta5, workers, "gta5", leave_out_mismatched=True)
     write_names(folder / "left_out.txt", left_out)
     there = {image.stem for image, _ in pairs}
     used = there - set(left_out)
@@ -98,3 +100,31 @@ def _read_splits(path: Path) -> dict[str, set[str]]:
     numbers = {split: read_matlab(path, variable).ravel() for split, variable in SPLITS.items()}
     # MATLAB's numbers may be read as floating-point ones.
     return {split: {f"{int(n):05d}" for n in found} for split, found in numbers.items()}
+
+
+def _notes(folder: Path) -> Iterator[str]:
+    left_out = (folder / "left_out.txt").read_text("utf-8").split()
+    if left_out:
+        yield f"left out, their labels have other sizes: {', '.join(left_out)}"
+    if not (folder / "split.mat").exists():
+        yield "no splits but all, because there is no split.mat"
+
+
+declare(
+    DatasetDeclaration(
+        name="gta5",
+        how_to_get={
+            "gta5_sem_seg_all": "unpack GTA5, then run python datasets/prepare.py gta5",
+            "gta5_*": "unpack GTA5 with its split.mat, then run python datasets/prepare.py gta5",
+        },
+        register=register_gta5,
+        preparation=Preparation(
+            summary="labels of Cityscapes' 19 classes",
+            folder="gta5",
+            folder_help="with images/ and labels/; labels_19/ is written into it",
+            prepare=prepare_gta5,
+            options=WORKERS,
+            notes=_notes,
+        ),
+    )
+)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def register_image_folder(name: str) -> None:
     """Register ``images:<folder>``. Nothing is looked at before its dicts are asked for."""
-    register(name, lambda: load_image_folder(name), evaluator_type="images")
+    register(name, lambda: load_image_folder(name), evaluator_type="images", labelled_for=())
 
 
 def check_image_folder(name: str) -> None:

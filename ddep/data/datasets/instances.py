@@ -11,6 +11,7 @@ from detectron2.data.datasets import load_coco_json
 from pycocotools import mask as coco_mask
 
 from ddep.data.datasets.catalog import register
+from ddep.data.datasets.label_kinds import INSTANCE
 from ddep.data.datasets.panoptic import Category
 from ddep.errors import UserError, one_line
 
@@ -42,6 +43,8 @@ def register_instances(
         image_root=str(image_root),
         json_file=str(json_file),
         evaluator_type=evaluator_type,
+        labelled_for=INSTANCE,
+        required_files=("image_root", *(("gt_dir",) if "gt_dir" in metadata else ()), "json_file"),
         thing_classes=[category["name"] for category in categories],
         thing_colors=[list(category["color"]) for category in categories],
         thing_dataset_id_to_contiguous_id={c["id"]: i for i, c in enumerate(categories)},

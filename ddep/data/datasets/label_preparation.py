@@ -6,7 +6,6 @@ is written last: an interrupted preparation leaves a data set that is known to b
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from scipy.io import loadmat
-from tqdm import tqdm
 
-from ddep.data.datasets.preparation import check_processes, new_file, write_png
+from ddep.data.datasets.preparation import do_jobs, new_file, write_png
 from ddep.data.image_reader import open_image
 from ddep.errors import UserError, one_line
+from ddep.parallel import check_workers
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class LabelJob:
 def write_labels(
     jobs: Sequence[LabelJob],
     read: Callable[[Path], np.ndarray],
-    processes: int,
+    workers: int,
     progress: str,
     leave_out_mismatched: bool = False,
 ) -> list[str]:
@@ -42,7 +41,7 @@ def write_labels(
     Args:
         jobs: what to do.
         read: makes a label, (H, W) uint8, of the owners' file. It can be pickled.
-        processes: how many to work with.
+        workers: number of processes.
         progress: what the progress bar is called.
         leave_out_mismatched: whether a label that has not its image's size is left out, rather
             than an error.
@@ -53,17 +52,15 @@ def write_labels(
     Raises:
         UserError: an unreadable file, a label out of range, sizes that differ.
     """
-    check_processes(processes)
+    check_workers(workers)
     left_out = []
-    with multiprocessing.Pool(processes) as pool:
-        done = pool.imap(partial(_write_label, read=read), jobs, chunksize=4)
-        for job, mismatch in zip(
-            jobs, tqdm(done, total=len(jobs), desc=progress, disable=None), strict=True
-        ):
-            if mismatch and not leave_out_mismatched:
-                raise UserError(mismatch)
-            if mismatch:
-                left_out.append(job.image.stem)
+    write = partial(_write_label, read=read)
+    mismatches = do_jobs(write, jobs, lambda job: job.source, workers, progress)
+    for job, mismatch in zip(jobs, mismatches, strict=True):
+        if mismatch and not leave_out_mismatched:
+            raise UserError(mismatch)
+        if mismatch:
+            left_out.append(job.image.stem)
     return left_out
 
 

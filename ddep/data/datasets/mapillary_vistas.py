@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ddep.data.datasets.cityscapes_classes import label_table, register_19_classes
+from ddep.data.datasets.declaration import WORKERS, DatasetDeclaration, Preparation, declare
 from ddep.data.datasets.label_preparation import LabelJob, write_labels, write_names
 from ddep.data.datasets.panoptic import Category, PanopticSplit, register_panoptic
 from ddep.data.datasets.preparation import check_range, image_pairs
@@ -70,12 +71,12 @@ def register_mapillary_vistas(root: Path) -> None:
         )
 
 
-def prepare_mapillary_vistas(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+def prepare_mapillary_vistas(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write labels of Cityscapes' 19 classes, for the splits that are there.
 
     Args:
         folder: mapillary_vistas, of version 1.2; its files stay as they are.
-        processes: how many to work with.
+        workers: number of processes.
 
     Returns:
         Per split, the number of labels.
@@ -93,7 +94,7 @@ def prepare_mapillary_vistas(folder: Path, processes: int) -> dict[str, dict[str
         jobs = [
             LabelJob(image, labels, source / _LABELS_19 / labels.name) for image, labels in pairs
         ]
-        write_labels(jobs, read_as_cityscapes, processes, f"mapillary vistas {split}")
+        write_labels(jobs, read_as_cityscapes, workers, f"mapillary vistas {split}")
         write_names(source / _NAMES_19, (image.stem for image, _ in pairs))
         counts[split] = {"labels": len(pairs)}
     return counts
@@ -108,3 +109,24 @@ def read_as_cityscapes(path: Path) -> np.ndarray:
     labels = read_labels(str(path))
     check_range(path, labels, IGNORE_LABEL, f"0..{IGNORE_LABEL}, of Mapillary Vistas v1.2")
     return _LABEL_OF_CLASS[labels]
+
+
+declare(
+    DatasetDeclaration(
+        name="mapillary_vistas",
+        how_to_get={
+            "mapillary_vistas_19_*": "unpack Mapillary Vistas v1.2, then run python "
+            "datasets/prepare.py mapillary_vistas",
+            "mapillary_vistas_*": "unpack Mapillary Vistas v1.2 (of v2.0, move what is in v1.2/ "
+            "up)",
+        },
+        register=register_mapillary_vistas,
+        preparation=Preparation(
+            summary="labels of Cityscapes' 19 classes",
+            folder="mapillary_vistas",
+            folder_help="with training/ and validation/; labels_19/ is written into both",
+            prepare=prepare_mapillary_vistas,
+            options=WORKERS,
+        ),
+    )
+)

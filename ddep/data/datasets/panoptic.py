@@ -11,7 +11,6 @@ and a *segment id* numbers the segments of one image.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ import numpy as np
 from scipy import ndimage
 
 from ddep.data.datasets.catalog import register
+from ddep.data.datasets.label_kinds import panoptic_labels
+from ddep.data.json_file import read_json
 from ddep.errors import UserError
 
 IGNORE_LABEL = 255
@@ -111,9 +112,12 @@ def register_panoptic(
         categories: all its classes; their order gives the contiguous ids.
         evaluator_type: "panoptic_seg", or detectron2's name for a set that it knows.
         ignore_label: what void is in the semantic PNG files.
-        metadata: further attributes.
+        metadata: further attributes. ``json_file`` (COCO's instance annotations) or ``gt_dir``
+            (Cityscapes' label images) say that there are instance annotations too.
     """
+    required_files = ("image_root", "panoptic_json", "panoptic_root")
     if split.sem_seg_root is not None:
+        required_files += ("sem_seg_root",)
         metadata |= {"sem_seg_root": str(split.sem_seg_root), "ignore_label": ignore_label}
     register(
         name,
@@ -122,6 +126,11 @@ def register_panoptic(
         panoptic_root=str(split.panoptic_root),
         panoptic_json=str(split.panoptic_json),
         evaluator_type=evaluator_type,
+        labelled_for=panoptic_labels(
+            semantic=split.sem_seg_root is not None,
+            instances=not metadata.keys().isdisjoint(("json_file", "gt_dir")),
+        ),
+        required_files=required_files,
         label_divisor=1000,
         **panoptic_metadata(categories),
         **metadata,
@@ -178,7 +187,7 @@ def load_annotations(panoptic_json: Path, categories: Sequence[Category]) -> lis
     """
     contiguous = {category["id"]: index for index, category in enumerate(categories)}
     is_thing = {category["id"]: bool(category["isthing"]) for category in categories}
-    content = _read_json(panoptic_json)
+    content = read_json(panoptic_json)
     try:
         images = {
             image["id"]: {key: image[key] for key in ("id", "file_name", "height", "width")}
@@ -207,16 +216,6 @@ def load_annotations(panoptic_json: Path, categories: Sequence[Category]) -> lis
     if not annotations:
         raise UserError(f"{panoptic_json}: lists no images; prepare the data set again")
     return annotations
-
-
-def _read_json(path: Path) -> Any:
-    """Read a JSON file; UserError where it is missing or malformed."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not a JSON file ({error}); prepare the data set again") from error
 
 
 def segments_info(

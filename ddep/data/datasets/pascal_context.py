@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ddep.data.datasets.declaration import WORKERS, DatasetDeclaration, Preparation, declare
 from ddep.data.datasets.label_preparation import (
     LabelJob,
     read_matlab,
@@ -59,13 +60,13 @@ def _names_file(folder: Path, split: str) -> Path:
     return folder / f"pascal_context_{split}.txt"
 
 
-def prepare_pascal_context(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+def prepare_pascal_context(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write labels of 59 and of 60 classes, and the names of the images of each split.
 
     Args:
         folder: VOC2010, with ``JPEGImages``, and ``SegmentationClassContext`` or ``trainval``; they
             stay as they are. Of both the first is read.
-        processes: how many to work with.
+        workers: number of processes.
 
     Returns:
         Per split, the number of images.
@@ -88,7 +89,7 @@ def prepare_pascal_context(folder: Path, processes: int) -> dict[str, dict[str, 
             for name in names[split]
         ]
         read = partial(read_pascal_context, background=number == 60)
-        write_labels(jobs, read, processes, f"pascal context {number}")
+        write_labels(jobs, read, workers, f"pascal context {number}")
     for split in SPLITS:
         write_names(_names_file(folder, split), names[split])
     return {split: {"images": len(names[split])} for split in SPLITS}
@@ -145,3 +146,23 @@ def read_pascal_context(path: Path, background: bool) -> np.ndarray:
         labels = labels.astype(np.uint8)
     # 0 wraps to 255, which is void.
     return labels if background else labels - np.uint8(1)
+
+
+declare(
+    DatasetDeclaration(
+        name="pascal_context",
+        how_to_get={
+            "pascal_context_*": "unpack VOC 2010 and Pascal Context's labels, then run python "
+            "datasets/prepare.py pascal_context"
+        },
+        register=register_pascal_context,
+        preparation=Preparation(
+            summary="labels of 59 and of 60 classes",
+            folder="VOCdevkit/VOC2010",
+            folder_help="with JPEGImages/ and trainval/ or SegmentationClassContext/; "
+            "pascal_context_{59,60}/ are written into it",
+            prepare=prepare_pascal_context,
+            options=WORKERS,
+        ),
+    )
+)

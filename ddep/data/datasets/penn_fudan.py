@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ddep.data.datasets.declaration import DatasetDeclaration, Preparation, declare
 from ddep.data.datasets.instances import describe_mask, register_instances
 from ddep.data.datasets.panoptic import Category, PanopticSplit, register_panoptic
 from ddep.data.datasets.preparation import (
@@ -136,3 +137,19 @@ def _prepare_split(pairs: Sequence[tuple[Path, Path]], target: Path, split: str)
     )
     writer.finish()
     return {"images": len(pairs), "people": len(annotations)}
+
+
+declare(
+    DatasetDeclaration(
+        name="penn_fudan",
+        how_to_get={"penn_fudan_*": "make it with python datasets/prepare.py penn_fudan SRC"},
+        register=register_penn_fudan,
+        preparation=Preparation(
+            summary="instance, panoptic and semantic labels, split 4 to 1 into train and val",
+            source_help="folder with PNGImages/ and PedMasks/",
+            folder="penn_fudan",
+            folder_help="folder to write to, images included",
+            prepare=prepare_penn_fudan,
+        ),
+    )
+)

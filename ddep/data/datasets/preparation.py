@@ -1,4 +1,4 @@
-"""What the scripts that prepare data sets share: pairing files, and writing them safely.
+"""What the preparations of data sets share: pairing files, and writing them safely.
 
 A file appears under its name only when it is complete, and a split's JSON file is written last: an
 interrupted preparation leaves a data set that is known to be absent, and can be run again.
@@ -6,23 +6,57 @@ interrupted preparation leaves a data set that is known to be absent, and can be
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from ddep.data.datasets.panoptic import Category, PanopticSplit, encode_panoptic, segments_info
 from ddep.errors import UserError
 from ddep.files import atomic_write
+from ddep.parallel import Crash, parallel_map
 
 SOURCE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def do_jobs(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    source: Callable[[Job], Path],
+    workers: int,
+    progress: str,
+) -> Iterator[Result]:
+    """Call ``function`` on each job, in worker processes; yield the results in the jobs' order.
+
+    Args:
+        function: can be pickled, as jobs and results can.
+        jobs: what to do.
+        source: the file that a job reads, for the error message.
+        workers: number of processes.
+        progress: what the progress bar is called.
+
+    Raises:
+        UserError: the worker process that did a job died.
+    """
+    results = tqdm(
+        parallel_map(function, jobs, workers), total=len(jobs), desc=progress, disable=None
+    )
+    for job, result in zip(jobs, results, strict=True):
+        if isinstance(result, Crash):
+            raise UserError(
+                f"the process that prepared {source(job)} died; look at the file, and at memory"
+            )
+        yield result
 
 
 @contextmanager
@@ -178,51 +212,3 @@ class PanopticWriter:
                 "categories": self.categories,
             },
         )
-
-
-def check_processes(processes: int) -> None:
-    """UserError unless there is at least one process to work with."""
-    if processes < 1:
-        raise UserError(f"--processes is {processes}; expected at least 1")
-
-
-def print_counts(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Print what was written: a line per split, such as ``train: 367 images, 1421 car``."""
-    print(f"written to {folder}:")
-    for split, numbers in counts.items():
-        print(f"  {split}: " + ", ".join(f"{number} {what}" for what, number in numbers.items()))
-
-
-def prepare_in_place(
-    description: str,
-    folder: Path,
-    what: str,
-    prepare: Callable[[Path, int], Mapping[str, Mapping[str, int]]],
-) -> Path:
-    """Do what the scripts do whose labels go into the folder of the source.
-
-    Args:
-        description: of the script.
-        folder: that is prepared unless the command line names another.
-        what: the help of the argument FOLDER.
-        prepare: called with the folder and a number of processes; returns what it wrote, as
-            :func:`print_counts` takes it.
-
-    Returns:
-        The folder.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        nargs="?",
-        type=Path,
-        default=folder,
-        help=f"{what} (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="default: %(default)s"
-    )
-    args = parser.parse_args()
-    print_counts(args.folder, prepare(args.folder, args.processes))
-    return args.folder

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddep.data.datasets.catalog import register
+from ddep.data.datasets.label_kinds import SEMANTIC
 from ddep.data.datasets.panoptic import IGNORE_LABEL
 from ddep.errors import UserError, one_line
 
@@ -44,8 +45,10 @@ def register_semantic(
     """
     if colors is not None:
         metadata["stuff_colors"] = [list(color) for color in colors]
+    required_files = ("image_root", "sem_seg_root")
     if names_file is not None:
         metadata["names_file"] = str(names_file)
+        required_files += ("names_file",)
     register(
         name,
         lambda: load_semantic(
@@ -60,6 +63,8 @@ def register_semantic(
         sem_seg_root=str(sem_seg_root),
         stuff_classes=list(classes),
         evaluator_type="sem_seg",
+        labelled_for=SEMANTIC,
+        required_files=required_files,
         ignore_label=ignore_label,
         **metadata,
     )

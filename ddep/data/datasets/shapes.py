@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ddep.data.datasets.declaration import DatasetDeclaration, Option, Preparation, declare
 from ddep.data.datasets.panoptic import IGNORE_LABEL, PanopticSplit, register_panoptic
 from ddep.data.datasets.preparation import PanopticWriter, write_png
 from ddep.data.datasets.shape_scenes import CATEGORIES, Scene, draw_scene
@@ -93,3 +94,29 @@ def _remove_surplus(folder: Path, number: int) -> None:
     for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
         if int(path.stem) >= number:
             path.unlink()
+
+
+_HELP = {
+    "seed": "the same seed gives the same files",
+    "train": "number of labelled training images",
+    "val": "number of labelled validation images",
+    "unlabelled": "number of images without labels, to pretrain on",
+    "size": "height and width of the images in pixels",
+}
+declare(
+    DatasetDeclaration(
+        name="shapes",
+        how_to_get={"shapes_*": "make it with python datasets/prepare.py shapes"},
+        register=register_shapes,
+        preparation=Preparation(
+            summary="generated images of textured shapes, with panoptic labels: the demo's",
+            folder="shapes",
+            folder_help="folder to write to",
+            prepare=generate_shapes,
+            options={
+                name: Option(default, _HELP[name])
+                for name, default in generate_shapes.__kwdefaults__.items()
+            },
+        ),
+    )
+)

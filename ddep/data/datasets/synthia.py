@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ddep.data.datasets.cityscapes_classes import label_table, register_19_classes
+from ddep.data.datasets.declaration import WORKERS, DatasetDeclaration, Preparation, declare
 from ddep.data.datasets.label_preparation import LabelJob, write_labels, write_names
 from ddep.data.datasets.preparation import check_range, image_pairs
 from ddep.errors import UserError
@@ -58,12 +59,12 @@ def register_synthia(root: Path) -> None:
     )
 
 
-def prepare_synthia(folder: Path, processes: int) -> dict[str, dict[str, int]]:
+def prepare_synthia(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write labels of Cityscapes' 19 classes, and the names of the images.
 
     Args:
         folder: RAND_CITYSCAPES, with ``RGB`` and ``GT/LABELS``; they stay as they are.
-        processes: how many to work with.
+        workers: number of processes.
 
     Returns:
         The number of images.
@@ -74,7 +75,7 @@ def prepare_synthia(folder: Path, processes: int) -> dict[str, dict[str, int]]:
     pairs = image_pairs(folder / "RGB", folder / "GT" / "LABELS", ".png", _EXPECTED)
     (folder / _NAMES).unlink(missing_ok=True)
     jobs = [LabelJob(image, labels, folder / _LABELS / labels.name) for image, labels in pairs]
-    write_labels(jobs, read_synthia, processes, "synthia")
+    write_labels(jobs, read_synthia, workers, "synthia")
     write_names(folder / _NAMES, (image.stem for image, _ in pairs))
     return {"all": {"images": len(pairs)}}
 
@@ -97,3 +98,22 @@ def read_synthia(path: Path) -> np.ndarray:
     red = coded[..., 2]
     check_range(path, red, _HIGHEST_CLASS, f"SYNTHIA's numbers, 0..{_HIGHEST_CLASS}")
     return _LABEL_OF_CLASS[red]
+
+
+declare(
+    DatasetDeclaration(
+        name="synthia",
+        how_to_get={
+            "synthia_*": "unpack SYNTHIA-RAND-CITYSCAPES, then run python datasets/prepare.py "
+            "synthia"
+        },
+        register=register_synthia,
+        preparation=Preparation(
+            summary="labels of Cityscapes' 19 classes",
+            folder="RAND_CITYSCAPES",
+            folder_help="with RGB/ and GT/LABELS/; labels_19/ is written into it",
+            prepare=prepare_synthia,
+            options=WORKERS,
+        ),
+    )
+)

@@ -12,16 +12,14 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ddep.data.image_index import stored
 from ddep.data.image_index.stored import map_file
 from ddep.data.image_index.strings import Strings
+from ddep.data.record import Record
 from ddep.data.tar_members import name_member
-
-Record = dict[str, Any]
 
 
 class ImageIndex(Sequence[Record]):

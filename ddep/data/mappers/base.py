@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -14,10 +14,9 @@ from detectron2.structures import Instances
 
 from ddep.data.augmentation import LabelledImage, build_augmentations, transform_labels
 from ddep.data.image_reader import open_image
+from ddep.data.record import Record
 from ddep.data.window import draw_resizing
 from ddep.errors import UserError
-
-Record = dict[str, Any]
 
 
 class SegmentationMapper:
@@ -26,6 +25,8 @@ class SegmentationMapper:
     A subclass reads label maps (:meth:`read_maps`) and makes masks (:meth:`make_masks`). Both are
     called in training only: evaluators read the labels themselves.
     """
+
+    needs_labels: ClassVar[str | None]
 
     @configurable
     def __init__(

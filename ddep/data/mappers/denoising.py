@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -10,14 +10,19 @@ from detectron2.data import transforms as T
 
 from ddep.data.augmentation import build_augmentations
 from ddep.data.image_reader import open_image
-from ddep.data.mappers.base import Record, describe, to_tensor
+from ddep.data.mapper_registry import register_mapper
+from ddep.data.mappers.base import describe, to_tensor
+from ddep.data.record import Record
 from ddep.data.window import draw_window, read_window
 from ddep.errors import UserError
 from ddep.noise import check_formulation, draw_sigma, noise_scale
 
 
+@register_mapper("ddep_denoising")
 class DenoisingMapper:
     """Normalise an image, then add noise (arXiv 2205.11423, section 3.2; :mod:`ddep.noise`)."""
+
+    needs_labels: ClassVar[str | None] = None
 
     @configurable
     def __init__(

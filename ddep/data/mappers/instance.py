@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -10,12 +10,17 @@ from detectron2.data import transforms as T
 from pycocotools import mask as coco_mask
 
 from ddep.data.augmentation import transform_labels
-from ddep.data.mappers.base import Record, SegmentationMapper, check_classes
+from ddep.data.mapper_registry import register_mapper
+from ddep.data.mappers.base import SegmentationMapper, check_classes
+from ddep.data.record import Record
 from ddep.errors import UserError
 
 
+@register_mapper("mask_former_instance", "coco_instance_lsj")
 class InstanceMapper(SegmentationMapper):
     """Records with ``annotations``; crowds have no mask."""
+
+    needs_labels: ClassVar[str | None] = "segm"
 
     def read_maps(self, record: Record, size: tuple[int, int]) -> dict[str, np.ndarray]:
         if "annotations" not in record:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from detectron2.data import transforms as T
 
 from ddep.data.image_reader import read_panoptic
+from ddep.data.mapper_registry import register_mapper
 from ddep.data.mappers.base import (
-    Record,
     SegmentationMapper,
     check_classes,
     check_label_size,
@@ -15,14 +17,18 @@ from ddep.data.mappers.base import (
     shorten,
 )
 from ddep.data.mappers.semantic import read_semantic
+from ddep.data.record import Record
 from ddep.errors import UserError
 
 
+@register_mapper("mask_former_panoptic", "coco_panoptic_lsj", "detr_panoptic")
 class PanopticMapper(SegmentationMapper):
     """Records with ``pan_seg_file_name`` and ``segments_info``; samples with ``pan_seg``.
 
     ``sem_seg`` comes along where the record has ``sem_seg_file_name``. Crowds have no mask.
     """
+
+    needs_labels: ClassVar[str | None] = "panoptic_seg"
 
     def read_maps(self, record: Record, size: tuple[int, int]) -> dict[str, np.ndarray]:
         if "pan_seg_file_name" not in record:

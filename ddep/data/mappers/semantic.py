@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from detectron2.data import transforms as T
 
 from ddep.data.image_reader import read_labels
+from ddep.data.mapper_registry import register_mapper
 from ddep.data.mappers.base import (
-    Record,
     SegmentationMapper,
     check_label_size,
     distinct,
     shorten,
 )
+from ddep.data.record import Record
 from ddep.errors import UserError
 
 
+@register_mapper("mask_former_semantic")
 class SemanticMapper(SegmentationMapper):
     """Records with ``sem_seg_file_name``; samples with ``sem_seg`` and a mask for each class."""
+
+    needs_labels: ClassVar[str | None] = "sem_seg"
 
     def read_maps(self, record: Record, size: tuple[int, int]) -> dict[str, np.ndarray]:
         if "sem_seg_file_name" not in record:

@@ -7,7 +7,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import builtin
 
-from ddep.data.datasets import dataset_root, register_all
+from ddep.data.datasets import dataset_root, declaration, register_all
 
 
 @pytest.fixture
@@ -20,6 +20,17 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     register_all(folder)
     yield folder
     register_all(usual)
+
+
+@pytest.fixture
+def own_declarations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Data sets that the test declares are forgotten after it."""
+    monkeypatch.setattr(declaration, "_DECLARATIONS", dict(declaration._DECLARATIONS))
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.pop(name)
+        MetadataCatalog.pop(name)
 
 
 @pytest.fixture

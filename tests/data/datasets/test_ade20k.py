@@ -10,7 +10,7 @@ from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from ddep.data.datasets.ade20k import CATEGORIES, THINGS
+from ddep.data.datasets.ade20k_classes import CATEGORIES, THINGS
 from ddep.data.datasets.ade20k_preparation import prepare_ade20k
 from ddep.data.image_reader import read_panoptic
 from ddep.errors import UserError
@@ -78,7 +78,7 @@ def test_metadata(root: Path) -> None:
 def test_semantic_labels_are_shifted(ade20k: Path) -> None:
     labels = ade20k / "annotations" / "training" / "ADE_train_00000000.png"
     save(labels, np.resize(np.arange(151, dtype=np.uint8), (40, 40)))
-    assert prepare_ade20k(ade20k, processes=1) == COUNTS
+    assert prepare_ade20k(ade20k, workers=1) == COUNTS
     (record,) = DatasetCatalog.get("ade20k_sem_seg_train")
     found = np.asarray(Image.open(record["sem_seg_file_name"])).ravel()
     assert found[:151].tolist() == [255, *range(150)]
@@ -86,7 +86,7 @@ def test_semantic_labels_are_shifted(ade20k: Path) -> None:
 
 
 def test_panoptic_labels_have_the_instances_on_top_of_stuff(ade20k: Path) -> None:
-    assert prepare_ade20k(ade20k, processes=2) == COUNTS
+    assert prepare_ade20k(ade20k, workers=2) == COUNTS
     (record,) = DatasetCatalog.get("ade20k_panoptic_train")
     assert record["image_id"] == "ADE_train_00000000"
     assert (record["height"], record["width"]) == (40, 40)
@@ -109,14 +109,14 @@ def test_panoptic_labels_have_the_instances_on_top_of_stuff(ade20k: Path) -> Non
 def test_covered_stuff_is_no_segment(ade20k: Path) -> None:
     path = ade20k / "annotations_instance" / "training" / "ADE_train_00000000.png"
     save(path, np.full((40, 40, 3), (100, 255, 0), dtype=np.uint8))
-    prepare_ade20k(ade20k, processes=1)
+    prepare_ade20k(ade20k, workers=1)
     (record,) = DatasetCatalog.get("ade20k_panoptic_train")
     (segment,) = record["segments_info"]
     assert (segment["category_id"], segment["area"]) == (149, 1600)
 
 
 def test_instance_labels(ade20k: Path) -> None:
-    prepare_ade20k(ade20k, processes=1)
+    prepare_ade20k(ade20k, workers=1)
     records = DatasetCatalog.get("ade20k_instance_val")
     assert [record["image_id"] for record in records] == ["ADE_val_00000000", "ADE_val_00000001"]
     assert Path(records[1]["file_name"]).is_file()
@@ -134,28 +134,28 @@ def test_instance_labels(ade20k: Path) -> None:
 
 def test_without_instance_labels_there_are_just_semantic_ones(ade20k: Path) -> None:
     (ade20k / "annotations_instance").rename(ade20k / "elsewhere")
-    counts = prepare_ade20k(ade20k, processes=1)
+    counts = prepare_ade20k(ade20k, workers=1)
     assert counts == {"train": {"semantic labels": 1}, "val": {"semantic labels": 2}}
     assert not list(ade20k.glob("ade20k_*"))
-    with pytest.raises(UserError, match=r"ade20k_panoptic_val\.json: cannot be read"):
+    with pytest.raises(UserError, match=r"ade20k_panoptic_val\.json cannot be read"):
         DatasetCatalog.get("ade20k_panoptic_val")
 
 
 def test_mistakes_in_semantic_labels(ade20k: Path) -> None:
-    with pytest.raises(UserError, match="--processes is 0; expected at least 1"):
-        prepare_ade20k(ade20k, processes=0)
+    with pytest.raises(UserError, match="--workers is 0; expected at least 1"):
+        prepare_ade20k(ade20k, workers=0)
     label = ade20k / "annotations" / "validation" / "ADE_val_00000001.png"
     save(label, np.full((40, 40), 151, dtype=np.uint8))
     with pytest.raises(UserError, match=f"{label}: label 151 is out of range; expected 1..150"):
-        prepare_ade20k(ade20k, processes=1)
+        prepare_ade20k(ade20k, workers=1)
     save(label, np.full((40, 39), 150, dtype=np.uint8))
     with pytest.raises(UserError, match=f"{label}: 39x40 pixels, but its image .* has 40x40"):
-        prepare_ade20k(ade20k, processes=1)
+        prepare_ade20k(ade20k, workers=1)
     label.unlink()
     with pytest.raises(UserError, match=f"00000001.jpg: its label {label} is missing"):
-        prepare_ade20k(ade20k, processes=1)
+        prepare_ade20k(ade20k, workers=1)
     with pytest.raises(UserError, match="training is not a folder; expected ADEChallengeData2016"):
-        prepare_ade20k(ade20k / "images", processes=1)
+        prepare_ade20k(ade20k / "images", workers=1)
 
 
 def test_mistakes_in_instance_labels(ade20k: Path) -> None:
@@ -167,21 +167,21 @@ def test_mistakes_in_instance_labels(ade20k: Path) -> None:
         save(label, wrong)
         message = rf"{label}: instance 2 \(green\) is of the classes {found} \(red\); expected one"
         with pytest.raises(UserError, match=message):
-            prepare_ade20k(ade20k, processes=1)
+            prepare_ade20k(ade20k, workers=1)
     assert not (ade20k / "ade20k_panoptic_train.json").exists()
     save(label, pixels[:, :39])
     with pytest.raises(UserError, match=f"{label}: 39x40 pixels, but its image .* has 40x40"):
-        prepare_ade20k(ade20k, processes=1)
+        prepare_ade20k(ade20k, workers=1)
     label.unlink()
     with pytest.raises(UserError, match=f"00000000.jpg: its label {label} is missing"):
-        prepare_ade20k(ade20k, processes=1)
+        prepare_ade20k(ade20k, workers=1)
     label.parent.rename(ade20k / "elsewhere")
     with pytest.raises(UserError, match="training is not a folder; expected annotations_instance/"):
-        prepare_ade20k(ade20k, processes=1)
+        prepare_ade20k(ade20k, workers=1)
 
 
 def test_annotations_of_another_kind(ade20k: Path) -> None:
-    prepare_ade20k(ade20k, processes=1)
+    prepare_ade20k(ade20k, workers=1)
     path = ade20k / "ade20k_instance_train.json"
     content = json.loads(path.read_text())
     message = f"{path}: not the instance annotations of ade20k_instance_train"

@@ -38,7 +38,7 @@ def test_metadata(root: Path) -> None:
 
 
 def test_labels_are_places_in_the_list_of_classes(folder: Path) -> None:
-    assert prepare_ade20k_full(folder, processes=2) == {
+    assert prepare_ade20k_full(folder, workers=2) == {
         "train": {"images": 2},
         "val": {"images": 2},
     }
@@ -64,7 +64,7 @@ def test_large_images_are_scaled_down(folder: Path) -> None:
     labels = np.zeros((1024, 700, 3), dtype=np.uint8)
     labels[:512] = (2420 // 256 * 10, 2420 % 256, 9)
     save(image.with_name(f"{image.stem}_seg.png"), labels)
-    prepare_ade20k_full(folder, processes=1)
+    prepare_ade20k_full(folder, workers=1)
     record = DatasetCatalog.get("ade20k_full_sem_seg_train")[1]
     found = read_labels(record["sem_seg_file_name"])
     assert found.shape == (749, 512)
@@ -74,23 +74,23 @@ def test_large_images_are_scaled_down(folder: Path) -> None:
 
 
 def test_mistakes(folder: Path) -> None:
-    with pytest.raises(UserError, match="--processes is 0"):
-        prepare_ade20k_full(folder, processes=0)
+    with pytest.raises(UserError, match="--workers is 0"):
+        prepare_ade20k_full(folder, workers=0)
     with pytest.raises(
         UserError, match=r"no images of train in it; expected ADE20K_2021_17_01 with"
     ):
-        prepare_ade20k_full(folder / "nowhere", processes=1)
+        prepare_ade20k_full(folder / "nowhere", workers=1)
     label = next(folder.rglob("ADE_val_00000001_seg.png"))
     save(label, np.zeros((4, 5, 3), dtype=np.uint8))
     with pytest.raises(UserError, match=f"{label}: 5x4 pixels, but its image .* has 40x40"):
-        prepare_ade20k_full(folder, processes=1)
+        prepare_ade20k_full(folder, workers=1)
     label.unlink()
     with pytest.raises(UserError, match=r"ADE_val_00000001\.jpg: its label ADE_val_00000001_seg"):
-        prepare_ade20k_full(folder, processes=1)
+        prepare_ade20k_full(folder, workers=1)
 
 
 def test_images_without_labels_are_noticed(folder: Path) -> None:
-    prepare_ade20k_full(folder, processes=1)
+    prepare_ade20k_full(folder, workers=1)
     name = "ade20k_full_sem_seg_val"
     prepared = folder / "annotations_detectron2" / "validation" / "ADE_val_00000001.tif"
     image = folder / "images_detectron2" / "validation" / "ADE_val_00000001.jpg"
@@ -109,7 +109,7 @@ def test_images_without_labels_are_noticed(folder: Path) -> None:
 
 
 def test_labels_are_compressed(folder: Path) -> None:
-    prepare_ade20k_full(folder, processes=1)
+    prepare_ade20k_full(folder, workers=1)
     with Image.open(next(folder.rglob("*.tif"))) as image:
         assert image.mode == "I;16"
         assert image.info["compression"] == "tiff_adobe_deflate"

@@ -52,7 +52,7 @@ def test_label_image_of_an_image(cityscapes: Path) -> None:
 
 
 def test_semantic_labels_are_what_detectron2_reads(cityscapes: Path) -> None:
-    assert prepare_cityscapes(cityscapes, processes=2) == COUNTS
+    assert prepare_cityscapes(cityscapes, workers=2) == COUNTS
     folders = (str(cityscapes / kind / "val") for kind in ("leftImg8bit", "gtFine"))
     for record in load_cityscapes_semantic(*folders):
         found = np.asarray(Image.open(record["sem_seg_file_name"]))
@@ -62,7 +62,7 @@ def test_semantic_labels_are_what_detectron2_reads(cityscapes: Path) -> None:
 def test_every_class_has_its_semantic_label(cityscapes: Path) -> None:
     path = next((cityscapes / "gtFine" / "train").rglob("*_instanceIds.png"))
     save(path, np.arange(34, dtype=np.uint16)[None])
-    prepare_cityscapes(cityscapes, processes=1)
+    prepare_cityscapes(cityscapes, workers=1)
     labels = np.asarray(
         Image.open(path.with_name(path.name.replace("instanceIds", "labelTrainIds")))
     )
@@ -72,7 +72,7 @@ def test_every_class_has_its_semantic_label(cityscapes: Path) -> None:
 
 
 def test_panoptic_labels_are_what_detectron2_reads(cityscapes: Path) -> None:
-    prepare_cityscapes(cityscapes, processes=1)
+    prepare_cityscapes(cityscapes, workers=1)
     ids = {
         f"{kind}_dataset_id_to_contiguous_id": {
             category["id"]: i
@@ -99,7 +99,7 @@ def test_panoptic_labels_are_what_detectron2_reads(cityscapes: Path) -> None:
 
 
 def test_instance_labels(cityscapes: Path) -> None:
-    prepare_cityscapes(cityscapes, processes=1)
+    prepare_cityscapes(cityscapes, workers=1)
     records = DatasetCatalog.get("cityscapes_fine_instance_seg_val")
     assert [record["image_id"][:11] for record in records] == ["bonn_000000", "bonn_000001"]
     assert Path(records[1]["file_name"]).is_file()
@@ -112,15 +112,15 @@ def test_instance_labels(cityscapes: Path) -> None:
 
 def test_one_split_is_enough(cityscapes: Path) -> None:
     (cityscapes / "gtFine" / "train").rename(cityscapes / "elsewhere")
-    assert prepare_cityscapes(cityscapes, processes=1) == {"val": COUNTS["val"]}
+    assert prepare_cityscapes(cityscapes, workers=1) == {"val": COUNTS["val"]}
 
 
 def test_an_interrupted_preparation_is_noticed(cityscapes: Path) -> None:
-    prepare_cityscapes(cityscapes, processes=1)
+    prepare_cityscapes(cityscapes, workers=1)
     path = next((cityscapes / "gtFine" / "val").rglob("*_instanceIds.png"))
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match=f"{path} cannot be read"):
-        prepare_cityscapes(cityscapes, processes=1)
+        prepare_cityscapes(cityscapes, workers=1)
     assert (cityscapes / "gtFine" / "cityscapes_panoptic_train.json").exists()
     assert not (cityscapes / "gtFine" / "cityscapes_panoptic_val.json").exists()
     with pytest.raises(UserError, match=r"cityscapes_instances_val\.json: not the instance annot"):
@@ -128,20 +128,20 @@ def test_an_interrupted_preparation_is_noticed(cityscapes: Path) -> None:
 
 
 def test_mistakes(cityscapes: Path) -> None:
-    with pytest.raises(UserError, match="--processes is 0"):
-        prepare_cityscapes(cityscapes, processes=0)
+    with pytest.raises(UserError, match="--workers is 0"):
+        prepare_cityscapes(cityscapes, workers=0)
     with pytest.raises(UserError, match=r"gtFine: no \{train,val\}/\*/\*_gtFine_instanceIds\.png"):
-        prepare_cityscapes(cityscapes / "gtFine", processes=1)
+        prepare_cityscapes(cityscapes / "gtFine", workers=1)
     path = next((cityscapes / "gtFine" / "val").rglob("*_instanceIds.png"))
     save(path, np.full((SIDE, SIDE), 34001, dtype=np.uint16))
     with pytest.raises(
         UserError, match=rf"{path}: label 34 is out of range; expected classes 0..33"
     ):
-        prepare_cityscapes(cityscapes, processes=1)
+        prepare_cityscapes(cityscapes, workers=1)
 
 
 def test_json_files_are_valid(cityscapes: Path) -> None:
-    prepare_cityscapes(cityscapes, processes=1)
+    prepare_cityscapes(cityscapes, workers=1)
     content = json.loads((cityscapes / "gtFine" / "cityscapes_panoptic_val.json").read_text())
     assert content["images"][0] == {
         "id": "bonn_000000_000019",

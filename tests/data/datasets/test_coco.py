@@ -43,7 +43,7 @@ def coco(root: Path) -> Path:
 
 
 def test_semantic_labels(coco: Path) -> None:
-    assert prepare_coco(coco, processes=2) == {"val": {"semantic labels": 1}}
+    assert prepare_coco(coco, workers=2) == {"val": {"semantic labels": 1}}
     (record,) = DatasetCatalog.get("coco_2017_val_panoptic_with_sem_seg")
     assert record["file_name"] == str(coco / "val2017" / "000000000139.jpg")
     assert record["image_id"] == 139
@@ -65,15 +65,15 @@ def test_metadata(root: Path) -> None:
 
 def test_mistakes(coco: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="panoptic_train2017.json does not exist, nor that of val"):
-        prepare_coco(tmp_path / "nowhere", processes=1)
-    with pytest.raises(UserError, match="--processes is 0; expected at least 1"):
-        prepare_coco(coco, processes=0)
+        prepare_coco(tmp_path / "nowhere", workers=1)
+    with pytest.raises(UserError, match="--workers is 0; expected at least 1"):
+        prepare_coco(coco, workers=0)
     png = coco / "panoptic_val2017" / "000000000139.png"
     pixels = np.asarray(Image.open(png)).copy()
     pixels[0, 0] = (9, 0, 0)
     save(png, pixels)
     with pytest.raises(UserError, match=f"{png}: segment 9 is not listed in the panoptic JSON"):
-        prepare_coco(coco, processes=1)
+        prepare_coco(coco, workers=1)
     png.unlink()
     with pytest.raises(UserError, match=f"{png} cannot be read"):
-        prepare_coco(coco, processes=1)
+        prepare_coco(coco, workers=1)

@@ -21,6 +21,7 @@ from ddep.data import check_training_sets
 from ddep.data.datasets import register_from_config
 from ddep.data.datasets.custom_entries import REQUIRED, read_entries
 from ddep.data.image_reader import read_image
+from ddep.data.mappers import build_mapper
 from ddep.errors import UserError
 from tests.data.checks.trees import (
     CATEGORIES,
@@ -83,44 +84,62 @@ def test_a_name_that_no_entry_has(tree: Tree, config, name: str, expected: str) 
 
 
 @pytest.mark.parametrize(
-    ("kind", "mapper", "expected"),
+    ("name", "mapper", "needed", "labels", "expected"),
     [
-        (OWN_IMAGES, "mask_former_semantic", "ddep_denoising to train on it$"),
-        (OWN[SEMANTIC], "mask_former_panoptic", "expected mask_former_semantic to train on it$"),
-        (OWN[SEMANTIC], "mask_former_instance", "expected mask_former_semantic to train on it$"),
-        (OWN[PANOPTIC], "coco_instance_lsj", "mask_former_panoptic or .* or mask_former_semantic"),
-        (OWN[INSTANCES], "mask_former_semantic", "mask_former_instance or coco_instance_lsj to"),
+        (OWN_IMAGES, "mask_former_semantic", "sem_seg", "nothing", "ddep_denoising"),
+        (OWN[SEMANTIC], "mask_former_panoptic", "panoptic_seg", "sem_seg", "mask_former_semantic"),
+        (OWN[SEMANTIC], "mask_former_instance", "segm", "sem_seg", "mask_former_semantic"),
+        (
+            *(OWN[PANOPTIC], "coco_instance_lsj", "segm", "panoptic_seg and sem_seg"),
+            "mask_former_semantic or mask_former_panoptic or coco_panoptic_lsj or detr_panoptic",
+        ),
+        (
+            *(OWN[INSTANCES], "mask_former_semantic", "sem_seg", "bbox and segm"),
+            "mask_former_instance or coco_instance_lsj",
+        ),
     ],
 )
 def test_a_mapper_that_needs_other_labels(
-    tree: Tree, config, kind: str, mapper: str, expected: str
+    tree: Tree, config, name: str, mapper: str, needed: str, labels: str, expected: str
 ) -> None:
     cfg = config(
-        *("DATASETS.CUSTOM", tree.custom(), "DATASETS.TRAIN", (kind,)),
+        *("DATASETS.CUSTOM", tree.custom(), "DATASETS.TRAIN", (name,)),
         *("INPUT.DATASET_MAPPER_NAME", mapper),
     )
     register_from_config(cfg)
-    with pytest.raises(UserError, match=f"kind is .* INPUT.DATASET_MAPPER_NAME .*{expected}"):
+    with pytest.raises(UserError) as caught:
         check_training_sets(cfg)
+    assert str(caught.value) == (
+        f"DATASETS.TRAIN has {name}, which has labels for {labels}, but "
+        f"INPUT.DATASET_MAPPER_NAME {mapper} needs labels for {needed}; expected {expected} to "
+        "train on it"
+    )
 
 
 @pytest.mark.parametrize(
-    ("kind", "mapper"),
+    ("name", "mapper", "keys"),
     [
-        *((kind, "ddep_denoising") for kind in ALL),
-        (OWN[SEMANTIC], "mask_former_semantic"),
-        (OWN[PANOPTIC], "mask_former_semantic"),
-        (OWN[PANOPTIC], "detr_panoptic"),
-        (OWN[INSTANCES], "coco_instance_lsj"),
+        *((name, "ddep_denoising", {"noise", "sigma"}) for name in ALL),
+        (OWN[SEMANTIC], "mask_former_semantic", {"instances", "sem_seg"}),
+        (OWN[PANOPTIC], "mask_former_semantic", {"instances", "sem_seg"}),
+        (OWN[PANOPTIC], "detr_panoptic", {"instances", "sem_seg", "pan_seg"}),
+        (OWN[INSTANCES], "coco_instance_lsj", {"instances"}),
     ],
 )
-def test_mappers_of_each_kind(tree: Tree, config, kind: str, mapper: str) -> None:
+def test_mappers_of_each_kind(tree: Tree, config, name: str, mapper: str, keys: set[str]) -> None:
+    """They pass the check, and make a sample of each image."""
     cfg = config(
-        *("DATASETS.CUSTOM", tree.custom(), "DATASETS.TRAIN", (kind,)),
-        *("INPUT.DATASET_MAPPER_NAME", mapper),
+        *("DATASETS.CUSTOM", tree.custom(), "DATASETS.TRAIN", (name,)),
+        *("INPUT.DATASET_MAPPER_NAME", mapper, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", len(CLASSES)),
+        *("INPUT.MIN_SIZE_TRAIN", (32,), "INPUT.IMAGE_SIZE", 32, "INPUT.CROP.ENABLED", False),
     )
     register_from_config(cfg)
     check_training_sets(cfg)
+    make_sample = build_mapper(cfg, is_train=True)
+    samples = [make_sample(record) for record in DatasetCatalog.get(name)]
+    described = {"image", "file_name", "image_id", "height", "width"}
+    assert [{*sample} - described for sample in samples] == [keys] * len(NAMES)
+    assert [sample["file_name"] for sample in samples] == [str(tree.image(n)) for n in NAMES]
 
 
 def test_metadata(tree: Tree, config) -> None:

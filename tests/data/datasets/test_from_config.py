@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ddep.config import add_ddep_config
 from ddep.data.datasets import register_from_config
 from ddep.data.datasets.catalog import register
+from ddep.data.datasets.declaration import DatasetDeclaration, declare
 from ddep.data.datasets.gta5 import prepare_gta5
 from ddep.data.datasets.shapes import generate_shapes
 from ddep.errors import UserError
@@ -87,41 +88,41 @@ def test_unknown_names(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "path", "script"),
     [
-        ("camvid_sem_seg_train", "camvid/train", "datasets/prepare-camvid.py"),
-        ("camvid_panoptic_val", "camvid/val", "datasets/prepare-camvid.py"),
-        ("penn_fudan_instance_val", "penn_fudan/PNGImages", "datasets/prepare-penn-fudan.py"),
-        ("shapes_panoptic_val", "shapes/val", "datasets/generate-shapes.py"),
-        ("coco_2017_val_panoptic_with_sem_seg", "coco/val2017", "datasets/prepare-coco.py"),
+        ("camvid_sem_seg_train", "camvid/train", "datasets/prepare.py camvid"),
+        ("camvid_panoptic_val", "camvid/val", "datasets/prepare.py camvid"),
+        ("penn_fudan_instance_val", "penn_fudan/PNGImages", "datasets/prepare.py penn_fudan"),
+        ("shapes_panoptic_val", "shapes/val", "datasets/prepare.py shapes"),
+        ("coco_2017_val_panoptic_with_sem_seg", "coco/val2017", "datasets/prepare.py coco"),
         ("coco_2017_train_panoptic", "coco/train2017", "COCO"),
-        ("ade20k_sem_seg_train", "ADEChallengeData2016/images", "datasets/prepare-ade20k.py"),
+        ("ade20k_sem_seg_train", "ADEChallengeData2016/images", "datasets/prepare.py ade20k"),
         ("ade20k_panoptic_val", "ADEChallengeData2016/images", "annotations_instance.tar"),
-        ("ade20k_instance_train", "ADEChallengeData2016/images", "datasets/prepare-ade20k.py"),
+        ("ade20k_instance_train", "ADEChallengeData2016/images", "datasets/prepare.py ade20k"),
         (
             "ade20k_full_sem_seg_val",
             "ADE20K_2021_17_01/images_detectron2/validation",
-            "datasets/prepare-ade20k-full.py",
+            "datasets/prepare.py ade20k_full",
         ),
         ("mapillary_vistas_sem_seg_train", "mapillary_vistas/training/images", "v1.2"),
         ("mapillary_vistas_panoptic_val", "mapillary_vistas/validation/images", "v1.2"),
         (
             "mapillary_vistas_19_sem_seg_val",
             "mapillary_vistas/validation/images",
-            "datasets/prepare-mapillary-vistas.py",
+            "datasets/prepare.py mapillary_vistas",
         ),
         (
             "pascal_context_59_sem_seg_train",
             "VOCdevkit/VOC2010/JPEGImages",
-            "datasets/prepare-pascal-context.py",
+            "datasets/prepare.py pascal_context",
         ),
-        ("gta5_sem_seg_all", "gta5/images", "datasets/prepare-gta5.py"),
+        ("gta5_sem_seg_all", "gta5/images", "datasets/prepare.py gta5"),
         ("gta5_sem_seg_val", "gta5/images", "split.mat"),
-        ("synthia_sem_seg_all", "RAND_CITYSCAPES/RGB", "datasets/prepare-synthia.py"),
+        ("synthia_sem_seg_all", "RAND_CITYSCAPES/RGB", "datasets/prepare.py synthia"),
         ("bdd100k_sem_seg_val", "bdd100k/images/10k/val", "10K images"),
-        ("cityscapes_fine_sem_seg_val", "cityscapes/leftImg8bit", "datasets/prepare-cityscapes.py"),
+        ("cityscapes_fine_sem_seg_val", "cityscapes/leftImg8bit", "datasets/prepare.py cityscapes"),
         (
             "cityscapes_fine_panoptic_val",
             "cityscapes/leftImg8bit",
-            "datasets/prepare-cityscapes.py",
+            "datasets/prepare.py cityscapes",
         ),
         (
             "cityscapes_fine_instance_seg_val",
@@ -153,7 +154,7 @@ def test_an_interrupted_preparation_is_noticed(root: Path) -> None:
 
 
 def test_the_list_of_names_is_written_last(root: Path) -> None:
-    prepare_gta5(write_gta5(root), processes=1)
+    prepare_gta5(write_gta5(root), workers=1)
     register_from_config(config(["gta5_sem_seg_all"], ["gta5_sem_seg_val"]))
     (root / "gta5" / "val.txt").unlink()
     found = message(config(["gta5_sem_seg_all"], ["gta5_sem_seg_val"]))
@@ -191,7 +192,7 @@ def test_cityscapes_needs_its_train_ids(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setitem(metadata.__dict__, attribute, str(value))
     found = message(config([name]))
     assert "no */*_labelTrainIds.png" in found
-    assert "datasets/prepare-cityscapes.py" in found
+    assert "datasets/prepare.py cityscapes" in found
     (labels / "bonn" / "bonn_0_gtFine_labelTrainIds.png").touch()
     register_from_config(config([name]))
 
@@ -207,8 +208,13 @@ def test_instance_evaluation_needs_the_instance_annotations(root: Path) -> None:
     assert "instances_val2017.json does not exist" in message(cfg, keys=("TEST",))
 
 
-def test_sets_of_the_users_own_are_left_to_their_loaders(root: Path) -> None:
-    register("microscopy", lambda: [{"file_name": "a"}], image_root="/nowhere")
-    register_from_config(config(["microscopy"], ["microscopy"]))
-    DatasetCatalog.pop("microscopy")
-    MetadataCatalog.pop("microscopy")
+def test_sets_without_a_declaration_are_left_to_their_loaders(
+    root: Path, own_declarations: None
+) -> None:
+    files = {"image_root": "/nowhere", "required_files": ("image_root",)}
+    register("microscopy", lambda: [{"file_name": "a"}], **files)
+    cfg = config(["microscopy"], ["microscopy"])
+    register_from_config(cfg)
+    assert DatasetCatalog.get("microscopy") == [{"file_name": "a"}]
+    declare(DatasetDeclaration("pictures", {"micro*": "take some"}, register=lambda root: None))
+    assert "microscopy: /nowhere does not exist; take some, see" in message(cfg)

@@ -28,7 +28,7 @@ def names(name: str) -> list[str]:
 
 def test_labels_and_splits(gta5: Path) -> None:
     sources = {path: path.read_bytes() for path in gta5.rglob("*.png")}
-    assert prepare_gta5(gta5, processes=2) == {
+    assert prepare_gta5(gta5, workers=2) == {
         "train": {"images": 1, LEFT_OUT: 1},
         "val": {"images": 2, LEFT_OUT: 0},
         "test": {"images": 1, LEFT_OUT: 0},
@@ -49,7 +49,7 @@ def test_labels_and_splits(gta5: Path) -> None:
 def test_floating_point_numbers_in_the_split_file(gta5: Path) -> None:
     splits = {"trainIds": [[1.0]], "valIds": [[2.0]], "testIds": [[4.0]]}
     savemat(gta5 / "split.mat", splits)
-    prepare_gta5(gta5, processes=1)
+    prepare_gta5(gta5, workers=1)
     assert names("gta5_sem_seg_val") == ["00002"]
 
 
@@ -64,7 +64,7 @@ def test_every_number_has_its_label(tmp_path: Path) -> None:
 
 def test_the_owners_splits_are_not_needed(gta5: Path) -> None:
     (gta5 / "split.mat").unlink()
-    assert prepare_gta5(gta5, processes=1) == {"all": {"images": 4, LEFT_OUT: 1}}
+    assert prepare_gta5(gta5, workers=1) == {"all": {"images": 4, LEFT_OUT: 1}}
     assert names("gta5_sem_seg_all") == ["00001", "00002", "00003", "00004"]
     with pytest.raises(UserError, match=r"gta5/train\.txt cannot be read \(No such file"):
         DatasetCatalog.get("gta5_sem_seg_train")
@@ -73,57 +73,57 @@ def test_the_owners_splits_are_not_needed(gta5: Path) -> None:
 def test_images_that_are_not_there_are_counted(gta5: Path) -> None:
     for folder in ("images", "labels"):
         (gta5 / folder / "00003.png").unlink()
-    counts = prepare_gta5(gta5, processes=1)
+    counts = prepare_gta5(gta5, workers=1)
     assert counts["val"] == {"images": 1, LEFT_OUT: 0, "not there": 1}
     assert counts["all"] == {"images": 3, LEFT_OUT: 1}
     assert names("gta5_sem_seg_val") == ["00002"]
 
 
 def test_an_interrupted_preparation_is_noticed_and_can_be_repeated(gta5: Path) -> None:
-    prepare_gta5(gta5, processes=1)
+    prepare_gta5(gta5, workers=1)
     label = gta5 / "labels" / "00004.png"
     content = label.read_bytes()
     label.write_bytes(content[:60])
     with pytest.raises(UserError, match=f"label image {label} cannot be read"):
-        prepare_gta5(gta5, processes=1)
+        prepare_gta5(gta5, workers=1)
     with pytest.raises(UserError, match=r"all\.txt cannot be read"):
         DatasetCatalog.get("gta5_sem_seg_all")
     label.write_bytes(content)
-    prepare_gta5(gta5, processes=1)
+    prepare_gta5(gta5, workers=1)
     assert len(names("gta5_sem_seg_all")) == 4
 
 
 def test_a_label_that_came_to_differ_in_size_is_removed(gta5: Path) -> None:
-    prepare_gta5(gta5, processes=1)
+    prepare_gta5(gta5, workers=1)
     save(gta5 / "images" / "00001.png", np.zeros((20, 40, 3), dtype=np.uint8))
-    prepare_gta5(gta5, processes=1)
+    prepare_gta5(gta5, workers=1)
     assert (gta5 / "left_out.txt").read_text() == "00001\n00005\n"
     assert not (gta5 / "labels_19" / "00001.png").exists()
 
 
 def test_mistakes(gta5: Path) -> None:
-    with pytest.raises(UserError, match="--processes is 0"):
-        prepare_gta5(gta5, processes=0)
+    with pytest.raises(UserError, match="--workers is 0"):
+        prepare_gta5(gta5, workers=0)
     with pytest.raises(
         UserError, match=r"images is not a folder; expected GTA5: images/NNNNN\.png"
     ):
-        prepare_gta5(gta5 / "nowhere", processes=1)
+        prepare_gta5(gta5 / "nowhere", workers=1)
     label = save(gta5 / "labels" / "00002.png", np.full((40, 40), 35, dtype=np.uint8))
     with pytest.raises(UserError, match=f"{label}: label 35 is out of range; expected Cityscapes'"):
-        prepare_gta5(gta5, processes=1)
+        prepare_gta5(gta5, workers=1)
     save(label, np.zeros((40, 40, 3), dtype=np.uint8))
     with pytest.raises(UserError, match=f"label image {label} is of kind RGB"):
-        prepare_gta5(gta5, processes=1)
+        prepare_gta5(gta5, workers=1)
     label.unlink()
     with pytest.raises(UserError, match=rf"00002\.png: its label {label} is missing"):
-        prepare_gta5(gta5, processes=1)
+        prepare_gta5(gta5, workers=1)
 
 
 def test_damaged_images(gta5: Path) -> None:
     image = gta5 / "images" / "00002.png"
     image.write_bytes(b"no image")
     with pytest.raises(UserError, match=f"image {image} cannot be read: "):
-        prepare_gta5(gta5, processes=1)
+        prepare_gta5(gta5, workers=1)
 
 
 @pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file" + bytes(200), None])
@@ -134,7 +134,7 @@ def test_another_split_file(gta5: Path, content: bytes | None) -> None:
     else:
         path.write_bytes(content)
     with pytest.raises(UserError, match=rf"{path}: not a MATLAB file with \w+Ids \(") as caught:
-        prepare_gta5(gta5, processes=1)
+        prepare_gta5(gta5, workers=1)
     assert "\n" not in str(caught.value)
 
 

@@ -26,22 +26,22 @@ def job(tmp_path: Path) -> LabelJob:
 
 
 def test_labels_are_converted(job: LabelJob) -> None:
-    assert write_labels([job], halve, processes=1, progress="test") == []
+    assert write_labels([job], halve, workers=1, progress="test") == []
     np.testing.assert_array_equal(read_labels(str(job.target)), RAW // 2)
     assert [path.name for path in job.target.parent.iterdir()] == ["label.png"]
 
 
 def test_a_label_of_another_size(job: LabelJob) -> None:
-    write_labels([job], halve, processes=1, progress="test")
+    write_labels([job], halve, workers=1, progress="test")
     save(job.source, RAW.T)
     with pytest.raises(UserError) as caught:
-        write_labels([job], halve, processes=1, progress="test")
+        write_labels([job], halve, workers=1, progress="test")
     assert str(caught.value) == (
         f"{job.source}: 3x4 pixels, but its image {job.image} has 4x3; a label must have its "
         "image's size"
     )
     assert not job.target.exists()
-    left_out = write_labels([job], halve, processes=1, progress="test", leave_out_mismatched=True)
+    left_out = write_labels([job], halve, workers=1, progress="test", leave_out_mismatched=True)
     assert left_out == ["image"]
 
 
@@ -52,7 +52,7 @@ def test_images_are_taken_upright(job: LabelJob, tmp_path: Path) -> None:
     image = tmp_path / "photograph.jpg"
     Image.fromarray(np.zeros((4, 3, 3), dtype=np.uint8)).save(image, exif=exif)
     jobs = [LabelJob(image, job.source, job.target)]
-    assert write_labels(jobs, halve, processes=1, progress="test") == []
+    assert write_labels(jobs, halve, workers=1, progress="test") == []
 
 
 def test_names_are_sorted(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_annotations_of_another_kind(root: Path) -> None:
 def test_labels_of_cityscapes_classes(root: Path) -> None:
     folder = write_mapillary_vistas(root)
     counts = {"train": {"labels": 1}, "val": {"labels": 2}}
-    assert prepare_mapillary_vistas(folder, processes=2) == counts
+    assert prepare_mapillary_vistas(folder, workers=2) == counts
     first, second = DatasetCatalog.get("mapillary_vistas_19_sem_seg_val")
     assert first["file_name"] == str(folder / "validation" / "images" / "val_0.jpg")
     expected = np.repeat([10, 10, 13, 255], 10)[None].repeat(40, axis=0)
@@ -86,7 +86,7 @@ def test_labels_of_cityscapes_classes(root: Path) -> None:
     # The sets of 65 classes stay as they are.
     assert len(DatasetCatalog.get("mapillary_vistas_sem_seg_train")) == 1
     shutil.rmtree(folder / "training")
-    assert prepare_mapillary_vistas(folder, processes=1) == {"val": {"labels": 2}}
+    assert prepare_mapillary_vistas(folder, workers=1) == {"val": {"labels": 2}}
 
 
 def test_which_classes_are_cityscapes(tmp_path: Path) -> None:
@@ -123,17 +123,17 @@ def test_mistakes_in_the_labels_to_map(root: Path) -> None:
     with pytest.raises(
         UserError, match=r"neither training/ nor validation/ in it; expected Mapill"
     ):
-        prepare_mapillary_vistas(folder / "nowhere", processes=1)
-    prepare_mapillary_vistas(folder, processes=1)
+        prepare_mapillary_vistas(folder / "nowhere", workers=1)
+    prepare_mapillary_vistas(folder, workers=1)
     label = folder / "validation" / "labels" / "val_1.png"
     # Version 2.0 has 124 classes.
     save(label, np.full((40, 40), 123, dtype=np.uint8))
     with pytest.raises(
         UserError, match=rf"{label}: label 123 is out of range; expected 0\.\.65, of"
     ):
-        prepare_mapillary_vistas(folder, processes=1)
+        prepare_mapillary_vistas(folder, workers=1)
     with pytest.raises(UserError, match=r"labels_19\.txt cannot be read"):
         DatasetCatalog.get("mapillary_vistas_19_sem_seg_val")
     label.unlink()
     with pytest.raises(UserError, match=rf"val_1\.jpg: its label {label} is missing"):
-        prepare_mapillary_vistas(folder, processes=1)
+        prepare_mapillary_vistas(folder, workers=1)

@@ -166,5 +166,5 @@ def test_missing_and_malformed_files(split: PanopticSplit) -> None:
     with pytest.raises(UserError, match="not a JSON file"):
         load_panoptic(split, CATEGORIES)
     split.panoptic_json.unlink()
-    with pytest.raises(UserError, match="cannot be read .No such file"):
+    with pytest.raises(UserError, match="cannot be read: No such file"):
         load_panoptic(split, CATEGORIES)

@@ -61,7 +61,7 @@ def test_metadata(root: Path) -> None:
 def test_labels(voc: Path, form: str) -> None:
     if form == "png":
         use_pngs(voc)
-    assert prepare_pascal_context(voc, processes=2) == COUNTS
+    assert prepare_pascal_context(voc, workers=2) == COUNTS
     for number, expected in ((59, [0, 58, 255, 255]), (60, [1, 59, 0, 0])):
         (train,) = DatasetCatalog.get(f"pascal_context_{number}_sem_seg_train")
         records = DatasetCatalog.get(f"pascal_context_{number}_sem_seg_val")
@@ -87,47 +87,47 @@ def test_every_number_has_its_label(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_preparation_is_noticed(voc: Path) -> None:
-    prepare_pascal_context(voc, processes=1)
+    prepare_pascal_context(voc, workers=1)
     (voc / "trainval" / "2008_000007.mat").write_bytes(b"no label")
     with pytest.raises(UserError, match=r"2008_000007\.mat: not a MATLAB file with LabelMap"):
-        prepare_pascal_context(voc, processes=1)
+        prepare_pascal_context(voc, workers=1)
     for split in ("train", "val"):
         with pytest.raises(UserError, match=rf"pascal_context_{split}\.txt cannot be read"):
             DatasetCatalog.get(f"pascal_context_59_sem_seg_{split}")
 
 
 def test_mistakes(voc: Path) -> None:
-    with pytest.raises(UserError, match="--processes is 0"):
-        prepare_pascal_context(voc, processes=0)
+    with pytest.raises(UserError, match="--workers is 0"):
+        prepare_pascal_context(voc, workers=0)
     with pytest.raises(UserError, match=r"nowhere: no labels of Pascal Context in it; expected"):
-        prepare_pascal_context(voc / "nowhere", processes=1)
+        prepare_pascal_context(voc / "nowhere", workers=1)
     label = voc / "trainval" / "2008_000003.mat"
     savemat(label, {"LabelMap": np.full((SIDE, SIDE), 460, dtype=np.uint16)})
     with pytest.raises(
         UserError, match=f"{label}: label 460 is out of range; expected the owners'"
     ):
-        prepare_pascal_context(voc, processes=1)
+        prepare_pascal_context(voc, workers=1)
     savemat(label, {"LabelMap": np.ones((SIDE, SIDE - 1), dtype=np.uint16)})
     with pytest.raises(UserError, match=f"{label}: 39x40 pixels, but its image .* has 40x40"):
-        prepare_pascal_context(voc, processes=1)
+        prepare_pascal_context(voc, workers=1)
     savemat(label, {"Labels": np.ones((SIDE, SIDE))})
     with pytest.raises(UserError, match=f"{label}: not a MATLAB file with LabelMap"):
-        prepare_pascal_context(voc, processes=1)
+        prepare_pascal_context(voc, workers=1)
     label.unlink()
     with pytest.raises(UserError, match=rf"{label} does not exist, but .*Main/val\.txt lists 2008"):
-        prepare_pascal_context(voc, processes=1)
+        prepare_pascal_context(voc, workers=1)
     (voc / "ImageSets" / "Main" / "train.txt").unlink()
     with pytest.raises(
         UserError, match=r"Main/train\.txt cannot be read \(No such file .*trainval"
     ):
-        prepare_pascal_context(voc, processes=1)
+        prepare_pascal_context(voc, workers=1)
 
 
 def test_mistakes_in_png_files(voc: Path) -> None:
     folder = use_pngs(voc)
     label = save(folder / "2008_000002.png", stripes([60, 0, 0, 0]))
     with pytest.raises(UserError, match=f"{label}: label 60 is out of range; expected 0..59"):
-        prepare_pascal_context(voc, processes=1)
+        prepare_pascal_context(voc, workers=1)
     save(label, random_image())
     with pytest.raises(UserError, match=f"label image {label} is of kind RGB"):
-        prepare_pascal_context(voc, processes=1)
+        prepare_pascal_context(voc, workers=1)

@@ -138,7 +138,7 @@ def test_mistakes_in_the_source(source: Path, root: Path) -> None:
     save(mask, np.where(pixels > 0, 255, 0).astype(np.uint8))
     with pytest.raises(UserError, match=rf"{mask}: the ids of its people are \[255\]; expected 0"):
         prepare_penn_fudan(source, target)
-    with pytest.raises(UserError, match="panoptic_.*.json: cannot be read"):
+    with pytest.raises(UserError, match="panoptic_.*.json cannot be read"):
         DatasetCatalog.get("penn_fudan_panoptic_train")
         DatasetCatalog.get("penn_fudan_panoptic_val")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ddep.data.datasets.preparation import (
     PanopticWriter,
     check_range,
     copy_file,
+    do_jobs,
     image_pairs,
     new_file,
 )
@@ -34,6 +36,23 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
             file.write(b"new")
         assert reader.read() == "old"
     assert path.read_text() == "new"
+
+
+def end_process_or_name(path: Path) -> str:
+    if path.name == "deadly":
+        os._exit(1)
+    return path.name
+
+
+def test_jobs_keep_their_order_and_a_dead_worker_is_an_error() -> None:
+    paths = [Path(str(number)) for number in range(20)]
+    done = do_jobs(end_process_or_name, paths, lambda path: path, workers=2, progress="test")
+    assert list(done) == [path.name for path in paths]
+    paths[3] = Path("deadly")
+    done = do_jobs(end_process_or_name, paths, lambda path: path, workers=2, progress="test")
+    assert [next(done) for _ in range(3)] == ["0", "1", "2"]
+    with pytest.raises(UserError, match="the process that prepared deadly died; look at the file"):
+        next(done)
 
 
 def test_copying_a_file_onto_itself_leaves_it(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def synthia(root: Path) -> Path:
 
 
 def test_labels(synthia: Path) -> None:
-    assert prepare_synthia(synthia, processes=2) == {"all": {"images": 2}}
+    assert prepare_synthia(synthia, workers=2) == {"all": {"images": 2}}
     first, second = DatasetCatalog.get(NAME)
     assert first["file_name"] == str(synthia / "RGB" / "0000000.png")
     assert second["sem_seg_file_name"] == str(synthia / "labels_19" / "0000001.png")
@@ -69,27 +69,27 @@ def test_every_number_has_its_label(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_preparation_is_noticed(synthia: Path) -> None:
-    prepare_synthia(synthia, processes=1)
+    prepare_synthia(synthia, workers=1)
     label = synthia / "GT" / "LABELS" / "0000001.png"
     label.write_bytes(b"no image")
     with pytest.raises(UserError, match=f"label image {label} cannot be read: it is damaged"):
-        prepare_synthia(synthia, processes=1)
+        prepare_synthia(synthia, workers=1)
     with pytest.raises(UserError, match=r"all\.txt cannot be read \(No such file"):
         DatasetCatalog.get(NAME)
 
 
 def test_mistakes(synthia: Path) -> None:
     with pytest.raises(UserError, match=r"RGB is not a folder; expected SYNTHIA-RAND-CITYSCAPES:"):
-        prepare_synthia(synthia / "RGB", processes=1)
+        prepare_synthia(synthia / "RGB", workers=1)
     label = synthia / "GT" / "LABELS" / "0000000.png"
     write_png_of_16_bits(label, np.full((40, 40, 3), 23))
     with pytest.raises(UserError, match=f"{label}: label 23 is out of range; expected SYNTHIA's"):
-        prepare_synthia(synthia, processes=1)
+        prepare_synthia(synthia, workers=1)
     write_png_of_16_bits(label, np.full((30, 40, 3), 3))
     with pytest.raises(UserError, match=f"{label}: 40x30 pixels, but its image .* has 40x40"):
-        prepare_synthia(synthia, processes=1)
+        prepare_synthia(synthia, workers=1)
     # The owners' colour images, and labels that were made of one channel.
     for pixels in (np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint16)):
         save(label, pixels)
         with pytest.raises(UserError, match=rf"{label} has pixels of {pixels.dtype} and shape"):
-            prepare_synthia(synthia, processes=1)
+            prepare_synthia(synthia, workers=1)

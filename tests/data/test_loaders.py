@@ -16,8 +16,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 
-from ddep.data.build import build_test_loader, build_train_loader
 from ddep.data.image_reader import UnreadableImageError
+from ddep.data.loaders import build_test_loader, build_train_loader
 from ddep.data.mappers import MAPPERS, build_mapper
 from ddep.errors import UserError, one_line
 

@@ -8,7 +8,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ddep.data.checks import DatasetReport, ImageReport, LabelSpace, Problem, check_record
-from ddep.data.checks.report import MAX_LISTED
+from ddep.data.checks.dataset_report import MAX_LISTED
 from tests.data.checks.trees import INSTANCES, PANOPTIC, SEMANTIC, Tree
 
 SKY, CAT = 0, 1

@@ -1,0 +1,54 @@
+"""The mappers by name, as ``INPUT.DATASET_MAPPER_NAME`` names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Protocol, TypeVar
+
+from detectron2.config import CfgNode
+
+from ddep.data.record import Record
+from ddep.errors import UserError
+
+
+class Mapper(Protocol):
+    """Turns a data set's record into what a model takes; made with ``(cfg, is_train)``.
+
+    Attributes:
+        needs_labels: what a data set must be labelled for to train with this mapper, a word of
+            :mod:`ddep.data.datasets.label_kinds`; None if labels are not looked at.
+    """
+
+    needs_labels: ClassVar[str | None]
+
+    def __init__(self, cfg: CfgNode, is_train: bool) -> None: ...
+
+    def __call__(self, record: Record) -> Record: ...
+
+
+MapperClass = TypeVar("MapperClass", bound=type)
+
+MAPPERS: dict[str, type[Mapper]] = {}
+
+
+def register_mapper(*names: str) -> Callable[[MapperClass], MapperClass]:
+    """Decorate the class of a mapper, to register it under each of ``names``."""
+
+    def register(mapper: MapperClass) -> MapperClass:
+        MAPPERS.update(dict.fromkeys(names, mapper))
+        return mapper
+
+    return register
+
+
+def mapper_class(name: str) -> type[Mapper]:
+    """The class of the mapper called ``name``.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in MAPPERS:
+        raise UserError(
+            f"INPUT.DATASET_MAPPER_NAME is {name!r}; expected one of {', '.join(MAPPERS)}"
+        )
+    return MAPPERS[name]
