@@ -7,8 +7,16 @@ from ddep.modeling import (
     backbone,
     mask_former_head,
     meta_arch,
+    per_pixel_head,
     pixel_decoder,
     transformer_decoder,
 )
 
-__all__ = ["backbone", "mask_former_head", "meta_arch", "pixel_decoder", "transformer_decoder"]
+__all__ = [
+    "backbone",
+    "mask_former_head",
+    "meta_arch",
+    "per_pixel_head",
+    "pixel_decoder",
+    "transformer_decoder",
+]

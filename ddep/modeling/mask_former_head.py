@@ -58,7 +58,7 @@ class MaskFormerHead(nn.Module):
         Raises:
             UserError: there is no such TRANSFORMER_IN_FEATURE, or a decoder cannot be built.
         """
-        in_channels = _in_channels(cfg, input_shape)
+        in_channels = transformer_in_channels(cfg, input_shape)
         return {
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "pixel_decoder": build_pixel_decoder(cfg, input_shape),
@@ -76,33 +76,61 @@ class MaskFormerHead(nn.Module):
             ``pred_logits`` (B, Q, K+1), ``pred_masks`` (B, Q, H/4, W/4), both logits, and
             ``aux_outputs``, a list of dicts with the same.
         """
-        mask_features, encoded, scales = self.pixel_decoder(features)
-        choices = {
-            **features,
-            MULTI_SCALE: scales,
-            "transformer_encoder": encoded,
-            "pixel_embedding": mask_features,
-        }
-        return self.predictor(choices[self.transformer_in_feature], mask_features)
+        return predict_masks(
+            features, self.pixel_decoder, self.predictor, self.transformer_in_feature
+        )
 
     def _load_from_state_dict(
         self, state_dict: dict[str, torch.Tensor], prefix: str, local_metadata: dict, *args: Any
     ) -> None:
-        """Move the weights of version-1 checkpoints, which lie beside ``predictor``.
-
-        Those of the pixel decoder go below ``pixel_decoder``. Keys that are there already stay:
-        a checkpoint of newer names may well come without its version.
-        """
-        if local_metadata.get("version", 1) < 2:
-            new = (f"{prefix}pixel_decoder.", f"{prefix}predictor.")
-            for key in list(state_dict):
-                if key.startswith(prefix) and not key.startswith(new):
-                    state_dict[new[0] + key.removeprefix(prefix)] = state_dict.pop(key)
+        """As :meth:`torch.nn.Module._load_from_state_dict`, old names included."""
+        rename_version_1(state_dict, prefix, local_metadata)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
 
-def _in_channels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> int:
-    """Channels of MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE."""
+def predict_masks(
+    features: dict[str, torch.Tensor],
+    pixel_decoder: nn.Module,
+    predictor: nn.Module,
+    in_feature: str,
+) -> dict[str, Any]:
+    """Run both decoders on a backbone's features; see :class:`MaskFormerHead`.
+
+    Returns:
+        What the transformer decoder ``predictor`` returns.
+    """
+    mask_features, encoded, scales = pixel_decoder(features)
+    choices = {
+        **features,
+        MULTI_SCALE: scales,
+        "transformer_encoder": encoded,
+        "pixel_embedding": mask_features,
+    }
+    return predictor(choices[in_feature], mask_features)
+
+
+def rename_version_1(
+    state_dict: dict[str, torch.Tensor], prefix: str, local_metadata: dict
+) -> None:
+    """Move the weights of a head's version-1 checkpoint, which lie beside ``predictor``, in place.
+
+    Those of the pixel decoder go below ``pixel_decoder``. Keys that are there already stay: a
+    checkpoint of newer names may well come without its version.
+    """
+    if local_metadata.get("version", 1) >= 2:
+        return
+    new = (f"{prefix}pixel_decoder.", f"{prefix}predictor.")
+    for key in list(state_dict):
+        if key.startswith(prefix) and not key.startswith(new):
+            state_dict[new[0] + key.removeprefix(prefix)] = state_dict.pop(key)
+
+
+def transformer_in_channels(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> int:
+    """Channels of MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE.
+
+    Raises:
+        UserError: there is no such feature.
+    """
     head, in_feature = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE
     channels = {name: shape.channels for name, shape in input_shape.items()}
     channels |= {MULTI_SCALE: head.CONVS_DIM, "pixel_embedding": head.MASK_DIM}

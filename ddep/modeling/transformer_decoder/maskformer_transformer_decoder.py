@@ -27,7 +27,8 @@ class StandardTransformerDecoder(nn.Module):
 
     Args:
         in_channels: channels of the feature.
-        mask_classification: must be true; each mask gets a class.
+        mask_classification: each mask gets a class; false for per-pixel baselines, where the masks
+            of K queries are the scores of K classes.
         num_classes: K; "no object" comes on top, as the last one.
         hidden_dim: channels C of the queries, a multiple of 4 and of ``nheads``.
         num_queries: Q.
@@ -40,9 +41,6 @@ class StandardTransformerDecoder(nn.Module):
         deep_supervision: predict from every layer, not from the last alone.
         mask_dim: channels of the mask features.
         enforce_input_project: a 1x1 projection of the feature even if the channels agree.
-
-    Raises:
-        ValueError: ``mask_classification`` is false.
     """
 
     @configurable
@@ -65,8 +63,6 @@ class StandardTransformerDecoder(nn.Module):
         enforce_input_project: bool,
     ) -> None:
         super().__init__()
-        if not mask_classification:
-            raise ValueError("masks without classes are not supported")
         self.transformer = Transformer(
             num_encoder_layers=enc_layers,
             num_decoder_layers=dec_layers,
@@ -78,7 +74,9 @@ class StandardTransformerDecoder(nn.Module):
         )
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.input_proj = input_projection(in_channels, hidden_dim, enforce_input_project)
-        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.mask_classification = mask_classification
+        if mask_classification:
+            self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, mask_dim, 3)
         self.deep_supervision = deep_supervision
 
@@ -119,20 +117,20 @@ class StandardTransformerDecoder(nn.Module):
             mask_features: (B, mask_dim, H, W).
 
         Returns:
-            ``pred_logits`` (B, Q, K+1) and ``pred_masks`` (B, Q, H, W), both logits, of the last
-            layer; ``aux_outputs``, a list of dicts with the same of every layer before it, empty
-            without deep supervision.
+            ``pred_logits`` (B, Q, K+1), only with ``mask_classification``, and ``pred_masks``
+            (B, Q, H, W), both logits, of the last layer; ``aux_outputs``, a list of dicts with the
+            same of every layer before it, empty without deep supervision.
         """
         queries_of_layers = self.transformer(self.input_proj(feature), self.query_embed.weight)
         if not self.deep_supervision:
             queries_of_layers = queries_of_layers[-1:]
-        predictions = [
-            {
-                "pred_logits": self.class_embed(queries),
-                "pred_masks": torch.einsum(
-                    "bqc,bchw->bqhw", self.mask_embed(queries), mask_features
-                ),
-            }
-            for queries in queries_of_layers
-        ]
+        predictions = [self._predict(queries, mask_features) for queries in queries_of_layers]
         return {**predictions[-1], "aux_outputs": predictions[:-1]}
+
+    def _predict(
+        self, queries: torch.Tensor, mask_features: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """(B, Q, C) queries of a layer -> its predictions."""
+        classes = {"pred_logits": self.class_embed(queries)} if self.mask_classification else {}
+        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(queries), mask_features)
+        return {**classes, "pred_masks": masks}

@@ -123,6 +123,19 @@ def test_wrong_settings(changes, message):
         build(**changes)
 
 
-def test_masks_need_classes():
-    with pytest.raises(ValueError, match="masks without classes"):
-        StandardTransformerDecoder(mask_former_config(MASKFORMER_SMALL), 64, False)
+@torch.no_grad()
+def test_without_classes_the_masks_are_the_same():
+    settings = mask_former_config(MASKFORMER_SMALL)
+    with_classes = StandardTransformerDecoder(settings, 128, True).eval()
+    without = StandardTransformerDecoder(settings, 128, False).eval()
+    state = with_classes.state_dict()
+    without.load_state_dict({k: v for k, v in state.items() if not k.startswith("class_embed")})
+    inputs = random_inputs()
+    outputs, expected = without(*inputs), with_classes(*inputs)
+    for layer, other in zip(
+        [*outputs.pop("aux_outputs"), outputs],
+        [*expected["aux_outputs"], expected],
+        strict=True,
+    ):
+        assert layer.keys() == {"pred_masks"}
+        assert torch.equal(layer["pred_masks"], other["pred_masks"])
