@@ -217,11 +217,15 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     ddep.SIGMA = [0.48]
     # What is predicted: noise or image.
     ddep.TARGET = "noise"
-    # l2, l1 or huber, averaged over the pixels that are not padding.
+    # Errors of all predictions: l2, l1 or huber, averaged over the pixels that are not padding.
     ddep.LOSS = "l2"
+    # Weight of loss_denoise, the error of what is predicted at full size.
+    ddep.DENOISE_WEIGHT = 1.0
     # Also predict small clean images from the pixel decoder's strides 8, 16 and 32, which gives the
     # deformable encoder something to learn.
     ddep.MULTI_SCALE = False
+    # Weight of the three of them together: loss_denoise_s8, _s16 and _s32 have a third each.
+    ddep.SCALE_WEIGHT = 1.0
     # Mask losses and costs of fine-tuning: points (cross entropy and dice at points, as many as
     # MODEL.MASK_FORMER.TRAIN_NUM_POINTS) or dense (focal loss and dice over all pixels). auto is
     # what the transformer decoder was published with: points for Mask2Former's, dense for

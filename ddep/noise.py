@@ -2,8 +2,8 @@
 
 Decoder Denoising Pretraining (Brempong et al., 2022, arXiv 2205.11423), section 3. ``x`` is
 normalised before noise is added, so ``sigma`` is in units of the normalised image. All functions
-are pointwise: any shape and floating dtype, NumPy or torch; ``sigma`` is a number, or a tensor that
-broadcasts against ``x``.
+are pointwise. The inverses take any shape and floating dtype, NumPy or torch, and ``sigma`` as a
+number, or as a tensor that broadcasts against ``x``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from ddep.errors import UserError
 
@@ -37,9 +38,29 @@ def noise_scale(sigma, formulation: str):
     return (1 + sigma**2) ** -0.5 if check_formulation(formulation) == "scaled" else 1.0
 
 
-def add_noise(image: Array, noise: Array, sigma, formulation: str) -> Array:
-    """``(x + sigma * eps) * noise_scale``: the noisy image."""
-    return (image + sigma * noise) * noise_scale(sigma, formulation)
+def add_noise(
+    pixels: Tensor,
+    noise: Tensor,
+    sigma: float,
+    formulation: str,
+    mean: Tensor | float = 0.0,
+    std: Tensor | float = 1.0,
+) -> Tensor:
+    """``(x + sigma * eps) * noise_scale`` with ``x = (pixels - mean) / std``: the noisy image.
+
+    It is multiplied out, so that a large image passes through the memory three times, not five.
+
+    Args:
+        pixels: of any shape and floating dtype, as ``noise``; both stay as they are.
+        noise: ``eps``, standard Gaussian.
+        sigma: in units of the normalised image.
+        formulation: one of :data:`FORMULATIONS`.
+        mean, std: what ``pixels`` are normalised with; they broadcast against them. By default the
+            pixels are normalised already.
+    """
+    scale = noise_scale(sigma, formulation)
+    noisy = torch.mul(pixels, scale / std).sub_(mean * scale / std)
+    return noisy.add_(noise, alpha=sigma * scale)
 
 
 def recover_image(noisy: Array, noise: Array, sigma, formulation: str) -> Array:

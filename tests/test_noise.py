@@ -20,7 +20,8 @@ from ddep.noise import (
 @pytest.fixture
 def image_and_noise():
     rng = np.random.default_rng(0)
-    return rng.normal(0.3, 1.2, (2, 3, 5, 7)), rng.normal(size=(2, 3, 5, 7))
+    arrays = rng.normal(0.3, 1.2, (2, 3, 5, 7)), rng.normal(size=(2, 3, 5, 7))
+    return tuple(map(torch.from_numpy, arrays))
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.48, 3.0])
@@ -40,6 +41,18 @@ def test_additive_adds(image_and_noise):
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_pixels_are_normalised_first(image_and_noise, formulation):
+    normalised, noise = image_and_noise
+    mean, std = torch.tensor([[123.7, 116.3, 103.5], [58.4, 57.1, 57.4]])[..., None, None].double()
+    pixels = normalised * std + mean
+    before = pixels.clone(), noise.clone()
+    noisy = add_noise(pixels, noise, 0.48, formulation, mean, std)
+    torch.testing.assert_close(noisy, add_noise(normalised, noise, 0.48, formulation))
+    assert torch.equal(pixels, before[0])
+    assert torch.equal(noise, before[1])
+
+
+@pytest.mark.parametrize("formulation", FORMULATIONS)
 def test_recovery_undoes_add_noise(image_and_noise, formulation):
     image, noise = image_and_noise
     noisy = add_noise(image, noise, 0.48, formulation)
@@ -49,15 +62,14 @@ def test_recovery_undoes_add_noise(image_and_noise, formulation):
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
 def test_a_batch_has_one_sigma_an_image(image_and_noise, formulation):
-    image, noise = map(torch.from_numpy, image_and_noise)
-    sigma = torch.tensor([0.1, 0.9]).view(-1, 1, 1, 1)
-    noisy = add_noise(image, noise, sigma, formulation)
-    for i in range(2):
-        single = add_noise(image[i], noise[i], sigma[i].item(), formulation)
-        torch.testing.assert_close(noisy[i], single, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(
-        recover_noise(noisy, image, sigma, formulation), noise, rtol=1e-6, atol=1e-6
+    image, noise = image_and_noise
+    sigmas = [0.1, 0.9]
+    noisy = torch.stack(
+        [add_noise(image[i], noise[i], sigma, formulation) for i, sigma in enumerate(sigmas)]
     )
+    sigma = torch.tensor(sigmas, dtype=torch.float64).view(-1, 1, 1, 1)
+    torch.testing.assert_close(recover_image(noisy, noise, sigma, formulation), image)
+    torch.testing.assert_close(recover_noise(noisy, image, sigma, formulation), noise)
 
 
 def test_scaled_keeps_the_variance_at_one():
@@ -69,7 +81,7 @@ def test_scaled_keeps_the_variance_at_one():
 
 def test_unknown_formulation_names_the_key():
     with pytest.raises(UserError, match="MODEL.DDEP.NOISE is 'salt'; expected one of scaled, add"):
-        add_noise(np.zeros(1), np.zeros(1), 1.0, "salt")
+        add_noise(torch.zeros(1), torch.zeros(1), 1.0, "salt")
 
 
 def test_one_sigma_is_itself():

@@ -15,7 +15,7 @@ from ddep.data.mappers.base import describe, to_tensor
 from ddep.data.record import Record
 from ddep.data.window import draw_window, read_window
 from ddep.errors import UserError
-from ddep.noise import check_formulation, draw_sigma, noise_scale
+from ddep.noise import add_noise, check_formulation, draw_sigma
 
 
 @register_mapper("ddep_denoising")
@@ -99,10 +99,7 @@ class DenoisingMapper:
         sigma = draw_sigma(self.sigma_range, generator)
         pixels = to_tensor(augmented.image)
         noise = torch.randn(pixels.shape, generator=generator)
-        # :func:`ddep.noise.add_noise` of the normalised image, multiplied out: three passes.
-        scale = noise_scale(sigma, self.formulation)
-        noisy = torch.mul(pixels, scale / self.std).sub_(self.mean * scale / self.std)
-        noisy.add_(noise, alpha=sigma * scale)
+        noisy = add_noise(pixels, noise, sigma, self.formulation, self.mean, self.std)
         return {**sample, "image": noisy, "noise": noise, "sigma": sigma}
 
 

@@ -13,7 +13,8 @@ from torch import nn
 import ddep.modeling.backbone  # noqa: F401
 from ddep.config import add_ddep_config
 from ddep.errors import UserError
-from ddep.modeling.meta_arch.denoiser import DenoisingPretrainer, scale_loss
+from ddep.modeling.denoising_loss import DenoisingLoss
+from ddep.modeling.meta_arch.denoiser import DenoisingPretrainer
 from ddep.noise import add_noise
 
 
@@ -41,19 +42,16 @@ class TimesWeight(nn.Module):
         return F.pixel_shuffle(mask_features, 4) * self.weight
 
 
-def pointwise_model(**changes) -> DenoisingPretrainer:
-    options = {
-        "freeze_backbone": False,
-        "formulation": "scaled",
-        "target": "noise",
-        "loss": "l2",
-        "size_divisibility": 32,
-    }
+def pointwise_model(formulation: str = "scaled", **changes) -> DenoisingPretrainer:
+    loss = {"target": "noise", "loss": "l2", "denoise_weight": 1.0, "scale_weight": 1.0}
     return DenoisingPretrainer(
         backbone=PixelsAsFeatures(),
         pixel_decoder=PassOn(),
         denoising_head=TimesWeight(),
-        **(options | changes),
+        denoising_loss=DenoisingLoss(**(loss | changes)),
+        freeze_backbone=False,
+        formulation=formulation,
+        size_divisibility=32,
     )
 
 
@@ -144,36 +142,12 @@ def test_predicting_nothing_scores_one():
     assert loss.item() == pytest.approx(1, abs=0.01)
 
 
-def test_scale_loss_against_a_loop():
-    """Cells of 4x4 pixels on two images, one of which ends within cells, in float64."""
-    rng = np.random.default_rng(0)
-    cell, sizes = 4, [(12, 15), (6, 9)]
-    clean = rng.normal(size=(2, 3, 12, 15))  # padding holds rubbish
-    valid = np.zeros((2, 1, 12, 15))
-    for i, (height, width) in enumerate(sizes):
-        valid[i, :, :height, :width] = 1
-    prediction = rng.normal(size=(2, 3, 3, 4))
-    total, pixels = 0.0, 0
-    for i, (height, width) in enumerate(sizes):
-        for y in range(3):
-            for x in range(4):
-                part = clean[i, :, y * cell : (y + 1) * cell, x * cell : (x + 1) * cell]
-                part = part[:, : max(height - y * cell, 0), : max(width - x * cell, 0)]
-                count = part[0].size
-                if count:
-                    error = prediction[i, :, y, x] - part.mean(axis=(1, 2))
-                    total += count * (error**2).mean()
-                    pixels += count
-    assert pixels == 12 * 15 + 6 * 9
-    arrays = map(torch.from_numpy, (prediction, clean, valid))
-    loss = scale_loss(*arrays, cell, torch.tensor(pixels))
-    assert loss.item() == pytest.approx(total / pixels, rel=1e-12)
-
-
-def test_multi_scale_losses():
+@pytest.mark.parametrize(("loss", "function"), [("l2", F.mse_loss), ("l1", F.l1_loss)])
+def test_multi_scale_losses(loss, function):
     """Each head is compared with the clean image at its own size, with weight 1/3."""
     cfg = small_config()
     cfg.MODEL.DDEP.MULTI_SCALE = True
+    cfg.MODEL.DDEP.LOSS = loss
     torch.manual_seed(0)
     model = build_model(cfg)
     predictions = {}
@@ -187,8 +161,24 @@ def test_multi_scale_losses():
     clean = torch.stack([x["clean"] for x in batch])
     for stride, prediction in predictions.items():
         small = F.interpolate(clean, scale_factor=4 / stride, mode="area")
-        expected = F.mse_loss(prediction, small) / 3
-        torch.testing.assert_close(losses[f"loss_denoise_s{stride}"], expected)
+        torch.testing.assert_close(
+            losses[f"loss_denoise_s{stride}"], function(prediction, small) / 3
+        )
+
+
+def test_weights_of_the_losses():
+    """The weight of the scales is shared by the three."""
+    cfg = small_config()
+    cfg.MODEL.DDEP.MULTI_SCALE = True
+    batch = [noisy_input(0, 64, 96, 0.5)]
+    found = []
+    for weights in ((1.0, 1.0), (0.5, 3.0)):
+        cfg.MODEL.DDEP.DENOISE_WEIGHT, cfg.MODEL.DDEP.SCALE_WEIGHT = weights
+        torch.manual_seed(0)
+        found.append(build_model(cfg)(batch))
+    for name, loss in found[0].items():
+        factor = 0.5 if name == "loss_denoise" else 3.0
+        torch.testing.assert_close(found[1][name], factor * loss)
 
 
 @pytest.mark.parametrize("formulation", ["scaled", "additive"])
@@ -323,6 +313,8 @@ def test_size_divisibility(size_divisibility, expected):
         ("MODEL.DDEP.NOISE", "salt"),
         ("MODEL.DDEP.TARGET", "labels"),
         ("MODEL.DDEP.LOSS", "l3"),
+        ("MODEL.DDEP.DENOISE_WEIGHT", -1.0),
+        ("MODEL.DDEP.SCALE_WEIGHT", float("inf")),
         ("MODEL.SEM_SEG_HEAD.COMMON_STRIDE", 8),
     ],
 )
