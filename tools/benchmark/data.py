@@ -31,7 +31,8 @@ from PIL import features
 
 from benchmark_page import check_output, cpu_name, number, table_line, write_section
 from data_measurement import OURS, THEIRS, Case, Result, measure
-from ddep.data.mappers import MAPPERS, Record
+from ddep.data.mappers import MAPPERS
+from ddep.data.record import Record
 from ddep.endings import errors_as_lines
 from ddep.errors import UserError
 from ddep.parallel import available_cores

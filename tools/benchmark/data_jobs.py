@@ -17,7 +17,8 @@ from torchvision.transforms import v2
 
 from ddep.config import add_ddep_config
 from ddep.data.augmentation import IMAGE_FILL
-from ddep.data.mappers import MAPPERS, Record
+from ddep.data.mappers import MAPPERS
+from ddep.data.record import Record
 from ddep.noise import add_noise
 from photographs import NUM_CLASSES
 

@@ -14,7 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_jobs import TorchvisionMapper, mapper_config
-from ddep.data.mappers import Record, build_mapper
+from ddep.data.mappers import build_mapper
+from ddep.data.record import Record
 
 OURS = "this project"
 THEIRS = {"torchvision, Pillow images": False, "torchvision, tensors": True}

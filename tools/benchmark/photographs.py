@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ddep.data.datasets.image_folder import find_images
-from ddep.data.mappers import Record
+from ddep.data.record import Record
 
 NUM_CLASSES = 20
 _BACKGROUNDS, _OBJECTS = 6, 12
