@@ -32,6 +32,7 @@ from ddep.data.datasets.preparation import (
     image_pairs,
 )
 from ddep.data.image_reader import read_image, read_labels
+from ddep.data.record import Record
 
 SPLITS = ("train", "val", "test")
 SOURCE_UNLABELLED = 11
@@ -79,7 +80,7 @@ def register_camvid(root: Path) -> None:
         )
 
 
-def _load_semantic(split: PanopticSplit) -> list[dict[str, object]]:
+def _load_semantic(split: PanopticSplit) -> list[Record]:
     keys = ("file_name", "image_id", "height", "width", "sem_seg_file_name")
     return [{key: d[key] for key in keys} for d in load_panoptic(split, CATEGORIES)]
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ddep.data.record import Record
 
 
 def dataset_root() -> Path:
@@ -22,7 +24,7 @@ def possible_paths(given: str) -> list[Path]:
     return list(dict.fromkeys([path.absolute(), (dataset_root() / path).absolute()]))
 
 
-def register(name: str, load: Callable[[], list[dict[str, Any]]], **metadata: Any) -> None:
+def register(name: str, load: Callable[[], Sequence[Record]], **metadata: Any) -> None:
     """Enter a data set into detectron2's catalogues; one of the same name is replaced.
 
     Args:

@@ -8,7 +8,6 @@ metadata that the built-in sets have.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -30,6 +29,7 @@ from ddep.data.datasets.panoptic import (
     PanopticSplit,
     register_panoptic,
 )
+from ddep.data.record import Record
 from ddep.errors import UserError
 
 
@@ -155,7 +155,7 @@ _ATTRIBUTES = {
 
 
 def _register_without_classes(entry: CustomEntry, error: UserError) -> None:
-    def load() -> list[dict[str, Any]]:
+    def load() -> list[Record]:
         raise error
 
     register(entry.name, load, custom_entry=entry, **_paths(entry))
@@ -165,7 +165,7 @@ def _paths(entry: CustomEntry) -> dict[str, str]:
     return {name: str(entry.path(key)) for key, name in _ATTRIBUTES[entry.kind].items()}
 
 
-def _load_semantic(entry: CustomEntry) -> list[dict[str, Any]]:
+def _load_semantic(entry: CustomEntry) -> list[Record]:
     """Pair images and labels by their paths without endings, relative to the two folders.
 
     Returns:

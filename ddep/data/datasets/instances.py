@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from ddep.data.datasets.catalog import register
 from ddep.data.datasets.label_kinds import INSTANCE
 from ddep.data.datasets.panoptic import Category
+from ddep.data.record import Record
 from ddep.errors import UserError, one_line
 
 # What COCO's format has of each annotation; mask AP needs all of it.
@@ -52,7 +53,7 @@ def register_instances(
     )
 
 
-def load_instances(name: str, image_root: Path, json_file: Path) -> list[dict[str, Any]]:
+def load_instances(name: str, image_root: Path, json_file: Path) -> list[Record]:
     """Read a JSON file of COCO's format.
 
     Returns:

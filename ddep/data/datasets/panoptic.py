@@ -22,6 +22,7 @@ from scipy import ndimage
 from ddep.data.datasets.catalog import register
 from ddep.data.datasets.label_kinds import panoptic_labels
 from ddep.data.json_file import read_json
+from ddep.data.record import Record
 from ddep.errors import UserError
 
 IGNORE_LABEL = 255
@@ -137,7 +138,7 @@ def register_panoptic(
     )
 
 
-def load_panoptic(split: PanopticSplit, categories: Sequence[Category]) -> list[dict[str, Any]]:
+def load_panoptic(split: PanopticSplit, categories: Sequence[Category]) -> list[Record]:
     """Read a split's JSON file.
 
     Returns:

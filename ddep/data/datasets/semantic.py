@@ -10,6 +10,7 @@ from typing import Any
 from ddep.data.datasets.catalog import register
 from ddep.data.datasets.label_kinds import SEMANTIC
 from ddep.data.datasets.panoptic import IGNORE_LABEL
+from ddep.data.record import Record
 from ddep.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def load_semantic(
     image_extension: str = "jpg",
     names_file: Path | None = None,
     leave_out_unpaired: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Pair the images of one folder with the labels of another.
 
     Args:
