@@ -16,5 +16,6 @@ warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.", FutureWarning)
 
 from ddep import data as data  # noqa: E402
 from ddep import modeling as modeling  # noqa: E402
+from ddep import tasks as tasks  # noqa: E402
 
 __version__ = "0.1.0"

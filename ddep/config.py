@@ -1,4 +1,4 @@
-"""Every config key that this project adds to detectron2's, and how a config is read.
+"""Every config key that this project adds to detectron2's.
 
 The keys outside ``MODEL.DDEP`` are Mask2Former's, with its defaults, so that its YAML files load
 unchanged.
@@ -6,17 +6,8 @@ unchanged.
 
 from __future__ import annotations
 
-import ast
-import difflib
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.projects.deeplab import add_deeplab_config
-
-from ddep.errors import UserError, one_line
 
 
 def add_ddep_config(cfg: CfgNode) -> None:
@@ -25,13 +16,16 @@ def add_ddep_config(cfg: CfgNode) -> None:
     DeepLab's keys come along (SOLVER.POLY_LR_POWER, INPUT.CROP.SINGLE_CATEGORY_MAX_AREA, ...),
     because Mask2Former's YAML files use them.
     """
+    # Modules (my_package.models) and Python files (models.py, relative to the config file) to
+    # import before anything else, in every process: models, tasks, data sets and mappers of your
+    # own, which register themselves. See examples/.
+    cfg.IMPORTS = []
     add_deeplab_config(cfg)
     _add_datasets_config(cfg)
     _add_input_config(cfg)
     _add_solver_config(cfg)
     _add_mask_former_config(cfg)
     _add_swin_config(cfg)
-    _add_classifier_config(cfg)
     _add_denoising_config(cfg)
     _add_monitoring_config(cfg)
 
@@ -64,8 +58,10 @@ def _add_input_config(cfg: CfgNode) -> None:
     # Which mapper turns a data set's dicts into model input: ddep_denoising, mask_former_semantic,
     # mask_former_panoptic, mask_former_instance, coco_panoptic_lsj, coco_instance_lsj or
     # detr_panoptic. Those of the name _lsj resize by a random factor and crop to a fixed square
-    # (large-scale jitter); detr_panoptic crops half of the images, between two resizings.
-    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"
+    # (large-scale jitter); detr_panoptic crops half of the images, between two resizings. Empty:
+    # the first that the task of MODEL.META_ARCHITECTURE takes (see ddep/tasks/), of MaskFormer
+    # mask_former_semantic.
+    cfg.INPUT.DATASET_MAPPER_NAME = ""
     # Random brightness, contrast, saturation and hue, as SSD does.
     cfg.INPUT.COLOR_AUG_SSD = False
     # A crop is drawn again while one class covers more than this part of it (1.0: never).
@@ -76,19 +72,9 @@ def _add_input_config(cfg: CfgNode) -> None:
     cfg.INPUT.IMAGE_SIZE = 1024
     cfg.INPUT.MIN_SCALE = 0.1
     cfg.INPUT.MAX_SCALE = 2.0
-    # Classification: training cuts a rectangle out of each image and resizes it to a square of SIZE
-    # pixels. The rectangle covers a part of the image that is drawn from SCALE, and its width is a
-    # multiple of its height that is drawn from RATIO (Inception's crops, as in torchvision).
-    crop = cfg.INPUT.RANDOM_RESIZED_CROP = CfgNode()
-    crop.SIZE = 224
-    crop.SCALE = [0.08, 1.0]
-    crop.RATIO = [3 / 4, 4 / 3]
-    # Evaluation resizes the shorter side to MIN_SIZE_TEST and cuts out the square in the middle, of
-    # this many pixels; 0 takes the whole image.
-    cfg.INPUT.CENTER_CROP_TEST = 224
-    # Training decodes JPEG files for denoising and classification that are much larger than the
-    # model's input at 1/2, 1/4 or 1/8 of their size, which saves time; never smaller than what they
-    # are resized to. Evaluation decodes in full, so that its figures do not depend on this.
+    # Training decodes JPEG files for denoising that are much larger than the model's input at 1/2,
+    # 1/4 or 1/8 of their size, which saves time; never smaller than what they are resized to.
+    # Evaluation decodes in full, so that its figures do not depend on this.
     cfg.INPUT.DRAFT_DECODING = True
     # Training skips images that cannot be read and names them in the log; more than this many in
     # one process of a run, resumed or not, stop it.
@@ -217,19 +203,6 @@ def _add_swin_config(cfg: CfgNode) -> None:
     swin.USE_CHECKPOINT = False
 
 
-def _add_classifier_config(cfg: CfgNode) -> None:
-    # Image classification, MODEL.META_ARCHITECTURE ImageClassifier.
-    classifier = cfg.MODEL.CLASSIFIER = CfgNode()
-    classifier.NUM_CLASSES = 1000
-    # False: each image has one class; softmax and cross entropy. True: any number of classes, also
-    # none; sigmoid and binary cross entropy.
-    classifier.MULTI_LABEL = False
-    # This part of the target is spread evenly over all classes; for one class an image only.
-    classifier.LABEL_SMOOTHING = 0.0
-    # The backbone's feature that is averaged over the image; empty is the one of largest stride.
-    classifier.IN_FEATURE = ""
-
-
 def _add_denoising_config(cfg: CfgNode) -> None:
     ddep = cfg.MODEL.DDEP = CfgNode()
     # True is DDeP: the pretrained backbone is fixed, only the decoder learns. False is DeP: both.
@@ -292,136 +265,3 @@ def _add_monitoring_config(cfg: CfgNode) -> None:
     cfg.WANDB.PROJECT = "ddep"
     # Name of the run; empty is the name of OUTPUT_DIR.
     cfg.WANDB.NAME = ""
-
-
-def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Read a YAML config with its bases, then KEY VALUE overrides.
-
-    A whole number is taken where a fraction is expected, and the other way round (1e5 for 100000).
-
-    Args:
-        config_file: path of the YAML file.
-        overrides: KEY, VALUE, KEY, VALUE, ...
-
-    Returns:
-        The config, not frozen.
-
-    Raises:
-        UserError: a missing or malformed file, an unknown key, a value of another type.
-    """
-    cfg = get_cfg()
-    add_ddep_config(cfg)
-    for key, value in _flatten(_read(config_file, cfg.VERSION)):
-        _set(cfg, key, value, config_file)
-    options = [word for word in overrides if word.startswith("--")]
-    if options:
-        raise UserError(f"command line: {options[0]} must stand before the KEY VALUE pairs")
-    if len(overrides) % 2:
-        raise UserError(
-            f"overrides come as KEY VALUE pairs; found {len(overrides)} words: "
-            f"{' '.join(overrides)}"
-        )
-    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
-        _set(cfg, key, value, "command line")
-    return cfg
-
-
-def _read(config_file: str, version: int) -> dict[str, Any]:
-    """The YAML file on top of its bases."""
-    if os.path.isdir(config_file):
-        raise UserError(f"config file {config_file} is a folder; expected a YAML file")
-    if not os.path.isfile(config_file):
-        raise UserError(f"config file {config_file} does not exist; configs/ has those there are")
-    keys_expected = f"{config_file}: expected KEY: VALUE lines, there and in every _BASE_ file"
-    try:
-        loaded = CfgNode.load_yaml_with_base(config_file, allow_unsafe=True)
-    except OSError as error:
-        raise UserError(f"{config_file}: {error.filename}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{config_file}: no text in UTF-8, there or in a _BASE_ file") from error
-    except (AssertionError, yaml.YAMLError) as error:
-        raise UserError(f"{config_file}: {one_line(error)}") from error
-    except RecursionError as error:
-        raise UserError(f"{config_file}: a _BASE_ leads back to the file itself") from error
-    except (AttributeError, TypeError) as error:  # of what is no dict
-        raise UserError(keys_expected) from error
-    if not isinstance(loaded, dict):
-        raise UserError(keys_expected)
-    if loaded.get("VERSION", version) != version:
-        raise UserError(f"{config_file}: VERSION is {loaded['VERSION']}; expected {version}")
-    return loaded
-
-
-def _flatten(loaded: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield ("MODEL.DDEP.NOISE", "scaled") for {"MODEL": {"DDEP": {"NOISE": "scaled"}}}."""
-    for key, value in loaded.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
-    """Give ``key`` another value of its type; ``source`` is where it comes from, for errors."""
-    *parents, name = key.split(".")
-    node = cfg
-    for depth, parent in enumerate(parents, start=1):
-        node = node.get(parent) if isinstance(node, CfgNode) else None
-        if isinstance(node, (list, tuple)):
-            where = ".".join(parents[:depth])
-            raise UserError(f"{source}: {where} has keys below it; expected a list")
-    if not isinstance(node, CfgNode) or name not in node:
-        near = difflib.get_close_matches(key, _keys(cfg), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{source}: unknown config key {key}{hint}")
-    if isinstance(node[name], CfgNode):
-        example = _keys(node[name], f"{key}.")[0]
-        raise UserError(f"{source}: {key} is {value!r}; expected keys below it, such as {example}")
-    try:
-        node[name] = _convert(_decode(value, node[name]), node[name])
-    except TypeError as error:
-        raise UserError(f"{source}: {key} is {value}; expected {error}") from error
-
-
-def _decode(value: Any, old: Any) -> Any:
-    """The Python value that a string spells, as yacs does; a text stays one where it is wanted."""
-    if not isinstance(value, str):
-        return value
-    try:
-        decoded = ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return value
-    wants_text = isinstance(old, str) and decoded is not None
-    return value if wants_text and not isinstance(decoded, str) else decoded
-
-
-def _convert(value: Any, old: Any) -> Any:
-    """``value`` as the type of ``old``; None goes with every type.
-
-    Raises:
-        TypeError: it cannot be; the message says what is expected.
-    """
-    if value is None or old is None or type(value) is type(old):
-        return value
-    if isinstance(old, bool):
-        raise TypeError("True or False")
-    if isinstance(old, float):
-        if type(value) is int:
-            return float(value)
-        raise TypeError(f"a number such as {old}")
-    if isinstance(old, int):
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        raise TypeError(f"a whole number such as {old}")
-    if isinstance(old, (list, tuple)):
-        if isinstance(value, (list, tuple)):
-            return type(old)(value)
-        raise TypeError(f"a list such as {list(old)}" if old else "a list")
-    raise TypeError(f"text such as {old}" if old else "text")
-
-
-def _keys(cfg: CfgNode, prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in cfg.items():
-        keys += _keys(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [prefix + key]
-    return keys

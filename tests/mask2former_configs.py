@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
-from ddep.config import load_config
+from ddep.tasks import load_config
 
 R50, R101 = "R50", "R101"
 SWIN_T, SWIN_S, SWIN_B, SWIN_L = "swin_tiny", "swin_small", "swin_base", "swin_large"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ddep.config import load_config
 from ddep.errors import UserError
+from ddep.tasks import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))

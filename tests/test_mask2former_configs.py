@@ -10,8 +10,8 @@ import yaml
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from ddep.config import load_config
 from ddep.data.mappers import build_mapper
+from ddep.tasks import load_config
 from tests.mask2former_configs import (
     CONFIGS,
     DEFAULTS,

@@ -14,7 +14,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from ddep.config import load_config
+from ddep.tasks import load_config
 from tests.mask2former_configs import resnet_keys, write
 from tests.mask2former_parameters import Shapes, resnet
 

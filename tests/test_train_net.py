@@ -264,7 +264,7 @@ def test_training_that_diverges_ends_with_one_line(
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        (1, r"stopped by SIGINT behind iteration 2 of 3; saved .*model_0000001\.pth; --resume .*"),
+        (1, r"stopped by SIGINT after iteration 2 of 3; saved .*model_0000001\.pth; --resume .*"),
         (2, "interrupted"),
     ],
 )

@@ -23,11 +23,11 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from ddep.config import load_config
 from ddep.endings import errors_as_lines
 from ddep.errors import UserError
 from ddep.inference.dataset_check import check_dataset
 from ddep.parallel import available_cores, check_workers
+from ddep.tasks import load_config
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ddep.config import load_config
 from ddep.endings import errors_as_lines
 from ddep.engine import adapt_to_device
 from ddep.inference import predict_files
+from ddep.tasks import load_config
 
 
 def main() -> None:

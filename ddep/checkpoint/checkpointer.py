@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,11 +58,20 @@ class Checkpointer(DetectionCheckpointer):
             UserError: the file is missing, unreadable, not what its checksum was made of, or not of
                 this model.
         """
-        self._transfer = transfer
-        self._resumed = list(self.checkpointables) if checkpointables is None else checkpointables
-        if path:
-            local_path(path)
-        return super().load(path, checkpointables)
+        if not path:
+            return {}
+        local = local_path(path)
+        verify_checksum(local)
+        checkpoint = read_checkpoint(local)
+        names = list(self.checkpointables) if checkpointables is None else checkpointables
+        _check_state(checkpoint, names, path)
+        self._load_weights(checkpoint, path, transfer, resume=bool(names))
+        for name in names:
+            try:
+                self.checkpointables[name].load_state_dict(checkpoint.pop(name))
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from error
+        return checkpoint
 
     def absent_parameters(self) -> list[str]:
         """Names of the model's parameters that the last :meth:`load` did not find, in its shape."""
@@ -128,27 +137,13 @@ class Checkpointer(DetectionCheckpointer):
             raise UserError(problem)
         return path
 
-    def _load_file(self, filename: str) -> dict[str, Any]:
-        verify_checksum(filename)
-        checkpoint = read_checkpoint(filename)
-        absent = [name for name in self._resumed if name not in checkpoint]
-        if absent == ["ema"]:
-            raise UserError(
-                f"{filename} is of a run without SOLVER.EMA.ENABLED; --resume needs the config "
-                "that the run was started with"
-            )
-        if absent:
-            raise UserError(
-                f"{filename} holds weights but no state of a training run ({', '.join(absent)}); "
-                "to start from its weights, name it in MODEL.WEIGHTS and leave --resume out"
-            )
-        return checkpoint | {"path": filename}
-
-    def _load_model(self, checkpoint: dict[str, Any]) -> None:
-        path = checkpoint.pop("path")
+    def _load_weights(
+        self, checkpoint: dict[str, Any], path: str, transfer: Sequence[str], *, resume: bool
+    ) -> None:
+        """Take the weights out of ``checkpoint`` and put them into the model."""
         if checkpoint.pop("matching_heuristics", False):
             checkpoint["model"] = from_model_zoo(checkpoint, self.model)
-        self.report = load_weights(self.model, checkpoint.pop("model"), path, self._transfer)
+        self.report = load_weights(self.model, checkpoint.pop("model"), path, transfer)
         logger.info(f"Weights in {path}:\n{self.report.table()}")
         # A line for each weight: setup sends this level to log.txt, not to the console.
         logger.debug(f"Each weight in {path} and in the model:\n{self.report.names()}")
@@ -160,8 +155,23 @@ class Checkpointer(DetectionCheckpointer):
             )
             logger.debug("\n".join(["Weights of another shape:", *mismatches]))
         unfit = [*self.report.new, *self.report.mismatched, *self.report.unused]
-        if self._resumed and unfit:
+        if resume and unfit:
             raise UserError(
                 f"{path} is of another model ({len(unfit)} weights differ, such as {unfit[0]}); "
                 "--resume needs the config that the run was started with"
             )
+
+
+def _check_state(checkpoint: Mapping[str, Any], names: Sequence[str], path: str) -> None:
+    """Raise :class:`UserError` unless the states called ``names`` are in a checkpoint."""
+    absent = [name for name in names if name not in checkpoint]
+    if absent == ["ema"]:
+        raise UserError(
+            f"{path} is of a run without SOLVER.EMA.ENABLED; --resume needs the config that the "
+            "run was started with"
+        )
+    if absent:
+        raise UserError(
+            f"{path} holds weights but no state of a training run ({', '.join(absent)}); to start "
+            "from its weights, name it in MODEL.WEIGHTS and leave --resume out"
+        )

@@ -9,12 +9,12 @@ import torch
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
-from ddep.config import load_config
 from ddep.data.datasets.panoptic import PanopticSplit, load_panoptic
 from ddep.data.datasets.shape_scenes import CATEGORIES
 from ddep.data.image_reader import read_image, read_panoptic
+from ddep.drawing.segments import draw_panoptic
 from ddep.inference import Predictor
-from ddep.inference.visualisation import draw_panoptic
+from ddep.tasks import load_config
 
 ROWS = 4
 

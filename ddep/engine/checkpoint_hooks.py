@@ -1,4 +1,4 @@
-"""Saving checkpoints in training: at regular intervals, and the best."""
+"""When training saves checkpoints: at regular intervals, and after the best evaluation."""
 
 from __future__ import annotations
 
@@ -15,23 +15,14 @@ from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-from ddep.checkpoint import Checkpointer, read_checkpoint
-from ddep.checkpoint.checksum import add_missing_checksum, remove_checksum
+from ddep.checkpoint.checksum import remove_checksum
+from ddep.engine.resume import BEST, RunCheckpoints
 from ddep.errors import UserError
-from ddep.evaluation.denoising import METRICS
+from ddep.evaluation.measures import Measure
 
 logger = logging.getLogger(__name__)
 
-_BEST = "model_best"
 _NUMBERED = re.compile(r"model_(\d{7,})\.pth")
-# What the results of each task are called, and the metrics in them, the most usual first.
-_RESULTS = {"PANOPTIC": "panoptic_seg", "SEMANTIC": "sem_seg", "INSTANCE": "segm"}
-_METRICS = {
-    "panoptic_seg": [f"{name}{kind}" for kind in ("", "_th", "_st") for name in ("PQ", "SQ", "RQ")],
-    "sem_seg": ["mIoU", "fwIoU", "mACC", "pACC"],
-    "segm": ["AP", "AP50", "AP75", "APs", "APm", "APl"],
-    "denoising": METRICS,
-}
 
 
 class PeriodicCheckpoints(HookBase):
@@ -40,38 +31,40 @@ class PeriodicCheckpoints(HookBase):
     All processes need this hook.
     """
 
-    def __init__(self, checkpointer: Checkpointer, periods: Collection[int], keep: int = 0) -> None:
+    def __init__(
+        self, checkpoints: RunCheckpoints, periods: Collection[int], keep: int = 0
+    ) -> None:
         """
         Args:
-            checkpointer: saves into its folder.
+            checkpoints: of the run.
             periods: iterations from one checkpoint to the next; of several, each counts by itself.
                 0 is none.
             keep: how many numbered checkpoints stay; older ones are deleted once a new one is
                 written. 0 deletes none.
         """
-        self.checkpointer = checkpointer
+        self.checkpoints = checkpoints
         self.periods = [period for period in periods if period]
         self.keep = keep
 
     def after_step(self) -> None:
-        iteration = self.trainer.iter
-        if any((iteration + 1) % period == 0 for period in self.periods):
-            self._save(f"model_{iteration:07d}", iteration)
-        if iteration + 1 >= self.trainer.max_iter:
-            self._save("model_final", iteration)
+        completed = self.checkpoints.state.completed
+        if any(completed % period == 0 for period in self.periods):
+            self._save(f"model_{completed - 1:07d}")
+        if self.checkpoints.is_finished:
+            self._save("model_final")
 
-    def _save(self, name: str, iteration: int) -> None:
-        self.checkpointer.save(name, iteration=iteration)
-        if self.keep and self.checkpointer.save_to_disk:
-            self._delete_older(iteration)
+    def _save(self, name: str) -> None:
+        self.checkpoints.save(name)
+        if self.keep and self.checkpoints.checkpointer.save_to_disk:
+            self._delete_older()
 
-    def _delete_older(self, iteration: int) -> None:
-        folder = self.checkpointer.save_dir
+    def _delete_older(self) -> None:
+        folder = self.checkpoints.checkpointer.save_dir
         numbers = {}
         for name in os.listdir(folder):
             found = _NUMBERED.fullmatch(name)
             # Higher numbers are of an earlier, longer run in this folder.
-            if found and int(found[1]) <= iteration:
+            if found and int(found[1]) < self.checkpoints.state.completed:
                 numbers[int(found[1])] = os.path.join(folder, name)
         for number in sorted(numbers)[: -self.keep]:
             try:
@@ -84,13 +77,13 @@ class PeriodicCheckpoints(HookBase):
 class BestCheckpoint(HookBase):
     """Saves ``model_best.pth`` whenever an evaluation is better than all before.
 
-    All processes need this hook, behind detectron2's ``EvalHook``. ``--resume`` never goes on from
+    All processes need this hook, after detectron2's ``EvalHook``. ``--resume`` never continues from
     this checkpoint by itself.
     """
 
     def __init__(
         self,
-        checkpointer: Checkpointer,
+        checkpoints: RunCheckpoints,
         metric: str,
         mode: str,
         period: int,
@@ -98,75 +91,47 @@ class BestCheckpoint(HookBase):
     ) -> None:
         """
         Args:
-            checkpointer: saves into its folder.
+            checkpoints: of the run; its state has the best: value, iterations completed, metric
+                and mode.
             metric: name of a result, such as ``panoptic_seg/PQ``.
             mode: "max" or "min", which is the best.
             period: of the ``EvalHook``, in iterations; 0 evaluates at the end only.
             evaluate: what the ``EvalHook`` calls; leaves the results in the trainer's
                 ``_last_eval_results``.
         """
-        self.checkpointer = checkpointer
+        self.checkpoints = checkpoints
+        self.state = checkpoints.state
         self.metric = metric
         self.mode = mode
         self.period = period
         self.evaluate = evaluate
-        # Of the best: value, iteration, metric and mode. None: there is none.
-        self.best: dict[str, Any] | None = None
 
     def before_train(self) -> None:
-        done = self.trainer.start_iter
-        if not done:
+        completed = self.state.completed
+        if not completed:
             return
-        self.best = comm.all_gather(self._best_on_disk() if comm.is_main_process() else None)[0]
+        self.checkpoints.find_best()
+        best = self.state.best
+        if best and (best["metric"], best["mode"]) != (self.metric, self.mode):
+            best = self.state.best = None
         # The checkpoint was saved before this evaluation, which may not have come to its end.
-        is_due = self.period and done % self.period == 0 and done < self.trainer.max_iter
-        if is_due and (self.best is None or self.best["iteration"] != done - 1):
-            logger.info(f"Evaluating the weights behind iteration {done}, for the best")
+        is_due = self.period and completed % self.period == 0 and not self.checkpoints.is_finished
+        if is_due and (best is None or best["completed"] != completed):
+            logger.info(f"Evaluating the weights after iteration {completed}, for the best")
             self.evaluate()
-            self._save_if_better(done - 1)
+            self._save_if_better()
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        # The last evaluation is behind the last step.
-        if self.period and done % self.period == 0 and done != self.trainer.max_iter:
-            self._save_if_better(self.trainer.iter)
+        # The last evaluation comes after the last step.
+        is_evaluated = self.period and self.state.completed % self.period == 0
+        if is_evaluated and not self.checkpoints.is_finished:
+            self._save_if_better()
 
     def after_train(self) -> None:
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
-            self._save_if_better(self.trainer.max_iter - 1)
+        if self.checkpoints.is_finished:
+            self._save_if_better()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The best evaluation up to now."""
-        return {"best": self.best}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`, unless it is of another metric."""
-        if self._is_mine(state["best"]):
-            self.best = state["best"]
-
-    def _is_mine(self, best: Mapping[str, Any] | None) -> bool:
-        return bool(best) and (best["metric"], best["mode"]) == (self.metric, self.mode)
-
-    def _best_on_disk(self) -> dict[str, Any] | None:
-        """What is the best when training is resumed; for the main process.
-
-        A checkpoint is saved before the evaluation of the same iteration, of which it knows
-        nothing; then model_best.pth tells.
-        """
-        path = os.path.join(self.checkpointer.save_dir, f"{_BEST}.pth")
-        if not os.path.exists(path):
-            return None
-        try:
-            found = read_checkpoint(path).get("best")
-            add_missing_checksum(path)
-        except UserError as error:
-            logger.warning(f"{error}: the next evaluation is taken for the best")
-            return None
-        if self._is_mine(found) and found["iteration"] == self.trainer.start_iter - 1:
-            return found
-        return self.best
-
-    def _save_if_better(self, iteration: int) -> None:
+    def _save_if_better(self) -> None:
         value, problem = None, ""
         if comm.is_main_process():
             try:
@@ -178,14 +143,16 @@ class BestCheckpoint(HookBase):
             raise UserError(problem)
         if not self._is_better(value):
             return
-        self.best = {
+        self.state.best = {
             "value": value,
-            "iteration": iteration,
+            "completed": self.state.completed,
             "metric": self.metric,
             "mode": self.mode,
         }
-        logger.info(f"Best {self.metric} up to now: {value:.4g}, behind iteration {iteration + 1}")
-        self.checkpointer.save(_BEST, is_last=False, iteration=iteration, best=self.best)
+        logger.info(
+            f"Best {self.metric} so far: {value:.4g}, after iteration {self.state.completed}"
+        )
+        self.checkpoints.save(BEST, is_last=False)
 
     def _value(self) -> float:
         results = flatten_results_dict(self.trainer._last_eval_results)
@@ -201,18 +168,18 @@ class BestCheckpoint(HookBase):
     def _is_better(self, value: float) -> bool:
         if not math.isfinite(value):
             return False
-        if self.best is None:
+        if self.state.best is None:
             return True
-        best = self.best["value"]
+        best = self.state.best["value"]
         return value > best if self.mode == "max" else value < best
 
 
-def check_checkpoints(cfg: CfgNode, tasks: Mapping[str, Sequence[str]]) -> None:
+def check_checkpoints(cfg: CfgNode, measures: Mapping[str, Sequence[Measure]]) -> None:
     """Check the keys that these hooks use, as far as that can be done before training.
 
     Args:
         cfg: the whole config.
-        tasks: what is evaluated on each data set, by :func:`ddep.evaluation.check_evaluation`.
+        measures: what is measured on each data set.
 
     Raises:
         UserError: a negative number to keep; a metric that no evaluation computes.
@@ -225,17 +192,17 @@ def check_checkpoints(cfg: CfgNode, tasks: Mapping[str, Sequence[str]]) -> None:
         raise UserError(f"TEST.BEST_MODE is {mode!r}; expected max or min")
     if not metric:
         return
-    if not tasks:
+    if not measures:
         raise UserError(
             f"TEST.BEST_METRIC is {metric!r}, but DATASETS.TEST is empty; name a data set there"
         )
     metrics = {}
-    for name in tasks:
-        for task in [_RESULTS[task] for task in tasks[name]] or ["denoising"]:
-            prefix = f"{name}/{task}/" if len(tasks) > 1 else f"{task}/"
-            metrics[prefix] = list(_METRICS[task])
-            if task == "sem_seg":
-                metrics[prefix] += MetadataCatalog.get(name).get("class_subsets", ())
+    for data_set, of_set in measures.items():
+        for measure in of_set:
+            prefix = f"{data_set}/{measure.name}/" if len(measures) > 1 else f"{measure.name}/"
+            metrics[prefix] = list(measure.metrics)
+            if measure.name == "sem_seg":
+                metrics[prefix] += MetadataCatalog.get(data_set).get("class_subsets", ())
     if cfg.SOLVER.EMA.ENABLED:
         metrics |= {f"ema/{prefix}": names for prefix, names in metrics.items()}
     prefix = next((prefix for prefix in metrics if metric.startswith(prefix)), None)

@@ -1,26 +1,76 @@
-"""What can be found wrong with a run before any work is done."""
+"""What must hold before a run starts, as one list. Each check asks those who know."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-from functools import reduce
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from ddep.checkpoint import check_transfer, local_path
 from ddep.checkpoint.listing import list_checkpoints
-from ddep.config import load_config
+from ddep.data import check_training_sets, register_from_config
 from ddep.data.augmentation import build_augmentations
-from ddep.distributed.placement import placement_from_environment
+from ddep.engine.checkpoint_hooks import check_checkpoints
+from ddep.engine.frozen_backbone import frozen_backbone_error
 from ddep.engine.train_step import PRECISIONS
+from ddep.engine.wandb_writer import check_wandb
 from ddep.errors import UserError
-from ddep.modeling.build_criterion import mask_loss_name
-from ddep.noise import check_formulation, draw_sigma
+from ddep.evaluation.semantic import compare_classes
+from ddep.tasks import task_of
+from ddep.tasks.task import get_key
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command asks for.
+
+    Attributes:
+        cfg: the whole config, adapted to the device.
+        eval_only: whether to evaluate instead of training.
+        resume: whether to continue an earlier run.
+    """
+
+    cfg: CfgNode
+    eval_only: bool
+    resume: bool
+
+
+def check_run(run: Run) -> list[str]:
+    """Check everything that can be seen before any work is done.
+
+    The data sets that the config names are registered.
+
+    Returns:
+        A line for everything that may not be what the user meant.
+
+    Raises:
+        UserError: the run cannot start, or would end in an error.
+    """
+    return [note for check in _CHECKS for note in check(run)]
+
+
+def check_values(cfg: CfgNode) -> None:
+    """Raise :class:`UserError` if a key has a value that nothing can be done with."""
+    for key, is_valid, expected in _VALUES:
+        value = get_key(cfg, key)
+        if not is_valid(value):
+            raise UserError(f"{key} is {value!r}; expected {expected}")
+    check_batch(cfg, 1)
+
+
+def check_batch(cfg: CfgNode, processes: int) -> None:
+    """Raise :class:`UserError` unless each process and each part gets the same number of images."""
+    images, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
+    if images % (processes * steps):
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH is {images}; expected a multiple of {processes * steps}, for "
+            f"{processes} process{'es' if processes > 1 else ''} and "
+            f"SOLVER.ACCUMULATION_STEPS {steps}"
+        )
 
 
 def _is_positive(value: Any) -> bool:
@@ -56,136 +106,85 @@ _VALUES = (
 )
 
 
-def check_values(cfg: CfgNode) -> None:
-    """Raise :class:`UserError` if a key has a value that nothing can be done with."""
-    for key, is_valid, expected in _VALUES:
-        value = _get(cfg, key)
-        if not is_valid(value):
-            raise UserError(f"{key} is {value!r}; expected {expected}")
-    _check_batch(cfg, 1)
+def _check_model(run: Run) -> list[str]:
+    notes = task_of(run.cfg).check(run.cfg)
+    check_transfer(run.cfg.MODEL.DDEP.TRANSFER)
+    return notes
 
 
-def _get(cfg: CfgNode, key: str) -> Any:
-    return reduce(CfgNode.__getitem__, key.split("."), cfg)
-
-
-def check_processes(args: argparse.Namespace) -> str:
-    """Check that the processes that ``args`` or torchrun or srun ask for can run here.
-
-    Args:
-        args: detectron2's arguments.
-
-    Returns:
-        What they run on: "cuda" (one GPU each) or "cpu".
-
-    Raises:
-        UserError: GPUs that are not there, or a batch that cannot be shared out.
-    """
-    placement = placement_from_environment(args)
-    number = placement.world_size if placement else args.num_gpus * args.num_machines
-    available = torch.cuda.device_count()
-    if number <= 1 or not args.config_file:
-        return "cuda" if available else "cpu"
-    cfg = load_config(args.config_file, args.opts or ())
-    check_values(cfg)
-    if cfg.MODEL.DEVICE == "cpu":
-        device = "cpu"
-    else:
-        device = "cuda"
-        if cfg.MODEL.DEVICE != "cuda":
-            raise UserError(
-                f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, one GPU, but {number} processes are asked "
-                "for; expected cuda (a GPU for each) or cpu"
-            )
-        if placement is None and args.num_gpus > max(available, 1):
-            raise UserError(
-                f"--num-gpus {args.num_gpus}, but this machine has {available} that torch can use; "
-                f"ask for {max(available, 1)} at most, or for as many processes on the CPU with "
-                "MODEL.DEVICE cpu"
-            )
-        if not available:
-            raise UserError(
-                f"{number} processes are asked for, but torch can use no GPU on this machine; "
-                "each needs one, or MODEL.DEVICE cpu"
-            )
-    if not args.eval_only:
-        _check_batch(cfg, number)
-    return device
-
-
-def _check_batch(cfg: CfgNode, processes: int) -> None:
-    images, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
-    if images % (processes * steps):
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {images}; expected a multiple of {processes * steps}, for "
-            f"{processes} process{'es' if processes > 1 else ''} and "
-            f"SOLVER.ACCUMULATION_STEPS {steps}"
-        )
-
-
-def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Raise :class:`UserError` if the run that ``args`` asks for cannot start.
-
-    Args:
-        cfg: the whole config.
-        args: detectron2's arguments; reads ``eval_only`` and ``resume``.
-    """
-    model = cfg.MODEL
-    denoises = model.META_ARCHITECTURE == "DenoisingPretrainer"
-    registries = {
-        "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
-        "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
-    }
-    if not denoises:
-        registries["MODEL.SEM_SEG_HEAD.NAME"] = SEM_SEG_HEADS_REGISTRY
-    for key, registry in registries.items():
-        name = _get(cfg, key)
-        if name not in registry:
-            raise UserError(
-                f"{key} is {name!r}; expected one of {', '.join(name for name, _ in registry)}"
-            )
-    check_transfer(model.DDEP.TRANSFER)
-    if denoises != (cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising"):
-        raise UserError(
-            f"INPUT.DATASET_MAPPER_NAME is {cfg.INPUT.DATASET_MAPPER_NAME!r} and "
-            f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE!r}; the mapper ddep_denoising "
-            "goes with DenoisingPretrainer, and only with it"
-        )
-    if not denoises:
-        mask_loss_name(cfg)
-    else:
-        check_formulation(model.DDEP.NOISE)
-        draw_sigma(model.DDEP.SIGMA, torch.Generator())
-    if not args.eval_only:
-        build_augmentations(cfg, is_train=True)
-    if args.resume and has_checkpoint(cfg):
-        return
-    if model.WEIGHTS:
-        for path in list_checkpoints(model.WEIGHTS) if args.eval_only else [model.WEIGHTS]:
+def _check_weights(run: Run) -> list[str]:
+    cfg = run.cfg
+    if run.resume and has_checkpoint(cfg):
+        return []
+    if cfg.MODEL.WEIGHTS:
+        several = list_checkpoints(cfg.MODEL.WEIGHTS) if run.eval_only else [cfg.MODEL.WEIGHTS]
+        for path in several:
             local_path(path)
-    elif args.eval_only:
+    elif run.eval_only:
         raise UserError(
             "--eval-only needs weights, but MODEL.WEIGHTS is empty; add MODEL.WEIGHTS and the path "
             "of a checkpoint, or --resume to evaluate the last one in OUTPUT_DIR"
         )
-    elif is_frozen(cfg):
+    elif task_of(cfg).freezes_encoder(cfg):
         raise frozen_backbone_error("MODEL.WEIGHTS is empty")
+    if run.resume:
+        start = cfg.MODEL.WEIGHTS or "random numbers"
+        return [f"--resume, but {cfg.OUTPUT_DIR} has no checkpoint: starting from {start}"]
+    return []
+
+
+def _check_data(run: Run) -> list[str]:
+    cfg = run.cfg
+    if not run.eval_only:
+        build_augmentations(cfg, is_train=True)
+    register_from_config(
+        cfg,
+        ("TEST",) if run.eval_only else ("TRAIN", "TEST"),
+        instances=not {"bbox", "segm"}.isdisjoint(task_of(cfg).measured(cfg)),
+    )
+    if run.eval_only and not cfg.DATASETS.TEST:
+        raise UserError("--eval-only, but DATASETS.TEST is empty; name at least one data set")
+    if not run.eval_only:
+        check_training_sets(cfg)
+    return []
+
+
+def _check_evaluation(run: Run) -> list[str]:
+    cfg, task = run.cfg, task_of(run.cfg)
+    notes = []
+    measures = {name: task.measures_on(cfg, name) for name in cfg.DATASETS.TEST}
+    for name in measures:
+        if any(measure.name == "sem_seg" for measure in measures[name]):
+            trained_on = next(iter(cfg.DATASETS.TRAIN), None)
+            notes += compare_classes(name, task.num_classes(cfg), task.num_classes_key, trained_on)
+    if not run.eval_only:
+        check_checkpoints(cfg, measures)
+    if cfg.TEST.AUG.ENABLED:
+        notes.append("TEST.AUG.ENABLED is True, but there is no test-time augmentation: ignored")
+    return notes
+
+
+def _check_output(run: Run) -> list[str]:
+    cfg = run.cfg
+    if not run.eval_only:
+        check_wandb(cfg)
+    if has_checkpoint(cfg) and not run.resume and not run.eval_only:
+        return [
+            f"{cfg.OUTPUT_DIR} holds an earlier run, whose checkpoints will be replaced; "
+            "--resume would continue it"
+        ]
+    return []
+
+
+_CHECKS: tuple[Callable[[Run], list[str]], ...] = (
+    _check_model,
+    _check_weights,
+    _check_data,
+    _check_evaluation,
+    _check_output,
+)
 
 
 def has_checkpoint(cfg: CfgNode) -> bool:
     """Whether a run in OUTPUT_DIR can be resumed."""
     return os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
-
-
-def is_frozen(cfg: CfgNode) -> bool:
-    """Whether the backbone stays as it is in training: pretraining that is DDeP, not DeP."""
-    return cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer" and cfg.MODEL.DDEP.FREEZE_BACKBONE
-
-
-def frozen_backbone_error(found: str) -> UserError:
-    """The error for a frozen backbone that would stay random; ``found`` says why it would."""
-    return UserError(
-        f"the backbone is frozen but has no pretrained weights ({found}); either set MODEL.WEIGHTS "
-        "to a checkpoint of a pretrained backbone, or train it too with MODEL.DDEP.FREEZE_BACKBONE "
-        "False"
-    )

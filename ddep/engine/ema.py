@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import logging
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ddep.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class WeightAverage:
@@ -91,3 +96,24 @@ def _changing_tensors(model: nn.Module) -> dict[str, Tensor]:
         if tensor.is_floating_point()
         and (tensor.requires_grad or not isinstance(tensor, nn.Parameter))
     }
+
+
+def evaluate_average(
+    test: Callable[[CfgNode, nn.Module], dict[str, Any]],
+    cfg: CfgNode,
+    model: nn.Module,
+    average: WeightAverage,
+) -> dict[str, Any]:
+    """What ``test`` makes of ``model`` with its averaged weights; files are in OUTPUT_DIR/ema."""
+    logger.info("Evaluating the moving average of the weights")
+    with average.in_place():
+        return test(with_output_in(cfg, "ema"), model)
+
+
+def with_output_in(cfg: CfgNode, folder: str) -> CfgNode:
+    """A copy of ``cfg``, frozen, whose OUTPUT_DIR is ``folder`` in that of ``cfg``."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, folder)
+    cfg.freeze()
+    return cfg

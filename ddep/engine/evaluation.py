@@ -15,10 +15,11 @@ from torch import nn
 from ddep.checkpoint import Checkpointer
 from ddep.checkpoint.listing import list_checkpoints
 from ddep.data.labels import relative_names
-from ddep.engine.ema import WeightAverage
-from ddep.engine.trainer import Trainer, test_average, with_output_in
-from ddep.evaluation import ResultsTable, write_results
-from ddep.modeling.execution import prepare_execution
+from ddep.engine.ema import WeightAverage, evaluate_average, with_output_in
+from ddep.engine.execution import prepare_execution
+from ddep.engine.trainer import Trainer
+from ddep.evaluation import ResultsTable
+from ddep.evaluation.results_files import write_files
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def _evaluate(cfg: CfgNode, path: str) -> dict[str, Any]:
     if cfg.SOLVER.EMA.ENABLED and "ema" in rest:
         average = WeightAverage(model, cfg.SOLVER.EMA.DECAY)
         average.load_state_dict(rest["ema"])
-        averaged = test_average(cfg, model, average)
+        averaged = evaluate_average(Trainer.test, cfg, model, average)
         if results:
             results["ema"] = averaged
     return results
@@ -98,7 +99,7 @@ def _evaluate(cfg: CfgNode, path: str) -> dict[str, Any]:
 def _write_table(cfg: CfgNode, results: Mapping[str, Mapping[str, Any]]) -> None:
     table = ResultsTable({name: _by_task(found) for name, found in results.items()}, mean=False)
     logger.info(f"Results of {len(results)} checkpoints:\n{table.to_markdown()}")
-    write_results(cfg.OUTPUT_DIR, results, table)
+    write_files(cfg.OUTPUT_DIR, results, table)
 
 
 def _by_task(results: Mapping[str, Any], parents: str = "") -> dict[str, Mapping[str, float]]:

@@ -6,7 +6,7 @@ import logging
 
 from ddep.checkpoint import Checkpointer
 from ddep.checkpoint.groups import group_of
-from ddep.engine.checks import frozen_backbone_error
+from ddep.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -37,3 +37,12 @@ def check_backbone_is_loaded(checkpointer: Checkpointer) -> None:
             f"{len(random)} weights of the frozen backbone, such as {random[0]}, are not in "
             f"{report.path}: they stay random"
         )
+
+
+def frozen_backbone_error(found: str) -> UserError:
+    """The error for a frozen backbone that would stay random; ``found`` says why it would."""
+    return UserError(
+        f"the backbone is frozen but has no pretrained weights ({found}); either set MODEL.WEIGHTS "
+        "to a checkpoint of a pretrained backbone, or train it too with MODEL.DDEP.FREEZE_BACKBONE "
+        "False"
+    )

@@ -9,8 +9,8 @@ from detectron2.engine import default_argument_parser
 
 from ddep.distributed import launch
 from ddep.endings import errors_as_lines
-from ddep.engine.checks import check_processes
 from ddep.engine.evaluation import evaluate
+from ddep.engine.processes import check_processes
 from ddep.engine.setup import setup
 from ddep.engine.trainer import Trainer
 

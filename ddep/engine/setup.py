@@ -13,15 +13,10 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ddep.config import load_config
-from ddep.data import check_training_sets, register_from_config
-from ddep.data.labels import limits_labels
-from ddep.engine.checkpoint_hooks import check_checkpoints
-from ddep.engine.checks import check_run, check_values, has_checkpoint
+from ddep.engine.checks import Run, check_run, check_values
 from ddep.engine.known_errors import needs_traceback
-from ddep.engine.wandb_writer import check_wandb
 from ddep.errors import UserError
-from ddep.evaluation import check_evaluation, compare_classes
+from ddep.tasks import load_config
 
 logger = logging.getLogger(__name__)
 
@@ -49,19 +44,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     check_values(cfg)
     notes = adapt_to_device(cfg)
     cfg.freeze()
-    check_run(cfg, args)
-    register_from_config(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
-    if args.eval_only and not cfg.DATASETS.TEST:
-        raise UserError("--eval-only, but DATASETS.TEST is empty; name at least one data set")
-    if not args.eval_only:
-        check_training_sets(cfg)
-        check_wandb(cfg)
-    tasks = {name: check_evaluation(cfg, name) for name in cfg.DATASETS.TEST}
-    for name in tasks:
-        notes += compare_classes(cfg, name, tasks[name])
-    if not args.eval_only:
-        check_checkpoints(cfg, tasks)
-    notes += _notes(cfg, args)
+    notes += check_run(Run(cfg, eval_only=args.eval_only, resume=args.resume))
     try:
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     except OSError as error:
@@ -94,27 +77,6 @@ def adapt_to_device(cfg: CfgNode) -> list[str]:
         if node.NORM == "SyncBN":
             notes.append(f"MODEL.{key}.NORM is SyncBN, but needs GPUs: BN takes its place")
             node.NORM = "BN"
-    return notes
-
-
-def _notes(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
-    """A line for everything that may not be what the user meant."""
-    notes = []
-    if args.resume and not has_checkpoint(cfg):
-        start = cfg.MODEL.WEIGHTS or "random numbers"
-        notes.append(f"--resume, but {cfg.OUTPUT_DIR} has no checkpoint: starting from {start}")
-    if has_checkpoint(cfg) and not args.resume and not args.eval_only:
-        notes.append(
-            f"{cfg.OUTPUT_DIR} holds an earlier run, whose checkpoints will be replaced; "
-            "--resume would go on with it"
-        )
-    if limits_labels(cfg) and cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
-        notes.append(
-            "DATASETS.LABEL_FRACTION, LABEL_COUNT or LABEL_LIST is given, but denoising uses no "
-            "labels: ignored, all images are used"
-        )
-    if cfg.TEST.AUG.ENABLED:
-        notes.append("TEST.AUG.ENABLED is True, but there is no test-time augmentation: ignored")
     return notes
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ class StepResult:
         data_time: seconds that the slowest process waited for its images.
         stop: the largest number that :meth:`TrainStep.run` got in any process.
         skipped: whether the weights were left as they are, because of a NaN or infinite number.
+        skipped_in_a_row: how many of the latest steps were skipped because of their numbers, this
+            one included.
         problem: what went wrong and with which images; empty if nothing did, or if only the loss
             scale was too large.
     """
@@ -41,6 +43,7 @@ class StepResult:
     data_time: float
     stop: int
     skipped: bool = False
+    skipped_in_a_row: int = 0
     problem: str = ""
 
 
@@ -54,7 +57,7 @@ class TrainStep:
         model: what is trained, wrapped for several processes if there are.
         data_loader: yields this process's batches.
         optimizer: its gradients are computed here.
-        skipped_in_a_row: how many of the latest steps were skipped.
+        last: what happened in the latest step; None before the first.
     """
 
     def __init__(
@@ -63,16 +66,20 @@ class TrainStep:
         data_loader: Iterable[list[dict[str, Any]]],
         optimizer: torch.optim.Optimizer,
         *,
+        normalisers: Callable[[list[dict[str, Any]]], dict[str, float]] | None = None,
         precision: torch.dtype | None = None,
         parts: int = 1,
         max_grad_norm: float = math.inf,
     ) -> None:
         """
         Args:
-            model: maps a batch and ``normalisers`` to a dict of losses, see
-                :mod:`ddep.modeling.normalisers`; maybe in a DistributedDataParallel.
+            model: maps a batch to a dict of losses; maybe in a DistributedDataParallel.
             data_loader: endless.
             optimizer: of the model's parameters.
+            normalisers: counts what the losses of a batch are averaged over, by name; the model is
+                then called with the totals as ``normalisers``, see
+                :mod:`ddep.modeling.normalisers`. None: the model's losses are means over the images
+                that it is called with, and each image counts the same.
             precision: what autocast computes in during the forward pass; None is float32 alone.
             parts: how many parts a batch is cut into.
             max_grad_norm: gradients of a larger norm are scaled down to it.
@@ -84,9 +91,10 @@ class TrainStep:
         self.precision = precision
         self.parts = parts
         self.max_grad_norm = max_grad_norm
-        self.skipped_in_a_row = 0
+        self.last: StepResult | None = None
+        self._normalisers = normalisers
         self._module = model.module if isinstance(model, DistributedDataParallel) else model
-        self._device = self._module.device
+        self._device = next(self._module.parameters()).device
         # float16 has too few exponents for small gradients.
         scales = precision is torch.float16
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=scales)
@@ -127,21 +135,27 @@ class TrainStep:
         if not result.skipped:
             self._scaler.step(self.optimizer)
         self._scaler.update()
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if bad_processes else 0
+        if bad_processes:
+            result.skipped_in_a_row = 1 + (self.last.skipped_in_a_row if self.last else 0)
+        self.last = result
         return result
 
     def _backward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Leave gradients in the parameters; the losses, of which processes have a mean."""
         parts = _cut(batch, self.parts)
-        counts = add_up(self._module.normalisers(part) for part in parts)
-        normalisers = average_over_processes(counts, self._device)
+        arguments = {}
+        if self._normalisers is not None:
+            counts = add_up(self._normalisers(part) for part in parts)
+            arguments["normalisers"] = average_over_processes(counts, self._device)
         self.optimizer.zero_grad(set_to_none=True)
         total: dict[str, Tensor] = {}
         for part in parts:
             is_last = part is parts[-1]
             with contextlib.nullcontext() if is_last else self._without_synchronisation():
                 with self._autocast():
-                    losses = self.model(part, normalisers=normalisers)
+                    losses = self.model(part, **arguments)
+                if self._normalisers is None:
+                    losses = {name: loss / len(parts) for name, loss in losses.items()}
                 self._scaler.scale(sum(losses.values())).backward()
             for name, loss in losses.items():
                 total[name] = total.get(name, 0) + loss.detach().double()

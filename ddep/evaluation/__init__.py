@@ -1,29 +1,23 @@
 """What is measured: denoising, mean IoU, panoptic quality and mask AP."""
 
-from ddep.evaluation.build import (
-    build_evaluator,
-    check_evaluation,
-    compare_classes,
-    output_folder,
-)
 from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.instance import MaskAPEvaluator
+from ddep.evaluation.measures import MEASURES, Measure
 from ddep.evaluation.panoptic import PanopticQualityEvaluator
-from ddep.evaluation.results_files import write_results
+from ddep.evaluation.results_files import output_folder, write_results
 from ddep.evaluation.results_table import ResultsTable
 from ddep.evaluation.semantic import CheckedSemSegEvaluator
 
 __all__ = [
+    "MEASURES",
     "CheckedSemSegEvaluator",
     "CityscapesAPEvaluator",
     "DenoisingEvaluator",
     "MaskAPEvaluator",
+    "Measure",
     "PanopticQualityEvaluator",
     "ResultsTable",
-    "build_evaluator",
-    "check_evaluation",
-    "compare_classes",
     "output_folder",
     "write_results",
 ]

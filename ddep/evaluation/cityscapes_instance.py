@@ -21,6 +21,12 @@ from ddep.evaluation.cityscapes_ap import ClassMatches, match_instances
 logger = logging.getLogger(__name__)
 
 
+def is_cityscapes(dataset_name: str) -> bool:
+    """Whether a data set's instances are Cityscapes' label images."""
+    evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type") or ""
+    return evaluator_type.startswith("cityscapes_")
+
+
 class CityscapesAPEvaluator(DatasetEvaluator):
     """Mask AP as Cityscapes defines it, against the owners' label images.
 

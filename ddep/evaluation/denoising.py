@@ -17,8 +17,8 @@ from tabulate import tabulate
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from ddep.drawing.denoising import noisy_denoised_clean, to_picture
 from ddep.errors import UserError
-from ddep.noise import recover_image
 
 logger = logging.getLogger(__name__)
 METRICS = ("noise_mse", "psnr_noisy", "psnr_denoised")
@@ -128,37 +128,6 @@ class DenoisingEvaluator(DatasetEvaluator):
         except AssertionError:  # detectron2's way to say that there is none, outside training
             return
         storage.put_image(f"denoising/{self._name}", grid)
-
-
-def noisy_denoised_clean(
-    image: Mapping[str, Any],
-    output: Mapping[str, Any],
-    formulation: str,
-    pixel_mean: Tensor,
-    pixel_std: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Three versions of an image: with the noise, without what was predicted of it, and without it.
-
-    Args:
-        image: the model's input, as the denoising mapper makes it.
-        output: the model's output for it, with ``denoised`` (3, H, W), normalised.
-        formulation: how noise was added (see :mod:`ddep.noise`).
-        pixel_mean, pixel_std: (3, 1, 1), what the image was normalised with.
-
-    Returns:
-        Three of (3, H, W) float32 on the CPU, in pixel values from 0 to 255, not clipped. The noisy
-        one is ``x + sigma * eps``, whatever its scale.
-    """
-    noise, sigma = image["noise"].cpu(), image["sigma"]
-    clean = recover_image(image["image"].cpu(), noise, sigma, formulation)
-    versions = (clean + sigma * noise, output["denoised"].cpu(), clean)
-    return tuple(version * pixel_std + pixel_mean for version in versions)
-
-
-def to_picture(pixels: Tensor, image_format: str) -> Tensor:
-    """(3, H, W) uint8 RGB of (3, H, W) pixel values in ``image_format`` (RGB or BGR)."""
-    picture = pixels.round().clamp(0, 255).to(torch.uint8)
-    return picture.flip(0) if image_format == "BGR" else picture
 
 
 def _psnr(pixels: Tensor, truth: Tensor) -> float:

@@ -32,6 +32,46 @@ def check_metadata(dataset_name: str) -> None:
                 )
 
 
+def compare_classes(
+    dataset_name: str, num_classes: int, num_classes_key: str, trained_on: str | None
+) -> list[str]:
+    """Compare the classes of a data set to evaluate on with the model's.
+
+    Args:
+        dataset_name: a registered data set.
+        num_classes: of the model.
+        num_classes_key: the config key that says so.
+        trained_on: the training set whose classes the model has; None if it is not known.
+
+    Returns:
+        A line for what may be a mistake: fewer classes, or classes of other names.
+
+    Raises:
+        UserError: the model has more classes than the data set.
+    """
+    theirs = MetadataCatalog.get(dataset_name).stuff_classes
+    if num_classes > len(theirs):
+        raise UserError(
+            f"DATASETS.TEST has {dataset_name}, which has {len(theirs)} classes, but "
+            f"{num_classes_key} is {num_classes}; evaluate on data sets of the model's classes"
+        )
+    if num_classes < len(theirs):
+        return [
+            f"{dataset_name} has {len(theirs)} classes, but {num_classes_key} is {num_classes}: "
+            f"those from {theirs[num_classes]} on are never predicted"
+        ]
+    ours = theirs
+    if trained_on is not None:
+        ours = MetadataCatalog.get(trained_on).get("stuff_classes", theirs)
+    for index, (own, other) in enumerate(zip(ours, theirs, strict=False)):
+        if own != other:
+            return [
+                f"class {index} is {own} in {trained_on} and {other} in {dataset_name}: unless "
+                "these are names of the same, the results on it mean nothing"
+            ]
+    return []
+
+
 class CheckedSemSegEvaluator(SemSegEvaluator):
     """detectron2's ``SemSegEvaluator`` for label images that may hold mistakes.
 

@@ -15,11 +15,12 @@ from ddep.checkpoint.checksum import remove_checksum
 from ddep.checkpoint.conversion import OWN_NAMES, Conversion, convert
 from ddep.checkpoint.groups import TRANSFERABLE, group_of
 from ddep.checkpoint.load_report import group_table
-from ddep.config import add_ddep_config, load_config
+from ddep.config import add_ddep_config
 from ddep.data.datasets.custom import register_custom_sets
 from ddep.errors import UserError, one_line
 from ddep.files import atomic_write
 from ddep.output_files import check_replaces_nothing, check_writable
+from ddep.tasks import load_config
 
 # How many names of a list are printed unless all are asked for.
 _SHOWN = 10

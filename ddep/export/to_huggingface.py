@@ -10,11 +10,11 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from ddep.checkpoint import Checkpointer
-from ddep.config import load_config
 from ddep.data.datasets.custom import register_custom_sets
 from ddep.errors import UserError
 from ddep.export.atomic_folder import atomic_folder, check_replaceable
 from ddep.export.huggingface_model import FILES, check_expressible, to_hugging_face
+from ddep.tasks import load_config, task_of
 
 
 def export_to_hugging_face(
@@ -36,10 +36,11 @@ def export_to_hugging_face(
     check_replaceable(destination, FILES, overwrite=overwrite)
     config_file = config_file or _config_beside(source)
     cfg = load_config(config_file)
-    if cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
+    task = task_of(cfg)
+    if "hf" not in task.exports:
         raise UserError(
-            f"{config_file} is of pretraining, which makes no segmentation model; fine-tune its "
-            "checkpoint, and convert the one that comes out with its own config"
+            f"{config_file} is of {task.name}, which Hugging Face's segmentation models do not "
+            "express; give a checkpoint that segmentation training wrote, and its own config"
         )
     check_expressible(cfg)
     cfg.MODEL.DEVICE = "cpu"

@@ -2,6 +2,5 @@
 
 from ddep.inference.predict_files import predict_files
 from ddep.inference.predictor import Predictor
-from ddep.inference.visualisation import draw_outputs
 
-__all__ = ["Predictor", "draw_outputs", "predict_files"]
+__all__ = ["Predictor", "predict_files"]

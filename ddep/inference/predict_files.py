@@ -13,7 +13,6 @@ from ddep.data.datasets.preparation import write_png
 from ddep.data.image_reader import UnreadableImageError
 from ddep.errors import UserError
 from ddep.inference.predictor import Predictor
-from ddep.inference.visualisation import draw_outputs
 
 
 def predict_files(cfg: CfgNode, inputs: Sequence[Path], output: Path) -> list[Path]:
@@ -43,7 +42,7 @@ def predict_files(cfg: CfgNode, inputs: Sequence[Path], output: Path) -> list[Pa
         except UnreadableImageError as error:
             unreadable.append(str(error))
             continue
-        write_png(picture, draw_outputs(cfg, model_input, model_output))
+        write_png(picture, predictor.draw(model_input, model_output))
         written.append(picture)
     if unreadable:
         raise UserError(

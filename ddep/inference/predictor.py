@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -12,7 +14,7 @@ from ddep.checkpoint import Checkpointer
 from ddep.data.datasets.custom import register_custom_sets
 from ddep.data.mappers import build_mapper
 from ddep.errors import UserError
-from ddep.inference.visualisation import class_metadata
+from ddep.tasks import task_of
 
 
 class Predictor:
@@ -31,9 +33,10 @@ class Predictor:
             raise UserError(
                 "MODEL.WEIGHTS is empty; add MODEL.WEIGHTS and the path of a trained checkpoint"
             )
-        if cfg.MODEL.META_ARCHITECTURE != "DenoisingPretrainer":
-            register_custom_sets(cfg)
-            class_metadata(cfg)
+        register_custom_sets(cfg)
+        self._task = task_of(cfg)
+        self._metadata = self._task.class_metadata(cfg)
+        self._cfg = cfg
         self.model = build_model(cfg).eval()
         checkpointer = Checkpointer(self.model)
         checkpointer.load(cfg.MODEL.WEIGHTS)
@@ -58,3 +61,7 @@ class Predictor:
         """
         inputs = self.mapper({"file_name": file_name, "position": position})
         return inputs, self.model([inputs])[0]
+
+    def draw(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
+        """Draw what :meth:`__call__` returned: (H, W, 3) uint8, RGB; see :meth:`Task.draw`."""
+        return self._task.draw(self._cfg, inputs, outputs, self._metadata)

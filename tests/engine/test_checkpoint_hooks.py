@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,30 @@ from detectron2.engine.train_loop import TrainerBase
 from torch import nn
 
 from ddep.checkpoint import Checkpointer, read_checkpoint
-from ddep.config import load_config
 from ddep.engine.checkpoint_hooks import BestCheckpoint, PeriodicCheckpoints, check_checkpoints
+from ddep.engine.resume import RunCheckpoints, TrainingState
 from ddep.errors import UserError
+from ddep.evaluation import MEASURES
+from ddep.tasks import load_config
 from tests.engine.tiny_runs import write_config
 
 
 class Killed(Exception):
     """Nothing is done behind it."""
+
+
+class NoStep:
+    """Has no state."""
+
+    def __init__(self) -> None:
+        self.optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        self.data_loader = self
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
 
 class CountingTrainer(TrainerBase):
@@ -41,14 +56,16 @@ class CountingTrainer(TrainerBase):
         super().__init__()
         self.model = nn.Linear(1, 1, bias=False)
         nn.init.zeros_(self.model.weight)
-        self.checkpointer = Checkpointer(self.model, str(folder), trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(self.model, str(folder))
+        self.state = TrainingState(NoStep(), self._hooks)
+        self.checkpoints = RunCheckpoints(self.checkpointer, self.state, None, max_iter=0)
         self.values = values
         self.evaluated: list[int] = []  # the weight at each evaluation
         self.register_hooks(
             [
-                PeriodicCheckpoints(self.checkpointer, [period], keep),
+                PeriodicCheckpoints(self.checkpoints, [period], keep),
                 hooks.EvalHook(2, self.evaluate),
-                BestCheckpoint(self.checkpointer, metric, mode, 2, self.evaluate)
+                BestCheckpoint(self.checkpoints, metric, mode, 2, self.evaluate)
                 if values
                 else None,
             ]
@@ -64,11 +81,13 @@ class CountingTrainer(TrainerBase):
     def run_step(self) -> None:
         with torch.no_grad():
             self.model.weight += 1
+        self.state.complete_iteration()
 
     def go(self, iterations: int, resume: bool = False) -> None:
+        self.checkpoints.max_iter = iterations
         if resume:
-            self.checkpointer.resume_or_load("", resume=True)
-        self.train(self.iter + 1 if resume else 0, iterations)
+            assert self.checkpoints.resume()
+        self.train(self.state.completed, iterations)
 
 
 def names(folder: Path) -> list[str]:
@@ -172,7 +191,7 @@ def test_the_best_is_saved(tmp_path: Path, mode: str, values: list[float], itera
     assert best["model"]["weight"] == iteration + 1
     assert best["best"] == {
         "value": values[iteration // 2],
-        "iteration": iteration,
+        "completed": iteration + 1,
         "metric": "panoptic_seg/PQ",
         "mode": mode,
     }
@@ -213,7 +232,7 @@ def test_a_resumed_run_knows_the_best(
     resumed.go(6, resume=True)
     best = 4 if values[0] == 1 else 2
     assert weight(tmp_path, "model_best") == best
-    assert resumed._hooks[-1].best["iteration"] == best - 1
+    assert resumed.state.best["completed"] == best
     if best == 2 and at == 3:
         evaluated = [4, 6]  # that it is not the best is not on the disk
     assert resumed.evaluated == evaluated
@@ -260,11 +279,12 @@ def test_an_unknown_metric_is_an_error_that_names_the_known_ones(tmp_path: Path)
 
 def check(tmp_path: Path, tasks: dict[str, list[str]], *overrides: str) -> None:
     path = write_config(tmp_path, "config")
-    check_checkpoints(load_config(path, overrides), tasks)
+    measures = {name: [MEASURES[measure] for measure in tasks[name]] for name in tasks}
+    check_checkpoints(load_config(path, overrides), measures)
 
 
-ONE = {"a": ["SEMANTIC"]}
-TWO = {"a": ["SEMANTIC"], "b": ["PANOPTIC", "INSTANCE"]}
+ONE = {"a": ["sem_seg"]}
+TWO = {"a": ["sem_seg"], "b": ["panoptic_seg", "segm"]}
 EMA = ("SOLVER.EMA.ENABLED", "True")
 
 
@@ -272,12 +292,12 @@ EMA = ("SOLVER.EMA.ENABLED", "True")
     ("tasks", "metric", "overrides"),
     [
         (ONE, "sem_seg/mIoU", ()),
-        ({"a": []}, "denoising/noise_mse", ()),
-        ({"a": [], "b": []}, "b/denoising/noise_mse", ()),
+        ({"a": ["denoising"]}, "denoising/noise_mse", ()),
+        ({"a": ["denoising"], "b": ["denoising"]}, "b/denoising/noise_mse", ()),
         (TWO, "b/segm/AP", ()),
         (TWO, "b/panoptic_seg/RQ_st", ()),
         (ONE, "sem_seg/IoU-road", ()),
-        ({"synthia_sem_seg_all": ["SEMANTIC"]}, "sem_seg/mIoU16", ()),
+        ({"synthia_sem_seg_all": ["sem_seg"]}, "sem_seg/mIoU16", ()),
         (ONE, "ema/sem_seg/mIoU", EMA),
         (TWO, "ema/b/panoptic_seg/PQ", EMA),
         ({}, "", ()),
@@ -314,7 +334,7 @@ def test_metrics_that_there_will_be(
             "sem_seg/mIoU, sem_seg/fwIoU, sem_seg/mACC, sem_seg/pACC$",
         ),
         (
-            {"synthia_sem_seg_all": ["SEMANTIC"]},
+            {"synthia_sem_seg_all": ["sem_seg"]},
             ("TEST.BEST_METRIC", "sem_seg/mIoU15"),
             "sem_seg/pACC, sem_seg/mIoU16, sem_seg/mIoU13$",
         ),

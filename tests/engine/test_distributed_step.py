@@ -37,7 +37,13 @@ def do_step(kind: dict[str, Any], parts: int = 1, poison: bool = False) -> dict[
         wrapped = DistributedDataParallel(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in trained]
-    step = TrainStep(wrapped, [batch], torch.optim.SGD(trained, lr=0.1), parts=parts)
+    step = TrainStep(
+        wrapped,
+        [batch],
+        torch.optim.SGD(trained, lr=0.1),
+        normalisers=model.normalisers,
+        parts=parts,
+    )
     with same_points():
         result = step.run(stop=7 if dist.is_initialized() and dist.get_rank() == 1 else 0)
     unchanged = all(torch.equal(a, b) for a, b in zip(before, trained, strict=True))

@@ -154,7 +154,7 @@ def test_a_signal_saves_and_stops_and_the_rest_is_as_if_it_had_not_come(
     trainer.register_hooks([Signal(number, 2)])
     trainer.resume_or_load(resume=False)
     name = signal.Signals(number).name
-    message = rf"stopped by {name} behind iteration 3 of 6; saved .*model_0000002\.pth; --resume"
+    message = rf"stopped by {name} after iteration 3 of 6; saved .*model_0000002\.pth; --resume"
     with pytest.raises(Stopped, match=message) as caught:
         trainer.train()
     assert caught.value.signum == number
@@ -254,7 +254,7 @@ def test_a_signal_in_the_last_step_leaves_the_evaluation_out(config: str, tmp_pa
     trainer = Trainer(setup(arguments("--config-file", config)))
     trainer.register_hooks([Signal(signal.SIGTERM, 5)])
     trainer.resume_or_load(resume=False)
-    message = r"stopped by SIGTERM behind iteration 6 of 6; saved .*model_final\.pth; --resume"
+    message = r"stopped by SIGTERM after iteration 6 of 6; saved .*model_final\.pth; --resume"
     with pytest.raises(Stopped, match=message):
         trainer.train()
     assert not (tmp_path / "pretrain" / "inference").exists()

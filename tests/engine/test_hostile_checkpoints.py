@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ddep.config import load_config
 from ddep.engine import adapt_to_device, main
 from ddep.errors import UserError
 from ddep.export import convert_file
 from ddep.inference import predict_files
+from ddep.tasks import load_config
 from tests.checkpoint import hostile
 from tests.engine.tiny_runs import arguments, denoising_config, write_images
 

@@ -9,11 +9,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ddep.config import load_config
 from ddep.engine import adapt_to_device, main, setup
-from ddep.engine.checks import check_processes
+from ddep.engine.processes import check_processes
 from ddep.errors import UserError
 from ddep.files import atomic_write
+from ddep.tasks import load_config
 from tests.engine.tiny_runs import arguments, denoising_config, write_config, write_images
 
 
@@ -37,10 +37,13 @@ def test_a_config_file_is_needed_and_must_exist(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["SOLVER.BASE_LEARNING_RATE", 1], "unknown config key SOLVER.BASE_LEARNING_RATE"),
-        (["MODEL.META_ARCHITECTURE", "Denoiser"], "ARCHITECTURE is 'Denoiser'; .*MaskFormer"),
+        (["MODEL.META_ARCHITECTURE", "Denoiser"], "is 'Denoiser'; did you mean Den.*MaskFormer"),
         (["MODEL.BACKBONE.NAME", "Swin"], "BACKBONE.NAME is 'Swin'; expected .*D2SwinTransformer"),
         (["MODEL.DDEP.TRANSFER", "['decoder']"], "TRANSFER has 'decoder'; expected any of backb"),
-        (["INPUT.DATASET_MAPPER_NAME", "mask_former_semantic"], "ddep_denoising goes with Denoisi"),
+        (
+            ["INPUT.DATASET_MAPPER_NAME", "mask_former_semantic"],
+            "takes ddep_denoising; without",
+        ),
         (["SOLVER.MAX_ITER", 0], "MAX_ITER is 0; expected at least 1"),
         (["SOLVER.IMS_PER_BATCH", 0], "SOLVER.IMS_PER_BATCH is 0; expected at least 1"),
         (["SOLVER.CHECKPOINT_PERIOD", 0], "CHECKPOINT_PERIOD is 0; expected at least 1"),

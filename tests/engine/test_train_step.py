@@ -59,7 +59,7 @@ def make_batch(size: int = 8, seed: int = 0) -> list[dict[str, Any]]:
 def make_step(*batches: list[dict[str, Any]], lr: float = 0.1, **options: Any) -> TrainStep:
     model = LineFit()
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-    return TrainStep(model, batches, optimizer, **options)
+    return TrainStep(model, batches, optimizer, normalisers=model.normalisers, **options)
 
 
 def true_gradient(batch: list[dict[str, Any]], weight: Tensor) -> Tensor:
@@ -124,11 +124,11 @@ def test_a_poisoned_batch_changes_nothing_and_is_named(poison: float, parts: int
     for name, value in step.model.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert torch.equal(step.optimizer.state[step.model.weight]["momentum_buffer"], momentum)
-    assert step.skipped_in_a_row == 1
+    assert step.last.skipped_in_a_row == 1
     # What comes next is as if the batch had never been.
     result = step.run()
     assert not result.skipped
-    assert step.skipped_in_a_row == 0
+    assert step.last.skipped_in_a_row == 0
     other = make_step(make_batch(), make_batch(seed=2), parts=parts)
     other.run()
     other.run()
@@ -143,7 +143,7 @@ def test_gradients_that_go_wrong_behind_a_finite_loss_are_noticed() -> None:
     result = step.run()
     assert result.problem.startswith("the norm of the gradients is nan; the images: 0/0.png, ")
     step.run()
-    assert step.skipped_in_a_row == 2
+    assert step.last.skipped_in_a_row == 2
     assert torch.equal(step.model.weight, before)
     handle.remove()
     assert not step.run().skipped
@@ -168,7 +168,7 @@ def test_float16_scales_the_loss_and_steps_out_of_the_way_of_overflows() -> None
     handle.remove()
     assert result.skipped
     assert result.problem == ""
-    assert step.skipped_in_a_row == 0
+    assert step.last.skipped_in_a_row == 0
     assert torch.equal(step.model.weight, before)
     assert step.state_dict()["grad_scaler"]["scale"] == scale / 2
 
@@ -181,7 +181,7 @@ def test_gradients_that_stay_infinite_without_a_scale_are_a_problem() -> None:
     assert all(result.skipped for result in results)
     assert not results[0].problem
     assert results[-1].problem
-    assert step.skipped_in_a_row > 1
+    assert step.last.skipped_in_a_row > 1
 
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])

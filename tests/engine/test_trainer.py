@@ -116,7 +116,7 @@ def test_the_moments_of_the_optimizer_are_resumed(tmp_path: Path, config: str) -
     resumed = Trainer(cfg)
     resumed.resume_or_load(resume=True)
     found = resumed.optimizer.state_dict()["state"]
-    assert resumed.start_iter == 6
+    assert resumed.state.completed == 6
     assert found.keys() == expected.keys()
     for index, state in expected.items():
         assert torch.equal(found[index]["exp_avg_sq"], state["exp_avg_sq"])
@@ -130,7 +130,7 @@ def test_resuming_a_finished_run_only_evaluates(tmp_path: Path, config: str) -> 
     assert main(arguments("--config-file", config, "--resume")) == first
     assert (tmp_path / "pretrain" / "model_final.pth").read_bytes() == before
     assert re.search(
-        r"WARNING: SOLVER\.MAX_ITER is 6 and .*model_final\.pth has 6 iterations behind it",
+        r"WARNING: SOLVER\.MAX_ITER is 6, and .*model_final\.pth has done 6 iterations",
         log.read_text(),
     )
 
@@ -163,8 +163,8 @@ def test_resuming_names_what_last_checkpoint_names_in_vain(tmp_path: Path, confi
     ("words", "message"),
     [
         (["MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 2], "is of another model"),
-        (["MODEL.DDEP.FREEZE_BACKBONE", True], "is of a run that trained other parameters"),
-        (["SOLVER.OPTIMIZER", "SGD"], r"with another SOLVER\.OPTIMIZER than SGD; --resume needs"),
+        (["MODEL.DDEP.FREEZE_BACKBONE", True], "the run trained other parameters"),
+        (["SOLVER.OPTIMIZER", "SGD"], r"had another SOLVER\.OPTIMIZER; --resume needs"),
     ],
 )
 def test_resuming_needs_the_same_config(config: str, words: list[Any], message: str) -> None:

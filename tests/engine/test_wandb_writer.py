@@ -12,10 +12,10 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from ddep.config import load_config
 from ddep.engine import main
 from ddep.engine.wandb_writer import WandbWriter, check_wandb
 from ddep.errors import UserError
+from ddep.tasks import load_config
 from tests.engine.tiny_runs import arguments, denoising_config, write_images
 
 

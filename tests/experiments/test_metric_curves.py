@@ -44,7 +44,7 @@ def test_runs_and_data_sets_are_curves(tmp_path: Path, drawn: dict) -> None:
         tmp_path / "a" / "run",
         {"iteration": 19, "total_loss": 4.0, "lr": 0.1},
         {"iteration": 39, "total_loss": 3.0, "panoptic_seg/PQ": 10.0, "ema/panoptic_seg/PQ": 11.0},
-        # Resumed behind iteration 29.
+        # Resumed after iteration 29.
         {"iteration": 39, "total_loss": 3.5},
         {"iteration": 29, "total_loss": 3.8},
     )

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation
 
-from ddep.config import load_config
 from ddep.data.datasets import dataset_root, register_all
 from ddep.data.datasets.shapes import CATEGORIES, generate_shapes
 from ddep.engine import main
 from ddep.errors import UserError
 from ddep.export import convert_file, export_to_hugging_face
 from ddep.inference import Predictor
+from ddep.tasks import load_config
 from tests.engine.tiny_runs import (
     arguments,
     denoising_config,

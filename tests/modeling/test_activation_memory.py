@@ -14,8 +14,8 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ddep.engine.execution import prepare_execution
 from ddep.errors import UserError
-from ddep.modeling.execution import prepare_execution
 from ddep.modeling.pixel_decoder import build_pixel_decoder
 from tests.modeling.mask_former_config import SMALL, feature_shapes, mask_former_config
 from tests.modeling.meta_arch.batches import KINDS, config_of, model_and_batch

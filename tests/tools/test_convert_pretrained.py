@@ -20,8 +20,9 @@ from torch import nn
 from ddep.checkpoint import read_checkpoint
 from ddep.checkpoint.groups import group_of
 from ddep.checkpoint.loading import load_weights
-from ddep.config import add_ddep_config, load_config
+from ddep.config import add_ddep_config
 from ddep.modeling.backbone import D2SwinTransformer
+from ddep.tasks import load_config
 from tests.engine.tiny_runs import write_config
 
 ROOT = Path(__file__).parents[2]

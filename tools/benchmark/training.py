@@ -22,9 +22,9 @@ import torch
 from detectron2.config import CfgNode
 
 from benchmark_page import check_output, cpu_name, number, table_line, write_section
-from ddep.config import load_config
 from ddep.endings import errors_as_lines
 from ddep.errors import UserError
+from ddep.tasks import load_config, task_of
 from training_measurement import Result, measure
 from training_options import BASELINE, OPTIONS, Option, applies
 
@@ -128,7 +128,7 @@ def _report(
     where = f"{cpu_name()}, {count} thread{'s' * (count > 1)}"
     if args.device == "cuda":
         where = torch.cuda.get_device_name()
-    kind = "Pretraining" if cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer" else "Fine-tuning"
+    kind = "Pretraining" if task_of(cfg).num_classes(cfg) is None else "Fine-tuning"
     yield f"## {kind} step, {where}"
     yield ""
     yield f"- date: {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC"

@@ -13,10 +13,11 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import nn
 
+from ddep.engine.execution import prepare_execution
 from ddep.engine.optimizer import build_optimizer
 from ddep.engine.train_step import PRECISIONS, TrainStep
-from ddep.modeling.execution import prepare_execution
 from ddep.noise import add_noise, draw_sigma
+from ddep.tasks import task_of
 
 _FREEZE = "MODEL.DDEP.FREEZE_BACKBONE"
 _SWIN = "MODEL.SWIN.USE_CHECKPOINT"
@@ -50,7 +51,10 @@ OPTIONS = (
 def applies(option: Option, cfg: CfgNode) -> bool:
     """Whether ``option`` changes anything for this config, on its device."""
     if _FREEZE in option.keys:
-        return cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer"
+        frozen = cfg.clone()
+        frozen.defrost()
+        frozen.merge_from_list([_FREEZE, True])
+        return task_of(cfg).freezes_encoder(frozen)
     if _SWIN in option.keys and cfg.MODEL.BACKBONE.NAME != "D2SwinTransformer":
         return False
     if _DECODER in option.keys and cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME == "BasePixelDecoder":
@@ -85,13 +89,14 @@ def make_step(
         model,
         itertools.repeat(batch),
         build_optimizer(cfg, model),
+        normalisers=task_of(cfg).normalisers(model),
         precision=PRECISIONS.get(option.precision),
     )
     return model, step.run
 
 
 def _batch(cfg: CfgNode, size: int, count: int) -> list[dict[str, Any]]:
-    if cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer":
+    if task_of(cfg).num_classes(cfg) is None:
         return [_noisy(cfg, size) for _ in range(count)]
     return [_annotated(cfg, size) for _ in range(count)]
 

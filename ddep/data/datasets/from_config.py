@@ -10,7 +10,6 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ddep.data.datasets import class_folders
 from ddep.data.datasets.catalog import dataset_root
 from ddep.data.datasets.custom import (
     check_custom_files,
@@ -23,14 +22,17 @@ from ddep.data.datasets.image_folder import PREFIX, check_image_folder, register
 from ddep.errors import UserError
 
 
-def register_from_config(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) -> None:
-    """Register the sets of ``DATASETS.CUSTOM`` and the ``images:<folder>`` and ``classes:<folder>``
-    sets that ``cfg`` names, and check that all sets are there.
+def register_from_config(
+    cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST"), *, instances: bool = False
+) -> None:
+    """Register the sets of ``DATASETS.CUSTOM`` and the ``images:<folder>`` sets that ``cfg`` names,
+    and check that all sets are there.
 
     Args:
         cfg: the config; DATASETS.TRAIN, TEST and CUSTOM are read.
         keys: whose files are needed: "TRAIN", "TEST" or both. Names are checked in both. Without
             any, not even the classes of sets in DATASETS.CUSTOM need to be known.
+        instances: whether instances will be evaluated, which may need files of their own.
 
     Raises:
         UserError: a name that is not known, a data set whose files or folder are not there, an
@@ -42,8 +44,6 @@ def register_from_config(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) 
         for name in cfg.DATASETS[key]:
             if name.startswith(PREFIX):
                 register_image_folder(name)
-            elif name.startswith(class_folders.PREFIX):
-                class_folders.register_class_folders(name)
             elif name not in DatasetCatalog:
                 own = [entry["name"] for entry in cfg.DATASETS.CUSTOM or ()]
                 raise UserError(f"DATASETS.{key}: {_explain_unknown(name, own)}")
@@ -57,9 +57,7 @@ def register_from_config(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) 
                 check_custom_labels(entry)
                 continue
             try:
-                check_files(
-                    name, instances=cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON and key == "TEST"
-                )
+                check_files(name, instances=instances and key == "TEST")
             except UserError as error:
                 raise UserError(f"DATASETS.{key}: {error}") from error
 
@@ -87,9 +85,6 @@ def check_files(name: str, instances: bool = False) -> None:
     """
     if name.startswith(PREFIX):
         check_image_folder(name)
-        return
-    if name.startswith(class_folders.PREFIX):
-        class_folders.check_class_folders(name)
         return
     entry = custom_entry(name)
     if entry:

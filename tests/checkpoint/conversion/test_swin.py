@@ -11,8 +11,8 @@ import torch
 from transformers import SwinBackbone, SwinConfig
 
 from ddep.checkpoint.conversion import convert
-from ddep.config import load_config
 from ddep.errors import UserError
+from ddep.tasks import load_config
 from tests.checkpoint.conversion.converting import (
     State,
     assert_features,

@@ -16,13 +16,13 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ddep.config import load_config
 from ddep.data import check_training_sets
 from ddep.data.datasets import register_from_config
 from ddep.data.datasets.custom_entries import REQUIRED, read_entries
 from ddep.data.image_reader import read_image
 from ddep.data.mappers import build_mapper
 from ddep.errors import UserError
+from ddep.tasks import load_config
 from tests.data.checks.trees import (
     CATEGORIES,
     INSTANCES,

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from ddep.config import load_config
 from ddep.engine import main
 from ddep.export import export_to_hugging_face
 from ddep.inference import predict_files
+from ddep.tasks import load_config
 from tests.data.checks.trees import INSTANCES, OWN, OWN_IMAGES, PANOPTIC, SEMANTIC, Tree
 from tests.engine.tiny_runs import arguments, metrics, one_thread, write_config
 

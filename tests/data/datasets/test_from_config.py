@@ -51,9 +51,9 @@ def config(train: Sequence[str] = (), test: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
-def message(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST")) -> str:
+def message(cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST"), **options: bool) -> str:
     with pytest.raises(UserError) as caught:
-        register_from_config(cfg, keys)
+        register_from_config(cfg, keys, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -204,8 +204,7 @@ def test_instance_evaluation_needs_the_instance_annotations(root: Path) -> None:
     (root / "coco" / "annotations" / "panoptic_val2017.json").touch()
     cfg = config([], [name])
     register_from_config(cfg, keys=("TEST",))
-    cfg.MODEL.MASK_FORMER.TEST.INSTANCE_ON = True
-    assert "instances_val2017.json does not exist" in message(cfg, keys=("TEST",))
+    assert "instances_val2017.json does not exist" in message(cfg, ("TEST",), instances=True)
 
 
 def test_sets_without_a_declaration_are_left_to_their_loaders(

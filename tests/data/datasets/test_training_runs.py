@@ -14,7 +14,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 
-from ddep.config import load_config
 from ddep.data.datasets.ade20k_full import prepare_ade20k_full
 from ddep.data.datasets.ade20k_preparation import prepare_ade20k
 from ddep.data.datasets.camvid import prepare_camvid
@@ -29,7 +28,7 @@ from ddep.data.datasets.shapes import generate_shapes
 from ddep.data.datasets.synthia import prepare_synthia
 from ddep.data.image_reader import read_labels, read_panoptic
 from ddep.engine import main
-from ddep.evaluation import build_evaluator
+from ddep.tasks import load_config, task_of
 from tests.data.datasets.imitation_photographs import (
     write_coco,
     write_pascal_context,
@@ -170,7 +169,7 @@ def test_train_and_evaluate(case: Case, config: str, tmp_path: Path) -> None:
 
 def test_the_truth_scores_100(case: Case, config: str) -> None:
     cfg = load_config(config)
-    evaluator = build_evaluator(cfg, case.val)
+    evaluator = task_of(cfg).build_evaluator(cfg, case.val, cfg.OUTPUT_DIR)
     evaluator.reset()
     records = DatasetCatalog.get(case.val)
     assert len(records) == 2

@@ -7,7 +7,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from ddep.data.datasets.panoptic import encode_panoptic
-from ddep.inference.contact_sheet import draw_contact_sheet, draw_record
+from ddep.drawing.contact_sheet import draw_contact_sheet, draw_record
 
 HEIGHT, WIDTH = 400, 600
 RED, BLUE = [255, 0, 0], [0, 0, 255]

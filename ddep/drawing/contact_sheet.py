@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ddep.data.augmentation import transform_labels
 from ddep.data.image_reader import read_image, read_labels, read_panoptic
 from ddep.data.mappers.instance import segmentation_to_mask
-from ddep.inference.visualisation import draw_annotations, draw_panoptic, draw_semantic
+from ddep.drawing.segments import draw_annotations, draw_panoptic, draw_semantic
 
 MAX_PICTURES = 24
 _COLUMNS = 4

@@ -1,4 +1,4 @@
-"""Pictures of results: segments over the image, or noisy | denoised | clean."""
+"""Segments, instances and classes over images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from detectron2.data import Metadata, MetadataCatalog
 from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
-from ddep.data import read_image
+from ddep.data.image_reader import read_image
 from ddep.errors import UserError
-from ddep.evaluation.denoising import noisy_denoised_clean, to_picture
 
 SCORE_THRESHOLD = 0.5
 # Pictures of segments whose shorter side is smaller are enlarged by a whole number, so that names
@@ -23,31 +22,20 @@ SCORE_THRESHOLD = 0.5
 MIN_SIDE = 300
 
 
-def draw_outputs(
-    cfg: CfgNode,
-    inputs: Mapping[str, Any],
-    outputs: Mapping[str, Any],
-    metadata: Metadata | None = None,
-) -> np.ndarray:
-    """Draw a model's output for one image.
+def draw_outputs(file_name: str, outputs: Mapping[str, Any], metadata: Metadata) -> np.ndarray:
+    """Draw what a model found in an image.
 
-    Panoptic segments if there are any to draw, else instances, else semantic classes; for a
-    denoiser the three images side by side.
+    Panoptic segments if there are any to draw, else instances, else semantic classes.
 
     Args:
-        cfg: the model's config.
-        inputs: what the mapper gave the model, with ``file_name``.
-        outputs: what the model gave back.
-        metadata: names and colours of the classes, by default :func:`class_metadata`.
+        file_name: of the image.
+        outputs: of the model, as detectron2's evaluators take them.
+        metadata: names and colours of the classes.
 
     Returns:
-        (H, W, 3) uint8, RGB, or a multiple of that size if the image is small; (H, 3 W, 3) for a
-        denoiser.
+        (H, W, 3) uint8, RGB, or a multiple of that size if the image is small.
     """
-    if "denoised" in outputs:
-        return draw_denoising(cfg, inputs, outputs)
-    image = read_image(inputs["file_name"], "RGB")
-    metadata = metadata or class_metadata(cfg)
+    image = read_image(file_name, "RGB")
     if "panoptic_seg" in outputs:
         return draw_panoptic(image, *outputs["panoptic_seg"], metadata)
     if "instances" in outputs:
@@ -70,18 +58,6 @@ def class_metadata(cfg: CfgNode) -> Metadata:
         f"DATASETS.TEST and DATASETS.TRAIN are {', '.join(names) or 'empty'}; expected a "
         "registered data set, whose classes give the results their names"
     )
-
-
-def draw_denoising(
-    cfg: CfgNode, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
-) -> np.ndarray:
-    """Put the noisy, the denoised and the clean image side by side: (H, 3 W, 3) uint8, RGB."""
-    mean, std = (
-        torch.tensor(x).view(-1, 1, 1) for x in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
-    )
-    versions = noisy_denoised_clean(inputs, outputs, cfg.MODEL.DDEP.NOISE, mean, std)
-    pictures = [to_picture(version, cfg.INPUT.FORMAT) for version in versions]
-    return torch.cat(pictures, dim=2).permute(1, 2, 0).numpy()
 
 
 def draw_panoptic(

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from PIL import Image
 
 from ddep.data.datasets.preparation import write_png
-from ddep.inference.contact_sheet import draw_record
-from ddep.inference.visualisation import draw_outputs
+from ddep.drawing.contact_sheet import draw_record
 
 logger = logging.getLogger(__name__)
 
@@ -27,23 +25,32 @@ logger = logging.getLogger(__name__)
 NUM_ROWS = 4
 
 
-class SegmentationPictures(DatasetEvaluator):
+class PredictionPictures(DatasetEvaluator):
     """Draws the first images of a data set: truth on the left, prediction on the right.
 
-    They go to ``segmentation.png`` and, in training, to the event storage (TensorBoard). It
+    They go to ``<kind>.png`` and, in training, to the event storage (TensorBoard). It
     measures nothing.
     """
 
-    def __init__(self, cfg: CfgNode, dataset_name: str, output_folder: str) -> None:
+    def __init__(
+        self,
+        draw: Callable[[Mapping[str, Any], Mapping[str, Any], Metadata], np.ndarray],
+        dataset_name: str,
+        output_folder: str,
+        kind: str,
+    ) -> None:
         """
         Args:
-            cfg: the model's config.
+            draw: from the model's input and output for an image and the data set's metadata to
+                (H, W, 3) uint8, RGB.
             dataset_name: of a registered data set with labels.
-            output_folder: where ``segmentation.png`` goes.
+            output_folder: where the picture goes.
+            kind: of the predictions, ``segmentation`` or such; the picture's name.
         """
-        self._cfg = cfg
+        self._draw = draw
         self._name = dataset_name
         self._output_folder = output_folder
+        self._kind = kind
         self.reset()
 
     def reset(self) -> None:
@@ -57,7 +64,7 @@ class SegmentationPictures(DatasetEvaluator):
             return
         for image, output in zip(inputs, outputs, strict=True):
             if len(self._predictions) < NUM_ROWS:
-                picture = draw_outputs(self._cfg, image, output, MetadataCatalog.get(self._name))
+                picture = self._draw(image, output, MetadataCatalog.get(self._name))
                 self._predictions[image["file_name"]] = picture
 
     def evaluate(self) -> dict[str, Any]:
@@ -76,12 +83,12 @@ class SegmentationPictures(DatasetEvaluator):
         grid = np.concatenate(
             [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
         )
-        path = os.path.join(self._output_folder, "segmentation.png")
+        path = os.path.join(self._output_folder, f"{self._kind}.png")
         write_png(Path(path), grid)
         logger.info("Pictures, truth | prediction: %s", path)
         try:
             storage = get_event_storage()
         except AssertionError:  # detectron2's way to say that there is none, outside training
             return {}
-        storage.put_image(f"segmentation/{self._name}", torch.from_numpy(grid).permute(2, 0, 1))
+        storage.put_image(f"{self._kind}/{self._name}", torch.from_numpy(grid).permute(2, 0, 1))
         return {}

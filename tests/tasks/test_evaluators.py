@@ -10,19 +10,16 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 
-import ddep.evaluation.build as build
 from ddep.config import add_ddep_config
 from ddep.errors import UserError
-from ddep.evaluation import (
-    CheckedSemSegEvaluator,
-    CityscapesAPEvaluator,
-    DenoisingEvaluator,
-    MaskAPEvaluator,
-    PanopticQualityEvaluator,
-    build_evaluator,
-    check_evaluation,
-    compare_classes,
-)
+from ddep.evaluation import output_folder
+from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator
+from ddep.evaluation.denoising import DenoisingEvaluator
+from ddep.evaluation.instance import MaskAPEvaluator
+from ddep.evaluation.panoptic import PanopticQualityEvaluator
+from ddep.evaluation.pictures import PredictionPictures
+from ddep.evaluation.semantic import CheckedSemSegEvaluator, compare_classes
+from ddep.tasks import task_of
 
 NAME = "test_build_evaluator"
 PANOPTIC, SEMANTIC, INSTANCE = PanopticQualityEvaluator, CheckedSemSegEvaluator, MaskAPEvaluator
@@ -76,10 +73,19 @@ def register(tmp_path):
     MetadataCatalog.pop(NAME, None)
 
 
+def build_evaluator(cfg, name=NAME):
+    return task_of(cfg).build_evaluator(cfg, name, cfg.OUTPUT_DIR)
+
+
 def kinds(evaluator) -> list[type]:
-    if isinstance(evaluator, DatasetEvaluators):
-        return [type(part) for part in evaluator._evaluators]
-    return [type(evaluator)]
+    assert isinstance(evaluator, DatasetEvaluators)
+    *measuring, pictures = map(type, evaluator._evaluators)
+    assert pictures is PredictionPictures
+    return measuring
+
+
+def measures_on(cfg, name=NAME) -> list[str]:
+    return [measure.name for measure in task_of(cfg).measures_on(cfg, name)]
 
 
 PANOPTIC_TYPES = (
@@ -103,7 +109,7 @@ PANOPTIC_TYPES = (
 )
 def test_evaluators_of_a_data_set(cfg, register, evaluator_type, expected):
     register(evaluator_type)
-    assert kinds(build_evaluator(cfg, NAME)) == expected
+    assert kinds(build_evaluator(cfg)) == expected
 
 
 @pytest.mark.parametrize(
@@ -117,7 +123,7 @@ def test_evaluators_of_a_data_set(cfg, register, evaluator_type, expected):
 def test_what_the_model_does_not_predict_is_left_out(cfg, register, switch, expected):
     register("panoptic_seg")
     cfg.MODEL.MASK_FORMER.TEST[f"{switch}_ON"] = False
-    assert kinds(build_evaluator(cfg, NAME)) == expected
+    assert kinds(build_evaluator(cfg)) == expected
 
 
 @pytest.mark.parametrize(
@@ -126,12 +132,12 @@ def test_what_the_model_does_not_predict_is_left_out(cfg, register, switch, expe
 )
 def test_what_has_no_ground_truth_is_left_out(cfg, register, missing, expected):
     register("panoptic_seg", without=[missing])
-    assert kinds(build_evaluator(cfg, NAME)) == expected
+    assert kinds(build_evaluator(cfg)) == expected
 
 
 def test_cityscapes_instances_need_no_json_file(cfg, register):
     register("cityscapes_panoptic_seg", without=["json_file"])
-    assert kinds(build_evaluator(cfg, NAME)) == [PANOPTIC, SEMANTIC, CITYSCAPES_INSTANCE]
+    assert kinds(build_evaluator(cfg)) == [PANOPTIC, SEMANTIC, CITYSCAPES_INSTANCE]
 
 
 def test_denoising_models_need_no_labels(cfg):
@@ -145,22 +151,12 @@ def test_denoising_models_need_no_labels(cfg):
     assert evaluator._std.flatten().tolist() == cfg.MODEL.PIXEL_STD
 
 
-def test_output_folder(cfg, monkeypatch):
+def test_output_folder(cfg):
     """Several data sets do not write over each other's results."""
-    cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
-    folders = []
-    monkeypatch.setattr(
-        build, "DenoisingEvaluator", lambda _, output_dir, **__: folders.append(output_dir)
-    )
-    build_evaluator(cfg, NAME)
-    build_evaluator(cfg, NAME, "elsewhere")
-    cfg.DATASETS.TEST = (NAME, "images:/some/folder")
-    for name in cfg.DATASETS.TEST:
-        build_evaluator(cfg, name)
     inference = f"{cfg.OUTPUT_DIR}/inference"
-    assert folders == [
-        inference,
-        "elsewhere",
+    assert output_folder(cfg, NAME) == inference
+    cfg.DATASETS.TEST = (NAME, "images:/some/folder")
+    assert [output_folder(cfg, name) for name in cfg.DATASETS.TEST] == [
         f"{inference}/{NAME}",
         f"{inference}/images_some_folder",
     ]
@@ -169,52 +165,47 @@ def test_output_folder(cfg, monkeypatch):
 @pytest.mark.parametrize("evaluator_type", ["lvis", None])
 def test_no_evaluator(cfg, register, evaluator_type):
     register(evaluator_type)
-    message = f"data set {NAME} has the evaluator_type {evaluator_type!r}, .* expected one of sem_"
+    message = f"nothing to evaluate on data set {NAME}: it is labelled for nothing, and MaskFormer"
     with pytest.raises(UserError, match=message):
-        build_evaluator(cfg, NAME)
+        build_evaluator(cfg)
 
 
 def test_nothing_switched_on(cfg, register):
     register("sem_seg")
     cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON = False
     with pytest.raises(UserError, match=r"sem_seg\): MODEL.MASK_FORMER.TEST.SEMANTIC_ON must be"):
-        build_evaluator(cfg, NAME)
+        build_evaluator(cfg)
 
 
 def test_a_check_tells_what_will_be_evaluated(cfg, register):
     register("panoptic_seg", without=["json_file"])
-    assert check_evaluation(cfg, NAME) == ["PANOPTIC", "SEMANTIC"]
+    assert measures_on(cfg) == ["panoptic_seg", "sem_seg"]
     cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
-    assert check_evaluation(cfg, "images:some/folder") == []
+    assert measures_on(cfg, "images:some/folder") == ["denoising"]
 
 
-def test_classes_are_compared_with_the_models(cfg, register):
+def test_classes_are_compared_with_the_models(register):
     register("panoptic_seg")
-    MetadataCatalog.get("test_trained_on").set(stuff_classes=["thing"])
-    cfg.DATASETS.TRAIN = ("test_trained_on",)
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 1
-    assert compare_classes(cfg, NAME, ["SEMANTIC"]) == []
-    MetadataCatalog.pop("test_trained_on")
-    MetadataCatalog.get("test_trained_on").set(stuff_classes=["cat"])
-    [note] = compare_classes(cfg, NAME, ["SEMANTIC"])
+    trained_on, key = "test_trained_on", "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+    MetadataCatalog.get(trained_on).set(stuff_classes=["thing"])
+    assert compare_classes(NAME, 1, key, trained_on) == []
+    MetadataCatalog.pop(trained_on)
+    MetadataCatalog.get(trained_on).set(stuff_classes=["cat"])
+    [note] = compare_classes(NAME, 1, key, trained_on)
     assert note.startswith(f"class 0 is cat in test_trained_on and thing in {NAME}: ")
-    MetadataCatalog.pop("test_trained_on")
-    cfg.DATASETS.TRAIN = ()
-    assert compare_classes(cfg, NAME, ["SEMANTIC"]) == []
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
-    [note] = compare_classes(cfg, NAME, ["SEMANTIC"])
+    MetadataCatalog.pop(trained_on)
+    assert compare_classes(NAME, 1, key, None) == []
+    [note] = compare_classes(NAME, 0, key, None)
     assert note.endswith("those from thing on are never predicted")
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
     with pytest.raises(UserError, match=f"{NAME}, which has 1 classes, but .*NUM_CLASSES is 2"):
-        compare_classes(cfg, NAME, ["SEMANTIC"])
-    assert compare_classes(cfg, NAME, ["PANOPTIC", "INSTANCE"]) == []
+        compare_classes(NAME, 2, key, None)
 
 
 @pytest.mark.parametrize("attribute", ["ignore_label", "stuff_classes"])
 def test_missing_metadata_is_named(cfg, register, attribute):
     register("sem_seg", without=[attribute])
     with pytest.raises(UserError, match=f"data set {NAME} has no {attribute} in its metadata"):
-        check_evaluation(cfg, NAME)
+        measures_on(cfg)
     with pytest.raises(UserError, match=f"data set {NAME} has no {attribute} in its metadata"):
         CheckedSemSegEvaluator(NAME)
 
@@ -232,7 +223,7 @@ def test_a_data_set_that_cannot_be_read_is_named(cfg, load, message):
     MetadataCatalog.get(NAME).set(evaluator_type="coco_panoptic_seg")
     try:
         with pytest.raises(UserError, match=rf"data set {NAME} cannot be read: .*{message}"):
-            check_evaluation(cfg, NAME)
+            measures_on(cfg)
     finally:
         DatasetCatalog.pop(NAME)
         MetadataCatalog.pop(NAME)

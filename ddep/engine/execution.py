@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ddep.modeling.meta_arch import DenoisingPretrainer
+from ddep.tasks import task_of
 
 
 def prepare_execution(cfg: CfgNode, model: nn.Module, backend: str = "inductor") -> None:
@@ -19,7 +19,7 @@ def prepare_execution(cfg: CfgNode, model: nn.Module, backend: str = "inductor")
 
     Args:
         cfg: the config that ``model`` was built from.
-        model: a DenoisingPretrainer or MaskFormer on its device.
+        model: on its device.
         backend: of torch.compile.
     """
     if cfg.MODEL.DDEP.CHANNELS_LAST:
@@ -28,17 +28,10 @@ def prepare_execution(cfg: CfgNode, model: nn.Module, backend: str = "inductor")
     if cfg.MODEL.DDEP.COMPILE:
         # Not the model as a whole: padding and matching are Python on lists of any length. Sizes
         # that change from batch to batch are compiled once more, for all sizes.
-        for module in _networks(model):
+        for module in task_of(cfg).networks(model):
             module.compile(backend=backend)
 
 
 def _to_channels_last(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
     (images,) = arguments
     return (images.contiguous(memory_format=torch.channels_last),)
-
-
-def _networks(model: nn.Module) -> list[nn.Module]:
-    decoder = model.sem_seg_head
-    if isinstance(model, DenoisingPretrainer):
-        return [model.backbone, decoder["pixel_decoder"], model.denoising_head]
-    return [model.backbone, decoder.pixel_decoder, decoder.predictor]

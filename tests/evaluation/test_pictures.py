@@ -12,21 +12,30 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
-from ddep.config import load_config
 from ddep.data.image_reader import read_panoptic
-from ddep.inference.evaluation_pictures import NUM_ROWS, SegmentationPictures
-from tests.engine.tiny_runs import shapes_config, shapes_root
+from ddep.drawing.segments import draw_outputs
+from ddep.evaluation.pictures import NUM_ROWS, PredictionPictures
+from tests.engine.tiny_runs import shapes_root
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(autouse=True)
+def shapes(tmp_path: Path) -> Iterator[None]:
     with shapes_root(tmp_path):
-        yield shapes_config(tmp_path)
+        yield
 
 
-def test_truth_on_the_left_and_prediction_on_the_right(config: str, tmp_path: Path) -> None:
+def make_pictures(name: str, folder: Path) -> PredictionPictures:
+    return PredictionPictures(
+        lambda inputs, outputs, metadata: draw_outputs(inputs["file_name"], outputs, metadata),
+        name,
+        str(folder),
+        "segmentation",
+    )
+
+
+def test_truth_on_the_left_and_prediction_on_the_right(tmp_path: Path) -> None:
     name = "shapes_panoptic_train"
-    pictures = SegmentationPictures(load_config(config), name, str(tmp_path / "inference"))
+    pictures = make_pictures(name, tmp_path / "inference")
     records = DatasetCatalog.get(name)
     assert len(records) > NUM_ROWS
     with EventStorage() as storage:
@@ -49,8 +58,8 @@ def test_truth_on_the_left_and_prediction_on_the_right(config: str, tmp_path: Pa
     assert differences[1] > 4 * max(differences[0], *differences[2:])
 
 
-def test_nothing_is_drawn_of_nothing(config: str, tmp_path: Path) -> None:
+def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
     name = "shapes_panoptic_val"
-    pictures = SegmentationPictures(load_config(config), name, str(tmp_path / "inference"))
+    pictures = make_pictures(name, tmp_path / "inference")
     assert pictures.evaluate() == {}
     assert not (tmp_path / "inference").exists()

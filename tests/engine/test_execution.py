@@ -10,7 +10,7 @@ import torch
 from detectron2.structures import Instances
 from torch import nn
 
-from ddep.modeling.execution import prepare_execution
+from ddep.engine.execution import prepare_execution
 from tests.modeling.meta_arch.batches import (
     KINDS,
     config_of,

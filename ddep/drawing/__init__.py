@@ -1,0 +1,1 @@
+"""Pictures: segments over images, denoised images, contact sheets."""

@@ -1,0 +1,72 @@
+"""What can be measured: the name of its results, its metrics, and what computes it.
+
+The names are also what data sets are labelled for and what mappers need: they connect data sets,
+mappers and models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from detectron2.evaluation import DatasetEvaluator
+
+from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator, is_cityscapes
+from ddep.evaluation.denoising import METRICS as DENOISING_METRICS
+from ddep.evaluation.instance import MaskAPEvaluator
+from ddep.evaluation.panoptic import PanopticQualityEvaluator
+from ddep.evaluation.semantic import CheckedSemSegEvaluator, check_metadata
+
+
+def _needs_nothing(dataset_name: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A kind of result.
+
+    Attributes:
+        name: what evaluators call the results.
+        title: what the log calls them.
+        metrics: the most usual first. There may be more, such as one for each class.
+        evaluator: from a registered data set's name and a folder for files to what computes it;
+            None if it takes more than that.
+        check: raises UserError if the data set of a name lacks what the evaluator needs.
+    """
+
+    name: str
+    title: str
+    metrics: tuple[str, ...]
+    evaluator: Callable[[str, str], DatasetEvaluator] | None
+    check: Callable[[str], None] = _needs_nothing
+
+
+_AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def _mask_ap(dataset_name: str, folder: str) -> DatasetEvaluator:
+    kind = CityscapesAPEvaluator if is_cityscapes(dataset_name) else MaskAPEvaluator
+    return kind(dataset_name, folder)
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure("denoising", "denoising", DENOISING_METRICS, None),
+        Measure(
+            "panoptic_seg",
+            "panoptic",
+            tuple(f"{name}{kind}" for kind in ("", "_th", "_st") for name in ("PQ", "SQ", "RQ")),
+            PanopticQualityEvaluator,
+        ),
+        Measure(
+            "sem_seg",
+            "semantic",
+            ("mIoU", "fwIoU", "mACC", "pACC"),
+            CheckedSemSegEvaluator,
+            check_metadata,
+        ),
+        Measure("segm", "instance", _AP, _mask_ap),
+    )
+}

@@ -1,0 +1,21 @@
+"""The kinds of models, one a file: how each is fed, checked, trained, measured and drawn.
+
+Trainer, evaluation, inference, checks and tools ask the task of a config, :func:`task_of`; nothing
+else asks which kind of model a config describes.
+"""
+
+from ddep.tasks.denoising import DenoisingTask
+from ddep.tasks.load_config import load_config
+from ddep.tasks.registry import register_task, registered_tasks, task_of
+from ddep.tasks.segmentation import SegmentationTask
+from ddep.tasks.task import Task
+
+__all__ = [
+    "DenoisingTask",
+    "SegmentationTask",
+    "Task",
+    "load_config",
+    "register_task",
+    "registered_tasks",
+    "task_of",
+]

@@ -1,0 +1,76 @@
+"""Segmentation by mask classification: panoptic, semantic and instance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import Metadata
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import nn
+
+from ddep.drawing.segments import draw_outputs
+from ddep.modeling.build_criterion import mask_loss_name
+from ddep.tasks.registry import register_task
+from ddep.tasks.task import Task, check_registered, get_key
+
+# The config key that switches each kind of result on.
+_SWITCHES = {
+    "panoptic_seg": "MODEL.MASK_FORMER.TEST.PANOPTIC_ON",
+    "sem_seg": "MODEL.MASK_FORMER.TEST.SEMANTIC_ON",
+    "segm": "MODEL.MASK_FORMER.TEST.INSTANCE_ON",
+}
+
+
+@register_task
+class SegmentationTask(Task):
+    """MaskFormer (arXiv 2107.06278) and Mask2Former (arXiv 2112.01527)."""
+
+    name: ClassVar = "segmentation"
+    meta_architectures: ClassVar = ("MaskFormer",)
+    mappers: ClassVar = (
+        "mask_former_semantic",
+        "mask_former_panoptic",
+        "mask_former_instance",
+        "coco_panoptic_lsj",
+        "coco_instance_lsj",
+        "detr_panoptic",
+    )
+    num_classes_key: ClassVar = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+    exports: ClassVar = ("hf",)
+
+    def check(self, cfg: CfgNode) -> list[str]:
+        """As :meth:`Task.check`."""
+        check_registered(cfg, "MODEL.SEM_SEG_HEAD.NAME", SEM_SEG_HEADS_REGISTRY)
+        notes = super().check(cfg)
+        mask_loss_name(cfg)
+        return notes
+
+    def normalisers(self, model: nn.Module) -> Callable[[list[dict[str, Any]]], dict[str, float]]:
+        """As :meth:`Task.normalisers`."""
+        return model.normalisers
+
+    def networks(self, model: nn.Module) -> list[nn.Module]:
+        """As :meth:`Task.networks`."""
+        head = model.sem_seg_head
+        return [model.backbone, head.pixel_decoder, head.predictor]
+
+    def measured(self, cfg: CfgNode) -> dict[str, str]:
+        """As :meth:`Task.measured`."""
+        return {name: key for name, key in _SWITCHES.items() if get_key(cfg, key)}
+
+    def measurable(self, cfg: CfgNode) -> dict[str, str]:
+        """As :meth:`Task.measurable`."""
+        return _SWITCHES
+
+    def draw(
+        self,
+        cfg: CfgNode,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        metadata: Metadata | None,
+    ) -> np.ndarray:
+        """As :meth:`Task.draw`: panoptic segments, else instances, else semantic classes."""
+        return draw_outputs(inputs["file_name"], outputs, metadata)

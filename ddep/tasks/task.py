@@ -1,0 +1,212 @@
+"""What is asked of a kind of model, and the answers that most kinds share."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any, ClassVar
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import Metadata
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.utils.registry import Registry
+from torch import nn
+
+from ddep.data.datasets import labelled_for
+from ddep.drawing.segments import class_metadata
+from ddep.errors import UserError
+from ddep.evaluation.measures import MEASURES, Measure
+from ddep.evaluation.pictures import PredictionPictures
+
+logger = logging.getLogger(__name__)
+
+
+class Task(ABC):
+    """A kind of model.
+
+    For a model of your own, subclass this or the task that comes closest, and register it with
+    :func:`ddep.tasks.register_task`.
+
+    Attributes:
+        name: what messages call it.
+        meta_architectures: the registered names (MODEL.META_ARCHITECTURE) that it serves.
+        mappers: the values of INPUT.DATASET_MAPPER_NAME that it takes, the default first.
+        num_classes_key: the config key that holds the number of classes; empty if there are none.
+        exports: the formats, of ``tools/convert-pretrained.py --to``, that express its models.
+    """
+
+    name: ClassVar[str]
+    meta_architectures: ClassVar[tuple[str, ...]]
+    mappers: ClassVar[tuple[str, ...]]
+    num_classes_key: ClassVar[str] = ""
+    exports: ClassVar[tuple[str, ...]] = ()
+
+    # Config
+
+    def add_config(self, cfg: CfgNode) -> None:  # noqa: B027 (most tasks add none)
+        """Add config keys of its own to ``cfg``, in place, with a comment on each."""
+
+    def check(self, cfg: CfgNode) -> list[str]:
+        """Check what must hold before a run starts, as far as the model is concerned.
+
+        Returns:
+            A line for everything that may not be what the user meant.
+
+        Raises:
+            UserError: a value that the model cannot work with.
+        """
+        check_registered(cfg, "MODEL.BACKBONE.NAME", BACKBONE_REGISTRY)
+        self._check_mapper(cfg)
+        return []
+
+    def _check_mapper(self, cfg: CfgNode) -> None:
+        name = cfg.INPUT.DATASET_MAPPER_NAME
+        if name not in self.mappers:
+            raise UserError(
+                f"INPUT.DATASET_MAPPER_NAME is {name!r}, but MODEL.META_ARCHITECTURE "
+                f"{cfg.MODEL.META_ARCHITECTURE} takes {' or '.join(self.mappers)}; without the "
+                f"key it is {self.mappers[0]}"
+            )
+
+    def num_classes(self, cfg: CfgNode) -> int | None:
+        """The number of classes that the model predicts; None if it predicts none."""
+        return get_key(cfg, self.num_classes_key) if self.num_classes_key else None
+
+    # Training
+
+    def freezes_encoder(self, cfg: CfgNode) -> bool:
+        """Whether the encoder stays as it is in training, so that it must be pretrained."""
+        return False
+
+    def transferred(self, cfg: CfgNode) -> Sequence[str]:
+        """The groups of weights to take over from MODEL.WEIGHTS when training starts."""
+        return cfg.MODEL.DDEP.TRANSFER
+
+    def normalisers(
+        self, model: nn.Module
+    ) -> Callable[[list[dict[str, Any]]], dict[str, float]] | None:
+        """What the losses of a batch are averaged over.
+
+        Returns:
+            A function from a batch to counts by name, see :mod:`ddep.modeling.normalisers`; the
+            totals are what ``model(batch, normalisers=...)`` is called with. None: the model is
+            called with the batch alone, and its losses are means over the images that it is given.
+        """
+        return None
+
+    def networks(self, model: nn.Module) -> list[nn.Module]:
+        """The parts that MODEL.DDEP.COMPILE compiles: tensors in, tensors out."""
+        return [model.backbone]
+
+    # Evaluation
+
+    @abstractmethod
+    def measured(self, cfg: CfgNode) -> dict[str, str]:
+        """What a model of this config predicts that can be measured.
+
+        Returns:
+            Keys of :data:`ddep.evaluation.measures.MEASURES` in the order of evaluation, and for
+            each one the config key that switches it on; those that are off are left out.
+        """
+
+    def measurable(self, cfg: CfgNode) -> dict[str, str]:
+        """As :meth:`measured`, with what the config has switched off."""
+        return self.measured(cfg)
+
+    def measures_on(self, cfg: CfgNode, dataset_name: str) -> list[Measure]:
+        """What is measured on a data set: what the model predicts and the set is labelled for.
+
+        Raises:
+            UserError: nothing is, or the data set lacks what the evaluation needs.
+        """
+        labels = labelled_for(dataset_name)
+        possible = {name: key for name, key in self.measurable(cfg).items() if name in labels}
+        measures = [MEASURES[name] for name in self.measured(cfg) if name in labels]
+        if not possible:
+            raise UserError(
+                f"nothing to evaluate on data set {dataset_name}: it is labelled for "
+                f"{', '.join(labels) or 'nothing'}, and {cfg.MODEL.META_ARCHITECTURE} predicts "
+                f"{', '.join(self.measurable(cfg))}; choose another set for DATASETS.TEST"
+            )
+        if not measures:
+            keys = " or ".join(dict.fromkeys(possible.values()))
+            raise UserError(
+                f"nothing to evaluate on data set {dataset_name} (labelled for "
+                f"{', '.join(labels)}): {keys} must be True"
+            )
+        for measure in measures:
+            measure.check(dataset_name)
+        return measures
+
+    def build_evaluator(self, cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:
+        """Make what measures and draws the model's outputs on a data set.
+
+        Args:
+            cfg: the whole config.
+            dataset_name: a registered data set.
+            folder: where results go.
+
+        Raises:
+            UserError: see :meth:`measures_on`.
+        """
+        measures = self.measures_on(cfg, dataset_name)
+        names = ", ".join(measure.title for measure in measures)
+        logger.info("Evaluation on %s: %s", dataset_name, names)
+        evaluators = [measure.evaluator(dataset_name, folder) for measure in measures]
+
+        def draw(
+            inputs: Mapping[str, Any], outputs: Mapping[str, Any], metadata: Metadata
+        ) -> np.ndarray:
+            return self.draw(cfg, inputs, outputs, metadata)
+
+        return DatasetEvaluators(
+            [*evaluators, PredictionPictures(draw, dataset_name, folder, self.name)]
+        )
+
+    # Inference
+
+    def class_metadata(self, cfg: CfgNode) -> Metadata | None:
+        """Names and colours of the model's classes, for pictures; None if it has no classes.
+
+        Raises:
+            UserError: no data set of the config is known.
+        """
+        return class_metadata(cfg)
+
+    @abstractmethod
+    def draw(
+        self,
+        cfg: CfgNode,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        metadata: Metadata | None,
+    ) -> np.ndarray:
+        """Draw the model's output for one image.
+
+        Args:
+            cfg: the model's config.
+            inputs: what the mapper gave the model, with ``file_name``.
+            outputs: what the model gave back.
+            metadata: names and colours of the classes; None for a model without classes.
+
+        Returns:
+            (H, W, 3) uint8, RGB.
+        """
+
+
+def get_key(cfg: CfgNode, key: str) -> Any:
+    """The value of a key such as ``MODEL.BACKBONE.NAME``."""
+    return reduce(CfgNode.__getitem__, key.split("."), cfg)
+
+
+def check_registered(cfg: CfgNode, key: str, registry: Registry) -> None:
+    """Raise :class:`UserError` unless the value of ``key`` is registered."""
+    name = get_key(cfg, key)
+    if name not in registry:
+        raise UserError(
+            f"{key} is {name!r}; expected one of {', '.join(name for name, _ in registry)}"
+        )
