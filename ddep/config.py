@@ -26,6 +26,7 @@ def add_ddep_config(cfg: CfgNode) -> None:
     _add_solver_config(cfg)
     _add_mask_former_config(cfg)
     _add_swin_config(cfg)
+    _add_classifier_config(cfg)
     _add_denoising_config(cfg)
     _add_monitoring_config(cfg)
 
@@ -72,9 +73,19 @@ def _add_input_config(cfg: CfgNode) -> None:
     cfg.INPUT.IMAGE_SIZE = 1024
     cfg.INPUT.MIN_SCALE = 0.1
     cfg.INPUT.MAX_SCALE = 2.0
-    # Training decodes JPEG files for denoising that are much larger than the model's input at 1/2,
-    # 1/4 or 1/8 of their size, which saves time; never smaller than what they are resized to.
-    # Evaluation decodes in full, so that its figures do not depend on this.
+    # Classification: training cuts a rectangle out of each image and resizes it to a square of SIZE
+    # pixels. The rectangle covers a part of the image that is drawn from SCALE, and its width is a
+    # multiple of its height that is drawn from RATIO (Inception's crops, as in torchvision).
+    crop = cfg.INPUT.RANDOM_RESIZED_CROP = CfgNode()
+    crop.SIZE = 224
+    crop.SCALE = [0.08, 1.0]
+    crop.RATIO = [3 / 4, 4 / 3]
+    # Evaluation resizes the shorter side to MIN_SIZE_TEST and cuts out the square in the middle, of
+    # this many pixels; 0 takes the whole image.
+    cfg.INPUT.CENTER_CROP_TEST = 224
+    # Training decodes JPEG files for denoising and classification that are much larger than the
+    # model's input at 1/2, 1/4 or 1/8 of their size, which saves time; never smaller than what they
+    # are resized to. Evaluation decodes in full, so that its figures do not depend on this.
     cfg.INPUT.DRAFT_DECODING = True
     # Training skips images that cannot be read and names them in the log; more than this many in
     # one process of a run, resumed or not, stop it.
@@ -201,6 +212,19 @@ def _add_swin_config(cfg: CfgNode) -> None:
     swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Recompute activations in the backward pass to save memory.
     swin.USE_CHECKPOINT = False
+
+
+def _add_classifier_config(cfg: CfgNode) -> None:
+    # Image classification, MODEL.META_ARCHITECTURE ImageClassifier.
+    classifier = cfg.MODEL.CLASSIFIER = CfgNode()
+    classifier.NUM_CLASSES = 1000
+    # False: each image has one class; softmax and cross entropy. True: any number of classes, also
+    # none; sigmoid and binary cross entropy.
+    classifier.MULTI_LABEL = False
+    # This part of the target is spread evenly over all classes; for one class an image only.
+    classifier.LABEL_SMOOTHING = 0.0
+    # The backbone's feature that is averaged over the image; empty is the one of largest stride.
+    classifier.IN_FEATURE = ""
 
 
 def _add_denoising_config(cfg: CfgNode) -> None:

@@ -40,19 +40,19 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
         return T.AugmentationList(
             [ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
         )
-    image_format = _one_of(cfg.INPUT, "FORMAT", ("RGB", "BGR"))
+    image_format = one_of(cfg.INPUT, "FORMAT", ("RGB", "BGR"))
     recolour = [RandomColour(image_format)] if cfg.INPUT.COLOR_AUG_SSD else []
     if cfg.INPUT.DATASET_MAPPER_NAME.endswith("_lsj"):
-        return T.AugmentationList([*_flip(cfg), *recolour, *_large_scale_jitter(cfg)])
+        return T.AugmentationList([*build_flip(cfg), *recolour, *_large_scale_jitter(cfg)])
     if cfg.INPUT.DATASET_MAPPER_NAME == "detr_panoptic":
-        return T.AugmentationList([*_flip(cfg), *recolour, *_detr_crop(cfg), *_resize(cfg)])
+        return T.AugmentationList([*build_flip(cfg), *recolour, *_detr_crop(cfg), *_resize(cfg)])
     return T.AugmentationList(
-        [*_resize(cfg), *_crop(cfg), *recolour, *_flip(cfg), *_pad(cfg)],
+        [*_resize(cfg), *_crop(cfg), *recolour, *build_flip(cfg), *_pad(cfg)],
     )
 
 
 def _resize(cfg: CfgNode) -> list[T.Augmentation]:
-    sampling = _one_of(cfg.INPUT, "MIN_SIZE_TRAIN_SAMPLING", ("choice", "range"))
+    sampling = one_of(cfg.INPUT, "MIN_SIZE_TRAIN_SAMPLING", ("choice", "range"))
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     if sampling == "range" and len(sizes) != 2:
         raise UserError(
@@ -74,7 +74,7 @@ def _crop(cfg: CfgNode) -> list[T.Augmentation]:
     if not crop.ENABLED:
         return []
     kinds = ("relative_range", "relative", "absolute", "absolute_range")
-    kind = _one_of(crop, "TYPE", kinds, "INPUT.CROP")
+    kind = one_of(crop, "TYPE", kinds, "INPUT.CROP")
     _check_crop_size(kind, crop.SIZE)
     names = ("mask_former_semantic", "mask_former_panoptic")
     if crop.SINGLE_CATEGORY_MAX_AREA < 1 and cfg.INPUT.DATASET_MAPPER_NAME in names:
@@ -111,8 +111,13 @@ def _check_crop_size(kind: str, size: Sequence[float]) -> None:
         raise UserError(f"INPUT.CROP.SIZE is {list(size)}; INPUT.CROP.TYPE {kind} needs {expected}")
 
 
-def _flip(cfg: CfgNode) -> list[T.Augmentation]:
-    direction = _one_of(cfg.INPUT, "RANDOM_FLIP", ("horizontal", "vertical", "none"))
+def build_flip(cfg: CfgNode) -> list[T.Augmentation]:
+    """The flip that INPUT.RANDOM_FLIP asks for, if any.
+
+    Raises:
+        UserError: a value that is not known.
+    """
+    direction = one_of(cfg.INPUT, "RANDOM_FLIP", ("horizontal", "vertical", "none"))
     if direction == "none":
         return []
     return [RandomFlip(horizontal=direction == "horizontal", vertical=direction == "vertical")]
@@ -125,7 +130,8 @@ def _pad(cfg: CfgNode) -> list[T.Augmentation]:
     return [PadToSquare(cfg.INPUT.SIZE_DIVISIBILITY)]
 
 
-def _one_of(node: CfgNode, key: str, known: tuple[str, ...], path: str = "INPUT") -> str:
+def one_of(node: CfgNode, key: str, known: tuple[str, ...], path: str = "INPUT") -> str:
+    """The value of ``key`` in ``node``, the config's ``path``; UserError if it is not known."""
     if node[key] not in known:
         raise UserError(f"{path}.{key} is {node[key]!r}; expected one of {', '.join(known)}")
     return node[key]

@@ -42,6 +42,41 @@ class Window:
         )
 
 
+@dataclass(frozen=True)
+class ResizedCrop:
+    """A rectangle of an image, which is cut out first and resized afterwards.
+
+    Attributes:
+        top, left, height, width: the rectangle, in pixels of the image.
+        image_size: height and width of the image.
+        size: height and width that the rectangle is resized to.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    image_size: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """Height and width that the whole image would have, rounded up."""
+        (height, width), (rows, columns) = self.image_size, self.size
+        return -(-height * rows // self.height), -(-width * columns // self.width)
+
+    @property
+    def part(self) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right border as fractions of the image."""
+        height, width = self.image_size
+        return (
+            self.top / height,
+            self.left / width,
+            (self.top + self.height) / height,
+            (self.left + self.width) / width,
+        )
+
+
 def draw_window(
     augmentations: Sequence[T.Augmentation], size: tuple[int, int]
 ) -> tuple[Window, Sequence[T.Augmentation]]:
@@ -88,7 +123,9 @@ def _placeholder(size: tuple[int, int]) -> np.ndarray:
     return np.broadcast_to(np.uint8(0), (*size, 3))
 
 
-def read_window(image: EncodedImage, window: Window, format: str, draft: bool) -> np.ndarray:
+def read_window(
+    image: EncodedImage, window: Window | ResizedCrop, format: str, draft: bool
+) -> np.ndarray:
     """Decode and resize what a window shows.
 
     The window is first cut out of the decoded image, at borders rounded to whole pixels of that.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from ddep.data.mapper_registry import MAPPERS, Mapper, mapper_class, register_mapper
+from ddep.data.mappers.classification import ClassificationMapper
 from ddep.data.mappers.denoising import DenoisingMapper
 from ddep.data.mappers.instance import InstanceMapper
 from ddep.data.mappers.panoptic import PanopticMapper
@@ -22,6 +23,7 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
 
 __all__ = [
     "MAPPERS",
+    "ClassificationMapper",
     "DenoisingMapper",
     "InstanceMapper",
     "Mapper",

@@ -1,0 +1,105 @@
+"""Training and test-time augmentation of images that are classified as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from torchvision.transforms import RandomResizedCrop
+
+from ddep.data.augmentation import RandomColour, ResizeShortestEdge, build_flip, one_of
+from ddep.data.window import ResizedCrop
+from ddep.errors import UserError
+
+
+class DrawResizedCrop:
+    """Draws the rectangles that are cut out of training images.
+
+    They are torchvision's, number for number, from torch's global generator: the part of the area
+    is uniform in ``scale`` and the ratio of width to height log-uniform in ``ratio``, up to ten
+    times until the rectangle fits; then the largest one in the middle whose ratio is allowed
+    (Szegedy et al., 2014, arXiv 1409.4842, section 6).
+    """
+
+    def __init__(self, side: int, scale: Sequence[float], ratio: Sequence[float]) -> None:
+        """
+        Args:
+            side: of the square that rectangles are resized to, in pixels.
+            scale: smallest and largest part of the image's area, above 0 and up to 1.
+            ratio: smallest and largest width / height, above 0.
+
+        Raises:
+            UserError: values that cannot be.
+        """
+        key = "INPUT.RANDOM_RESIZED_CROP"
+        if not (isinstance(side, int) and side >= 1):
+            raise UserError(f"{key}.SIZE is {side!r}; expected a whole number of at least 1")
+        _check_range(f"{key}.SCALE", scale, "two numbers above 0 and up to 1", most=1.0)
+        _check_range(f"{key}.RATIO", ratio, "two numbers above 0")
+        self.side = side
+        self.scale = list(scale)
+        self.ratio = list(ratio)
+
+    def __call__(self, size: tuple[int, int]) -> ResizedCrop:
+        """Draw a rectangle of an image of this height and width."""
+        placeholder = torch.empty(size, device="meta")
+        rectangle = RandomResizedCrop.get_params(placeholder, self.scale, self.ratio)
+        return ResizedCrop(*rectangle, image_size=size, size=(self.side, self.side))
+
+
+def _check_range(key: str, values: Any, expected: str, most: float = float("inf")) -> None:
+    are_numbers = all(isinstance(value, (int, float)) for value in values)
+    if len(values) != 2 or not are_numbers or not 0 < values[0] <= values[1] <= most:
+        raise UserError(f"{key} is {list(values)}; expected {expected}, the lower one first")
+
+
+class CenterCrop(T.Augmentation):
+    """Cuts out the square in the middle; a shorter side of the image stays whole."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        height, width = image.shape[:2]
+        rows, columns = min(height, self.side), min(width, self.side)
+        top, left = round((height - rows) / 2), round((width - columns) / 2)
+        return T.CropTransform(left, top, columns, rows)
+
+
+def build_resized_crop(cfg: CfgNode) -> DrawResizedCrop:
+    """What INPUT.RANDOM_RESIZED_CROP asks for.
+
+    Raises:
+        UserError: a value that cannot be.
+    """
+    crop = cfg.INPUT.RANDOM_RESIZED_CROP
+    return DrawResizedCrop(crop.SIZE, crop.SCALE, crop.RATIO)
+
+
+def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
+    """What is done to an image besides the crop that :func:`build_resized_crop` draws in training.
+
+    Training: random flip, and random colours if ``INPUT.COLOR_AUG_SSD``. Test time: resize the
+    shorter side to ``INPUT.MIN_SIZE_TEST``, then cut out the square in the middle, of
+    ``INPUT.CENTER_CROP_TEST`` pixels.
+
+    Raises:
+        UserError: a value that is not known or cannot be.
+    """
+    if is_train:
+        image_format = one_of(cfg.INPUT, "FORMAT", ("RGB", "BGR"))
+        recolour = [RandomColour(image_format)] if cfg.INPUT.COLOR_AUG_SSD else []
+        return T.AugmentationList([*recolour, *build_flip(cfg)])
+    shorter, side = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.CENTER_CROP_TEST
+    if not 0 <= side <= shorter:
+        raise UserError(
+            f"INPUT.CENTER_CROP_TEST is {side}; expected 0 to {shorter}, which is "
+            "INPUT.MIN_SIZE_TEST"
+        )
+    crop = [CenterCrop(side)] if side else []
+    return T.AugmentationList([ResizeShortestEdge(shorter, cfg.INPUT.MAX_SIZE_TEST), *crop])
