@@ -36,10 +36,11 @@ _LISTS = {"panoptic_seg": "segments_info", "segm": "annotations", "bbox": "annot
 def find_classes(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
     """The classes that each image shows, by the labels that ``INPUT.DATASET_MAPPER_NAME`` uses.
 
-    Segments and annotations say it themselves, crowds apart. Label images are read, with all cores
-    if ``DATALOADER.NUM_WORKERS`` is not 0, by the main process, which tells the others; the result
-    is kept in ``OUTPUT_DIR/class_presence.json`` and used again until one of the files changes.
-    Those that cannot be read show nothing, and count as unreadable training images.
+    Segments, annotations and images with classes say it themselves, crowds apart. Label images are
+    read, with all cores if ``DATALOADER.NUM_WORKERS`` is not 0, by the main process, which tells
+    the others; the result is kept in ``OUTPUT_DIR/class_presence.json`` and used again until one of
+    the files changes. Those that cannot be read show nothing, and count as unreadable training
+    images.
 
     Returns:
         Per image (N,) int64, sorted, without repetition.
@@ -49,6 +50,8 @@ def find_classes(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
             images than ``INPUT.MAX_UNREADABLE``.
     """
     needed = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME).needs_labels
+    if needed == "classification":
+        return [_of_image(record) for record in records]
     number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if needed in _LISTS:
         key = _LISTS[needed]
@@ -73,6 +76,12 @@ def _listed(record: Record, key: str) -> np.ndarray:
         raise _no_labels(record, key)
     classes = {entry["category_id"] for entry in record[key] if not entry.get("iscrowd", 0)}
     return np.array(sorted(classes), dtype=np.int64)
+
+
+def _of_image(record: Record) -> np.ndarray:
+    if "classes" not in record:
+        raise _no_labels(record, "classes")
+    return np.unique(np.array(record["classes"], dtype=np.int64))
 
 
 def _no_labels(record: Record, key: str) -> UserError:

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 
 from ddep.data.datasets.preparation import new_file
 from ddep.data.record import Record
+from ddep.data.tar_members import path_of
 from ddep.errors import UserError
 
 # Where the chosen names go, in OUTPUT_DIR.
@@ -83,9 +84,10 @@ def choose_labelled(
 def relative_names(file_names: Iterable[str]) -> dict[str, str]:
     """Paths below the deepest folder that holds all of them, with ``/``, by file name.
 
-    They are the same wherever a data set lies, and so is their order.
+    They are the same wherever a data set lies, and so is their order. Of an image in a tar file,
+    the path is the tar file's and then its own.
     """
-    paths = {name: os.path.abspath(name) for name in file_names}
+    paths = {name: os.path.abspath(path_of(name)) for name in file_names}
     folder = os.path.commonpath([os.path.dirname(path) for path in paths.values()])
     start = len(folder.rstrip(os.sep)) + 1
     return {name: path[start:].replace(os.sep, "/") for name, path in paths.items()}

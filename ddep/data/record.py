@@ -6,5 +6,5 @@ from typing import Any
 
 # detectron2's standard dict: ``file_name``, and where they are known ``image_id``, ``height``,
 # ``width`` and labels (``sem_seg_file_name``; ``pan_seg_file_name`` with ``segments_info``;
-# ``annotations``).
+# ``annotations``; ``classes``, the numbers of those that the whole image has).
 Record = dict[str, Any]

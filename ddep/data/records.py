@@ -154,7 +154,7 @@ def _load(name: str, filter_empty: bool) -> Sequence[Record]:
 
 
 def _check_same_classes(names: Sequence[str]) -> None:
-    for key in ("thing_classes", "stuff_classes"):
+    for key in ("thing_classes", "stuff_classes", "classes"):
         for name in names[1:]:
             first, other = (MetadataCatalog.get(n).get(key, []) for n in (names[0], name))
             if list(first) != list(other):

@@ -30,6 +30,13 @@ def name_member(path: str, offset: int, size: int, member: str) -> str:
     return f"{_PREFIX}{path}?offset={offset}&size={size}#{member}"
 
 
+def path_of(name: str) -> str:
+    """``name``, or of a name that :func:`name_member` makes ``path/member``."""
+    if not name.startswith(_PREFIX):
+        return name
+    return f"{_parse(name)[0]}/{name.partition('#')[2]}"
+
+
 class TarMemberHandler(PathHandler):
     """Opens the names that :func:`name_member` makes, for reading bytes.
 

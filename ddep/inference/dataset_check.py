@@ -44,7 +44,7 @@ def check_dataset(
     The contact sheet shows images in which nothing is wrong, evenly spaced over the data set.
 
     Args:
-        name: of a registered data set, or ``images:<folder>``.
+        name: of a registered data set, ``images:<folder>`` or ``classes:<folder>``.
         output: the folder to write to.
         workers: number of processes.
         cfg: a config whose DATASETS.CUSTOM may describe it.
@@ -57,7 +57,7 @@ def check_dataset(
         check_writable("--output", os.path.join(output, file))
     metadata = MetadataCatalog.get(name)
     records, problems = _load(name, metadata)
-    report = DatasetReport(name, metadata.get("stuff_classes", metadata.get("thing_classes", ())))
+    report = DatasetReport(name, _class_names(metadata))
     report.add_problems(problems)
     is_fine = np.zeros(len(records), dtype=bool)
     results = parallel_map(partial(check_record, LabelSpace.of(metadata)), records, workers)
@@ -75,6 +75,11 @@ def check_dataset(
         write_png(sheet, draw_contact_sheet([records[position] for position in shown], metadata))
     write_json(os.path.join(output, REPORT), report.to_json())
     return report
+
+
+def _class_names(metadata: Metadata) -> Sequence[str]:
+    keys = ("stuff_classes", "thing_classes", "classes")
+    return next((metadata.get(key) for key in keys if metadata.get(key)), ())
 
 
 def _find(name: str, cfg: CfgNode | None) -> None:

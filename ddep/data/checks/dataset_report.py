@@ -55,7 +55,7 @@ class DatasetReport:
             self.histogram += image.histogram
             for extremes, side in zip(self.sizes, image.size, strict=True):
                 extremes[:] = [min([side, *extremes]), max([side, *extremes])]
-        classes = image.class_pixels.keys() | image.class_objects.keys()
+        classes = image.class_pixels.keys() | image.class_objects.keys() | image.classes
         self.pixels.update(image.class_pixels)
         self.objects.update(image.class_objects)
         self.images_with.update(classes)
@@ -132,6 +132,8 @@ class DatasetReport:
             }
             if not self.objects:
                 del columns["objects"]
+            if not self.pixels:
+                del columns["% of labelled pixels"]
             lines += ["", tabulate(columns, "keys", "pipe", floatfmt=".2f"), ""]
             lines.append(
                 f"{self.unlabelled} images without labels, {self.crowds} crowds, "

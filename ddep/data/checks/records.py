@@ -29,7 +29,7 @@ class LabelSpace:
     """Which labels a data set may have.
 
     Attributes:
-        num_classes: of semantic labels and segments; None if it is not known.
+        num_classes: of semantic labels, segments and whole images; None if it is not known.
         num_things: of instance annotations; None if it is not known.
         ignore_label: of pixels that do not count.
     """
@@ -41,9 +41,11 @@ class LabelSpace:
     @classmethod
     def of(cls, metadata: Metadata) -> LabelSpace:
         """That of a registered data set."""
-        stuff, things = (metadata.get(f"{kind}_classes", ()) for kind in ("stuff", "thing"))
+        stuff, things, whole = (
+            metadata.get(key, ()) for key in ("stuff_classes", "thing_classes", "classes")
+        )
         return cls(
-            num_classes=max(len(stuff), len(things)) or None,
+            num_classes=max(len(stuff), len(things), len(whole)) or None,
             num_things=len(things) or None,
             ignore_label=metadata.get("ignore_label", 255),
         )
@@ -59,6 +61,7 @@ class ImageReport:
         histogram: (3, 256) int64, how many pixels have each value of red, green and blue.
         class_pixels: number of pixels of each class.
         class_objects: number of segments or instances of each class, without crowds.
+        classes: those of the image as a whole.
         crowds: number of crowds.
     """
 
@@ -67,6 +70,7 @@ class ImageReport:
     histogram: np.ndarray | None = None
     class_pixels: Counter[int] = field(default_factory=Counter)
     class_objects: Counter[int] = field(default_factory=Counter)
+    classes: set[int] = field(default_factory=set)
     crowds: int = 0
 
     def add_problem(self, kind: str, file: str, message: str) -> None:
@@ -96,6 +100,8 @@ def check_record(labels: LabelSpace, record: Record) -> ImageReport:
             _check_semantic(report, record, size, labels)
         if "pan_seg_file_name" in record:
             _check_panoptic(report, record, size, labels.num_classes)
+        if "classes" in record:
+            _check_classes(report, record, labels.num_classes)
         if "annotations" in record:
             _check_instances(report, record, size, labels.num_things)
     except Exception as error:  # whatever one record is like, the others are to be checked too
@@ -105,6 +111,13 @@ def check_record(labels: LabelSpace, record: Record) -> ImageReport:
         )
         report.add_problem("annotations", path, message)
     return report
+
+
+def _check_classes(report: ImageReport, record: Record, num_classes: int | None) -> None:
+    path = record["file_name"]
+    for number in record["classes"]:
+        if _check_class(report, path, f"image {path}", number, num_classes):
+            report.classes.add(number)
 
 
 # Height and width; None if they are not known.

@@ -1,8 +1,9 @@
 """Data sets of one's own, as ``DATASETS.CUSTOM`` describes them.
 
-Four kinds: ``images`` without labels, ``semantic`` (a folder of label images), ``panoptic`` (COCO's
-panoptic JSON and PNG files) and ``instance`` (COCO's instance JSON). They get the records and the
-metadata that the built-in sets have.
+Five kinds: ``images`` without labels, ``classes`` (a CSV file with the classes of each image),
+``semantic`` (a folder of label images), ``panoptic`` (COCO's panoptic JSON and PNG files) and
+``instance`` (COCO's instance JSON). They get the records and the metadata that the built-in sets
+have.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from ddep.data.datasets.catalog import register
+from ddep.data.datasets.class_lists import ClassList, register_class_list
 from ddep.data.datasets.custom_classes import (
     check_ignore_label,
     default_colors,
@@ -61,14 +63,15 @@ def register_custom_sets(cfg: CfgNode, strict: bool = True) -> None:
 
 def check_custom_files(entry: CustomEntry) -> None:
     """Raise :class:`UserError` unless all files and folders that an entry names are there."""
-    if entry.kind == "images":
+    keys = entry.values.keys() & IS_FILE.keys()
+    if entry.kind in ("images", "classes"):
         try:
             check_image_folder(_images(entry))
         except UserError as error:
             found = str(error).removeprefix(f"data set {_images(entry)}: ")
             raise entry.error(f"images: {found}") from error
-        return
-    for key in entry.values.keys() & IS_FILE.keys():
+        keys.remove("images")  # which may be a tar file
+    for key in keys:
         if isinstance(entry.values[key], str):
             entry.check_path(key)
     if entry.kind == "semantic" and entry.path("images").samefile(entry.path("labels")):
@@ -95,6 +98,16 @@ def _register_images(entry: CustomEntry) -> None:
         labelled_for=(),
         custom_entry=entry,
     )
+
+
+def _register_classes(entry: CustomEntry) -> None:
+    classes = read_class_names(entry) if "classes" in entry.values else None
+    entry.check_path("csv")
+    try:
+        class_list = ClassList.read(entry.path("csv"), classes)
+    except UserError as error:
+        raise entry.error(f"csv {error}") from error
+    register_class_list(entry.name, _images(entry), class_list, custom_entry=entry)
 
 
 def _register_semantic(entry: CustomEntry) -> None:
@@ -141,6 +154,7 @@ def _register_instance(entry: CustomEntry) -> None:
 
 _REGISTER: dict[str, Callable[[CustomEntry], None]] = {
     "images": _register_images,
+    "classes": _register_classes,
     "semantic": _register_semantic,
     "panoptic": _register_panoptic,
     "instance": _register_instance,
@@ -148,6 +162,7 @@ _REGISTER: dict[str, Callable[[CustomEntry], None]] = {
 # The metadata that say where a set lies, by kind and key.
 _ATTRIBUTES = {
     "images": {},
+    "classes": {},
     "semantic": {"images": "image_root", "labels": "sem_seg_root"},
     "panoptic": {"images": "image_root", "labels": "panoptic_root", "json": "panoptic_json"},
     "instance": {"images": "image_root", "json": "json_file"},

@@ -11,7 +11,8 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ddep.data.datasets.catalog import possible_paths
-from ddep.data.datasets.image_folder import PREFIX
+from ddep.data.datasets.class_folders import PREFIX as CLASSES
+from ddep.data.datasets.image_folder import PREFIX as IMAGES
 from ddep.errors import UserError
 
 # What each kind of data set must say, beside name and kind, and what it may say.
@@ -20,12 +21,14 @@ REQUIRED = {
     "semantic": ("images", "labels", "classes"),
     "panoptic": ("images", "labels", "json"),
     "instance": ("images", "json"),
+    "classes": ("images", "csv"),
 }
 OPTIONAL = {
     "images": (),
     "semantic": ("ignore",),
     "panoptic": ("semantic_labels", "ignore", "classes"),
     "instance": ("classes",),
+    "classes": ("classes",),
 }
 # The paths, and whether they lead to a file.
 IS_FILE = {
@@ -33,6 +36,7 @@ IS_FILE = {
     "labels": False,
     "semantic_labels": False,
     "json": True,
+    "csv": True,
     "classes": True,
 }
 _README = "datasets/README.md shows an entry of each kind"
@@ -105,8 +109,11 @@ def _read_entry(position: int, item: Any) -> CustomEntry:
         found = f": name is {name!r}" if "name" in item else " has no name"
         raise UserError(f"{where}{found}; expected text, which TRAIN and TEST name it by")
     where = f"{where} ({name})"
-    if name.startswith(PREFIX):
-        raise UserError(f"{where}: a name cannot begin with {PREFIX}, which names folders as such")
+    for prefix in (IMAGES, CLASSES):
+        if name.startswith(prefix):
+            raise UserError(
+                f"{where}: a name cannot begin with {prefix}, which names folders as such"
+            )
     if name in DatasetCatalog and custom_entry(name) is None:
         raise UserError(f"{where}: there is another data set of that name; choose one of its own")
     kind = item.get("kind")

@@ -10,6 +10,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ddep.data.datasets import class_folders
 from ddep.data.datasets.catalog import dataset_root
 from ddep.data.datasets.custom import (
     check_custom_files,
@@ -25,8 +26,8 @@ from ddep.errors import UserError
 def register_from_config(
     cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST"), *, instances: bool = False
 ) -> None:
-    """Register the sets of ``DATASETS.CUSTOM`` and the ``images:<folder>`` sets that ``cfg`` names,
-    and check that all sets are there.
+    """Register the sets of ``DATASETS.CUSTOM`` and the ``images:<folder>`` and ``classes:<folder>``
+    sets that ``cfg`` names, and check that all sets are there.
 
     Args:
         cfg: the config; DATASETS.TRAIN, TEST and CUSTOM are read.
@@ -44,6 +45,8 @@ def register_from_config(
         for name in cfg.DATASETS[key]:
             if name.startswith(PREFIX):
                 register_image_folder(name)
+            elif name.startswith(class_folders.PREFIX):
+                class_folders.register_class_folders(name)
             elif name not in DatasetCatalog:
                 own = [entry["name"] for entry in cfg.DATASETS.CUSTOM or ()]
                 raise UserError(f"DATASETS.{key}: {_explain_unknown(name, own)}")
@@ -85,6 +88,9 @@ def check_files(name: str, instances: bool = False) -> None:
     """
     if name.startswith(PREFIX):
         check_image_folder(name)
+        return
+    if name.startswith(class_folders.PREFIX):
+        class_folders.check_class_folders(name)
         return
     entry = custom_entry(name)
     if entry:

@@ -12,6 +12,7 @@ from ddep.errors import UserError, one_line
 
 SEMANTIC = ("sem_seg",)
 INSTANCE = ("bbox", "segm")
+CLASSIFICATION = ("classification",)
 # For data sets that were registered without ``labelled_for``: what detectron2's ``evaluator_type``
 # means. Of panoptic sets it does not say whether they have other labels too.
 _LABELS_OF_TYPE = {

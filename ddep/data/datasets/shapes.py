@@ -1,5 +1,7 @@
 """The demo's data set: generated scenes of textured shapes, with panoptic labels.
 
+Of all images, those without panoptic labels included, a CSV file says which classes they show.
+
 Every image is drawn from its own random numbers, seeded by (seed, split, index): the same seed
 gives the same files, and more images do not change the first ones.
 """
@@ -11,7 +13,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ddep.data.datasets.catalog import register
+from ddep.data.datasets.class_lists import ClassList, write_class_list
 from ddep.data.datasets.declaration import DatasetDeclaration, Option, Preparation, declare
+from ddep.data.datasets.image_folder import load_image_folder
+from ddep.data.datasets.label_kinds import CLASSIFICATION
 from ddep.data.datasets.panoptic import IGNORE_LABEL, PanopticSplit, register_panoptic
 from ddep.data.datasets.preparation import PanopticWriter, write_png
 from ddep.data.datasets.shape_scenes import CATEGORIES, Scene, draw_scene
@@ -20,13 +26,38 @@ from ddep.errors import UserError
 SPLITS = ("train", "val")
 UNLABELLED = "unlabelled"
 MIN_SIZE = 32
+_NAMES = [category["name"] for category in CATEGORIES]
 
 
 def register_shapes(root: Path) -> None:
-    """Register ``shapes_panoptic_{train,val}`` below ``root``."""
+    """Register ``shapes_panoptic_{train,val}`` and ``shapes_classes_{train,val,unlabelled}`` below
+    ``root``."""
+    folder = root / "shapes"
     for name in SPLITS:
-        split = PanopticSplit.below(root / "shapes", name)
+        split = PanopticSplit.below(folder, name)
         register_panoptic(f"shapes_panoptic_{name}", split, CATEGORIES)
+    for name in (*SPLITS, UNLABELLED):
+        _register_classes(folder, name)
+
+
+def _register_classes(folder: Path, split: str) -> None:
+    """Register ``shapes_classes_<split>``: which classes each image shows."""
+    images, path = folder / split, _class_list(folder, split)
+    register(
+        f"shapes_classes_{split}",
+        lambda: ClassList.read(path, _NAMES).records(load_image_folder(f"images:{images}")),
+        evaluator_type="classification",
+        labelled_for=CLASSIFICATION,
+        classes=_NAMES,
+        multi_label=True,
+        image_root=str(images),
+        class_list=str(path),
+        required_files=("image_root", "class_list"),
+    )
+
+
+def _class_list(folder: Path, split: str) -> Path:
+    return folder / f"classes_{split}.csv"
 
 
 def generate_shapes(
@@ -38,7 +69,8 @@ def generate_shapes(
     unlabelled: int = 1000,
     size: int = 128,
 ) -> dict[str, dict[str, int]]:
-    """Write the data set: labelled splits train and val, and a folder of unlabelled images.
+    """Write the data set: labelled splits train and val, a folder of unlabelled images, and for
+    each of the three a CSV file of the classes that its images show.
 
     Images of an earlier, larger run that this one does not write are removed.
 
@@ -67,10 +99,12 @@ def generate_shapes(
         split = PanopticSplit.below(target, name)
         writer = PanopticWriter(split, CATEGORIES) if name in SPLITS else None
         things = 0
+        shown: dict[str, list[str]] = {}
         for index in tqdm(range(number), desc=f"shapes {name}", disable=None):
             scene = draw_scene(np.random.default_rng([seed, split_index, index]), size)
             image_name = f"{index:05d}.png"
             write_png(split.image_root / image_name, scene.image)
+            shown[image_name] = [_NAMES[i - 1] for i in sorted(set(scene.category_ids.values()))]
             if writer:
                 writer.add(image_name, _semantic(scene), scene.panoptic, scene.category_ids)
                 things += sum(CATEGORIES[i - 1]["isthing"] for i in scene.category_ids.values())
@@ -78,6 +112,7 @@ def generate_shapes(
             writer.finish()
         for folder in (split.image_root, split.panoptic_root, split.sem_seg_root):
             _remove_surplus(folder, number)
+        write_class_list(_class_list(target, name), shown)
         counts[name] = {"images": number, **({"things": things} if writer else {})}
     return counts
 
@@ -100,7 +135,7 @@ _HELP = {
     "seed": "the same seed gives the same files",
     "train": "number of labelled training images",
     "val": "number of labelled validation images",
-    "unlabelled": "number of images without labels, to pretrain on",
+    "unlabelled": "number of images without panoptic labels, to pretrain on",
     "size": "height and width of the images in pixels",
 }
 declare(

@@ -28,7 +28,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     generate_shapes(tmp_path / "b", seed=1, **numbers)
     generate_shapes(tmp_path / "c", seed=2, **numbers)
     first, again, other = (hashes(tmp_path / name) for name in "abc")
-    assert len(first) == 3 * 3 + 2 * 3 + 4 + 2
+    assert len(first) == 3 * 3 + 2 * 3 + 4 + 2 + 3
     assert again == first
     assert other.keys() == first.keys()
     images = [name for name in first if name.startswith(("train/", "val/", "unlabelled/"))]
@@ -43,7 +43,11 @@ def test_more_images_keep_the_first_and_fewer_remove_the_rest(tmp_path: Path) ->
     more = hashes(tmp_path)
     assert len(more) == len(first) + 2 * 3 + 2
     same = {name for name in first if more[name] == first[name]}
-    assert first.keys() - same == {"panoptic_train.json"}
+    assert first.keys() - same == {
+        "classes_train.csv",
+        "classes_unlabelled.csv",
+        "panoptic_train.json",
+    }
     generate_shapes(tmp_path, **few)
     assert hashes(tmp_path) == first
 
