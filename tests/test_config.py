@@ -19,11 +19,23 @@ def test_shipped_config_loads(path: Path) -> None:
     cfg = load_config(str(path))
     assert cfg.VERSION == 2
     if not path.name.startswith("Base-"):
-        assert cfg.MODEL.META_ARCHITECTURE in ("DenoisingPretrainer", "MaskFormer")
+        known = ("DenoisingPretrainer", "MaskFormer", "SemanticSegmentor")
+        assert cfg.MODEL.META_ARCHITECTURE in known
         denoises = cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer"
         assert denoises == (cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising")
-        first = "maskformer" in path.name
+        first = any(word in path.name for word in ("maskformer", "baseline", "deeplab"))
         assert (cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME != "MSDeformAttnPixelDecoder") == first
+
+
+def assert_values(config: str, expected: dict[str, Any]) -> None:
+    """The keys of a shipped config, given without its ending, have these values."""
+    cfg = load_config(str(CONFIGS / f"{config}.yaml"))
+    for key, value in expected.items():
+        node = cfg
+        for word in key.split("."):
+            node = node[word]
+        found = list(node) if isinstance(value, list) else node
+        assert found == value, key
 
 
 def test_bases_are_merged_in_order() -> None:
@@ -193,13 +205,69 @@ def test_fine_tuning_has_the_published_schedule(config: str, expected: dict[str,
         "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 12544,
         "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": 6,
     }
-    cfg = load_config(str(CONFIGS / "finetune" / f"{config}.yaml"))
-    for key, value in (everywhere | expected).items():
-        node = cfg
-        for word in key.split("."):
-            node = node[word]
-        found = list(node) if isinstance(value, list) else node
-        assert found == value, key
+    assert_values(f"finetune/{config}", everywhere | expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            "ade20k/semantic/per_pixel_baseline_R50",
+            {"MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselineHead"},
+        ),
+        (
+            "ade20k/semantic/per_pixel_baseline_plus_R50",
+            {
+                "MODEL.SEM_SEG_HEAD.NAME": "PerPixelBaselinePlusHead",
+                "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "res5",
+                "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 150,
+                "MODEL.MASK_FORMER.DROPOUT": 0.1,
+                "MODEL.MASK_FORMER.DEC_LAYERS": 6,
+            },
+        ),
+    ],
+)
+def test_per_pixel_baselines_have_the_published_hyper_parameters(
+    config: str, expected: dict[str, Any]
+) -> None:
+    """MaskFormer, arXiv 2107.06278, its published configs."""
+    everywhere = {
+        "SOLVER.IMS_PER_BATCH": 16,
+        "SOLVER.MAX_ITER": 160000,
+        "SOLVER.BASE_LR": 0.0001,
+        "SOLVER.WEIGHT_DECAY": 0.0001,
+        "SOLVER.BACKBONE_MULTIPLIER": 0.1,
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": 0.01,
+        "SOLVER.AMP.ENABLED": False,
+        "INPUT.SIZE_DIVISIBILITY": 512,
+        "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "BasePixelDecoder",
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 150,
+    }
+    assert_values(f"finetune/{config}", everywhere | expected)
+
+
+def test_deeplab_has_the_schedule_of_detectron2() -> None:
+    """projects/DeepLab of detectron2, with a ResNet-50 for its ResNet-103."""
+    assert_values(
+        "finetune/cityscapes/semantic/deeplab_v3_plus_R50",
+        {
+            "SOLVER.OPTIMIZER": "SGD",
+            "SOLVER.IMS_PER_BATCH": 16,
+            "SOLVER.MAX_ITER": 90000,
+            "SOLVER.BASE_LR": 0.01,
+            "SOLVER.BACKBONE_MULTIPLIER": 1.0,
+            "SOLVER.WEIGHT_DECAY": 0.0001,
+            "SOLVER.WARMUP_ITERS": 1000,
+            "SOLVER.CLIP_GRADIENTS.ENABLED": False,
+            "INPUT.MIN_SIZE_TRAIN": (512, 768, 1024, 1280, 1536, 1792, 2048),
+            "INPUT.CROP.SIZE": [512, 1024],
+            "INPUT.COLOR_AUG_SSD": False,
+            "MODEL.RESNETS.RES5_DILATION": 2,
+            "MODEL.RESNETS.RES5_MULTI_GRID": [1, 2, 4],
+            "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": [6, 12, 18],
+            "MODEL.SEM_SEG_HEAD.LOSS_TYPE": "hard_pixel_mining",
+        },
+    )
 
 
 @pytest.mark.parametrize(
@@ -270,10 +338,4 @@ def test_maskformer_has_the_published_hyper_parameters(
         "MODEL.MASK_FORMER.TEST.PANOPTIC_ON": True,
         "MODEL.DDEP.MASK_LOSS": "dense",
     }
-    cfg = load_config(str(CONFIGS / "finetune" / f"{config}.yaml"))
-    for key, value in (everywhere | expected).items():
-        node = cfg
-        for word in key.split("."):
-            node = node[word]
-        found = list(node) if isinstance(value, list) else node
-        assert found == value, key
+    assert_values(f"finetune/{config}", everywhere | expected)

@@ -6,12 +6,14 @@ else asks which kind of model a config describes.
 
 from ddep.tasks.denoising import DenoisingTask
 from ddep.tasks.load_config import load_config
+from ddep.tasks.per_pixel import PerPixelSegmentationTask
 from ddep.tasks.registry import register_task, registered_tasks, task_of
 from ddep.tasks.segmentation import SegmentationTask
 from ddep.tasks.task import Task
 
 __all__ = [
     "DenoisingTask",
+    "PerPixelSegmentationTask",
     "SegmentationTask",
     "Task",
     "load_config",

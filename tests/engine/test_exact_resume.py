@@ -17,6 +17,7 @@ from tests.engine.tiny_runs import (
     arguments,
     denoising_config,
     one_thread,
+    per_pixel_config,
     shapes_config,
     shapes_root,
     write_images,
@@ -29,6 +30,8 @@ COMMON = STATEFUL | {"SOLVER.MAX_ITER": ITERATIONS, "SOLVER.CHECKPOINT_PERIOD": 
 KINDS: dict[str, dict[str, Any]] = {
     "pretrain": {"MODEL.DDEP.MULTI_SCALE": True, "MODEL.DDEP.SIGMA": "[0.1,0.9]"},
     "finetune": {},
+    # Its batch norms have a state too.
+    "per_pixel": {"SOLVER.OPTIMIZER": "SGD"},
 }
 
 
@@ -43,7 +46,10 @@ def config(kind: str, tmp_path: Path) -> Iterator[str]:
         yield denoising_config(tmp_path, write_images(tmp_path / "images", 7))
         return
     with shapes_root(tmp_path):
-        yield shapes_config(tmp_path)
+        if kind == "finetune":
+            yield shapes_config(tmp_path)
+        else:
+            yield per_pixel_config(tmp_path, "DeepLabV3PlusHead")
 
 
 def train(config: str, folder: Path, *words: object, settings: dict[str, Any]) -> None:

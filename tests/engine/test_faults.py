@@ -8,6 +8,7 @@ import math
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.engine.tiny_runs import (
     denoising_config,
     metrics,
     one_thread,
+    per_pixel_config,
     shapes_config,
     shapes_root,
     write_images,
@@ -98,15 +100,20 @@ def test_a_poisoned_batch_does_not_reach_the_weights(
 
 
 @pytest.mark.parametrize("kind", ["image", "loss"])
-def test_fine_tuning_survives_it_too(kind: str, tmp_path: Path) -> None:
-    """The costs of the matching are not finite then."""
+@pytest.mark.parametrize(
+    ("make_config", "loss"), [(shapes_config, "loss_ce"), (per_pixel_config, "loss_sem_seg")]
+)
+def test_fine_tuning_survives_it_too(
+    make_config: Callable[[Path], str], loss: str, kind: str, tmp_path: Path
+) -> None:
+    """The costs of a matching are not finite then."""
     with shapes_root(tmp_path):
         poison = Poison(kind, range(1, 2))
-        poisoned(shapes_config(tmp_path), poison, "SOLVER.MAX_ITER", 4).train()
+        poisoned(make_config(tmp_path), poison, "SOLVER.MAX_ITER", 4).train()
     assert torch.equal(poison.weights[1], poison.weights[2])
     assert not torch.equal(poison.weights[2], poison.weights[3])
     log = (tmp_path / "finetune" / "log.txt").read_text()
-    assert re.search(r"iteration 2 is skipped .*loss_ce is nan.*; the images: .*\.png, ", log), log
+    assert re.search(rf"iteration 2 is skipped .*{loss} is nan.*; the images: .*\.png, ", log), log
 
 
 def test_too_many_in_a_row_stop_training_with_a_good_checkpoint(

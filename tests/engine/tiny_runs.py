@@ -140,6 +140,42 @@ def shapes_config(folder: Path, pixel_decoder: str = "MSDeformAttnPixelDecoder")
     )
 
 
+# detectron2's ResNet-50 with few channels, whose batch norms have a state.
+SMALL_RESNET: dict[str, Any] = {
+    "STEM_TYPE": "basic",
+    "STEM_OUT_CHANNELS": 8,
+    "RES2_OUT_CHANNELS": 8,
+    "WIDTH_PER_GROUP": 4,
+    "OUT_FEATURES": ["res2", "res5"],
+    "RES5_DILATION": 2,
+    "NORM": "BN",
+}
+
+
+def per_pixel_config(folder: Path, head: str = "PerPixelBaselineHead") -> str:
+    """A config that classifies the pixels of generated shapes, see :func:`shapes_root`.
+
+    Args:
+        folder: to write to.
+        head: ``PerPixelBaselineHead``, or ``DeepLabV3PlusHead`` with a backbone of its kind.
+    """
+    keys: dict[str, Any] = {"MODEL__SEM_SEG_HEAD": {"NAME": head, "NUM_CLASSES": 8}}
+    if head == "DeepLabV3PlusHead":
+        features = SMALL_RESNET["OUT_FEATURES"]
+        keys["MODEL__SEM_SEG_HEAD"] |= {"IN_FEATURES": features, "ASPP_CHANNELS": 32, "NORM": "BN"}
+        keys["MODEL__BACKBONE"] = {"NAME": "build_resnet_deeplab_backbone", "FREEZE_AT": 0}
+        keys["MODEL__RESNETS"] = SMALL_RESNET
+    return write_config(
+        folder,
+        "per_pixel",
+        MODEL__META_ARCHITECTURE="SemanticSegmentor",
+        DATASETS__TRAIN=["shapes_panoptic_train"],
+        DATASETS__TEST=["shapes_panoptic_val"],
+        OUTPUT_DIR=str(folder / "finetune"),
+        **keys,
+    )
+
+
 @contextlib.contextmanager
 def shapes_root(folder: Path) -> Iterator[None]:
     """Inside, a few generated shapes below ``folder/datasets`` are the shapes data sets."""

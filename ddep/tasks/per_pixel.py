@@ -1,0 +1,90 @@
+"""Segmentation with a class for every pixel: detectron2's SemanticSegmentor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import Metadata
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import nn
+
+from ddep.drawing.segments import draw_outputs
+from ddep.errors import UserError
+from ddep.modeling.meta_arch.data_set_classes import check_num_classes
+from ddep.tasks.registry import register_task
+from ddep.tasks.task import Task, check_registered
+
+
+@register_task
+class PerPixelSegmentationTask(Task):
+    """A backbone and a head that classifies pixels.
+
+    Heads are MaskFormer's per-pixel baselines (arXiv 2107.06278), detectron2's DeepLabV3Head and
+    DeepLabV3PlusHead (arXiv 1706.05587, 1802.02611), its SemSegFPNHead (arXiv 1901.02446), and
+    others that are called with features and labels.
+    """
+
+    name: ClassVar = "segmentation"
+    meta_architectures: ClassVar = ("SemanticSegmentor",)
+    mappers: ClassVar = ("mask_former_semantic",)
+    num_classes_key: ClassVar = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+
+    def check(self, cfg: CfgNode) -> list[str]:
+        """As :meth:`Task.check`."""
+        check_registered(cfg, "MODEL.SEM_SEG_HEAD.NAME", SEM_SEG_HEADS_REGISTRY)
+        notes = super().check(cfg)
+        name, possible = cfg.MODEL.SEM_SEG_HEAD.NAME, _heads()
+        if name not in possible:
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.NAME is {name!r}, which MODEL.META_ARCHITECTURE "
+                f"{cfg.MODEL.META_ARCHITECTURE} cannot use; expected one of {', '.join(possible)}"
+            )
+        check_num_classes(cfg)
+        return [*notes, *_check_image_pooling(cfg)]
+
+    def networks(self, model: nn.Module) -> list[nn.Module]:
+        """As :meth:`Task.networks`."""
+        return [model.backbone, model.sem_seg_head]
+
+    def measured(self, cfg: CfgNode) -> dict[str, str]:
+        """As :meth:`Task.measured`."""
+        return {"sem_seg": "MODEL.META_ARCHITECTURE"}
+
+    def draw(
+        self,
+        cfg: CfgNode,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        metadata: Metadata | None,
+    ) -> np.ndarray:
+        """As :meth:`Task.draw`: the class of every pixel."""
+        return draw_outputs(inputs["file_name"], outputs, metadata)
+
+
+def _heads() -> list[str]:
+    """The registered heads that are called with features and labels."""
+    return [
+        name
+        for name, head in SEM_SEG_HEADS_REGISTRY
+        if "targets" in inspect.signature(head.forward).parameters
+    ]
+
+
+def _check_image_pooling(cfg: CfgNode) -> list[str]:
+    """What DeepLab's heads make of INPUT.CROP: the window of their image pooling."""
+    name, crop = cfg.MODEL.SEM_SEG_HEAD.NAME, cfg.INPUT.CROP
+    if not name.startswith("DeepLab") or not crop.ENABLED:
+        return []
+    if crop.TYPE != "absolute":
+        raise UserError(
+            f"INPUT.CROP.TYPE is {crop.TYPE!r}; {name} needs absolute: its image pooling has a "
+            "window of the size of the crop"
+        )
+    return [
+        f"{name} pools over windows of INPUT.CROP.SIZE {tuple(crop.SIZE)}: training images must be "
+        "no smaller, and the sides of test images multiples of it"
+    ]
