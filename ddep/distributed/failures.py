@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds that a broken operation waits before it counts as a failure of its own.
 _PATIENCE = 3.0
+# Seconds in which whoever started the processes of a machine notices the one that ended first.
+_NOTICED = 1.0
 # Seconds in which rank 0 must tell the others.
 _ANSWER = 10.0
 # A machine that does not answer for 10 + 4 * 5 seconds is lost.
@@ -54,7 +56,12 @@ class FailureWatch:
     """Ends this process when another of the run fails, and the others when this one does.
 
     It waits in a thread of its own, because the main one may wait for the process that failed.
+
+    Attributes:
+        is_ending: whether another process was killed, and this one is about to end.
     """
+
+    is_ending = False
 
     def __init__(self, placement: Placement) -> None:
         """Connect to the other processes, which do the same.
@@ -110,9 +117,11 @@ class FailureWatch:
         except (EOFError, OSError):
             failure = self._lost(0)
         if not self._finishing:
+            _leave_to_starter(failure)
             self._end(failure)
 
     def _lost(self, rank: int) -> Failure:
+        self.is_ending = True
         message = (
             f"rank {rank} ({self._names[rank]}) has gone without a word: it was killed, maybe for "
             "lack of memory, or its machine failed"
@@ -155,6 +164,7 @@ class FailureWatch:
         """Rank 0: say what has failed, make the others end, and end."""
         with self._ending:
             self._say(failure)
+            _leave_to_starter(failure)
             running = []
             for peer in self._peers:
                 try:
@@ -194,6 +204,15 @@ class FailureWatch:
         else:
             (first,) = self._peers
             first.send(None)
+
+
+def _leave_to_starter(failure: Failure) -> None:
+    """Give whoever started these processes time to see the one that was killed.
+
+    PyTorch's elastic agent looks a few times a second, and names one of those that have ended.
+    """
+    if not failure.line and failure.details:
+        time.sleep(_NOTICED)
 
 
 def yield_to_others(error: BaseException | None) -> None:

@@ -24,7 +24,7 @@ class Placement:
         machine: the machine's number.
         host: name or address of rank 0's machine.
         port: where a TCPStore serves, or is to serve, on ``host``.
-        by_torchrun: whether torchrun has made the store.
+        by_agent: whether an elastic agent, such as torchrun's, has made the store.
         makes_store: whether this process makes the store.
     """
 
@@ -34,7 +34,7 @@ class Placement:
     machine: int
     host: str
     port: int
-    by_torchrun: bool = False
+    by_agent: bool = False
     makes_store: bool = False
 
 
@@ -54,16 +54,7 @@ def placement_from_environment(
     if all(name in environment for name in _TORCHRUN):
         if args.num_gpus * args.num_machines > 1:
             raise UserError(_asked_twice(args, "torchrun"))
-        rank, local_rank, world_size = (int(environment[name]) for name in _TORCHRUN[:3])
-        return Placement(
-            rank,
-            world_size,
-            local_rank,
-            machine=int(environment.get("GROUP_RANK", 0)),
-            host=environment["MASTER_ADDR"],
-            port=int(environment["MASTER_PORT"]),
-            by_torchrun=True,
-        )
+        return placement_by_agent(args, environment)
     # Of srun's tasks; a batch script without srun has SLURM_NTASKS too, but is one process.
     world_size = int(environment.get("SLURM_STEP_NUM_TASKS", 1))
     if world_size == 1 or args.num_machines > 1:
@@ -77,11 +68,38 @@ def placement_from_environment(
         local_rank=int(environment["SLURM_LOCALID"]),
         machine=int(environment["SLURM_NODEID"]),
         host=environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"]),
-        # Below the ports that the system gives away.
-        port=int(
-            environment.get("MASTER_PORT") or 20000 + int(environment["SLURM_JOB_ID"]) % 12000
-        ),
+        port=int(environment.get("MASTER_PORT") or _port(environment["SLURM_JOB_ID"])),
         makes_store=rank == 0,
+    )
+
+
+def placement_by_agent(
+    args: argparse.Namespace, environment: Mapping[str, str] | None = None
+) -> Placement:
+    """The place of a process that PyTorch's elastic agent has started, which torchrun runs too.
+
+    Args:
+        args: detectron2's. With --num-machines the agent is that of one machine, whose processes
+            meet the others at --dist-url.
+        environment: ``os.environ`` by default.
+    """
+    environment = os.environ if environment is None else environment
+    rank, local_rank, world_size = (int(environment[name]) for name in _TORCHRUN[:3])
+    if args.num_machines > 1:
+        host, port = meeting_point(args)
+        rank += args.machine_rank * args.num_gpus
+        world_size *= args.num_machines
+        return Placement(
+            rank, world_size, local_rank, args.machine_rank, host, port, makes_store=rank == 0
+        )
+    return Placement(
+        rank,
+        world_size,
+        local_rank,
+        machine=int(environment.get("GROUP_RANK", 0)),
+        host=environment["MASTER_ADDR"],
+        port=int(environment["MASTER_PORT"]),
+        by_agent=True,
     )
 
 
@@ -97,13 +115,11 @@ def first_host(nodes: str) -> str:
 
 
 def meeting_point(args: argparse.Namespace) -> tuple[str, int]:
-    """Host and port of --dist-url; a free port (0) of this machine if it is the only one.
+    """Host and port of --dist-url, where several machines meet.
 
     Raises:
-        UserError: a URL that several machines cannot meet at, or a wrong --machine-rank.
+        UserError: a URL that they cannot meet at, or a wrong --machine-rank.
     """
-    if args.num_machines == 1:
-        return "127.0.0.1", 0
     if not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             f"--machine-rank is {args.machine_rank}; expected 0 to {args.num_machines - 1}, "

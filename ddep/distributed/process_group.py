@@ -33,7 +33,7 @@ def join_group(placement: Placement, device: str) -> None:
     if device == "cuda":
         torch.cuda.set_device(_gpu(placement.local_rank))
     where: dict[str, Any] = {"init_method": "env://"}
-    if not placement.by_torchrun:
+    if not placement.by_agent:
         where = {"store": open_store(placement.host, placement.port, placement.makes_store)}
     dist.init_process_group(
         "nccl" if device == "cuda" else "gloo",

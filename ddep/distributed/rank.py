@@ -39,6 +39,8 @@ def run_rank(
     watch = FailureWatch(placement)
     # detectron2 logs what ends training; the cause comes first, if it is in another process.
     logging.getLogger("detectron2.engine.train_loop").addFilter(_yield_to_others)
+    # A launcher sends SIGTERM to those that a killed process leaves; no checkpoint is saved then.
+    logging.getLogger("ddep.engine.stop_signals").addFilter(lambda _: not watch.is_ending)
     stopped = None
     try:
         main(args)

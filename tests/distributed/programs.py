@@ -41,9 +41,10 @@ def introduce(_: argparse.Namespace) -> None:
 
 
 def until_stopped(args: argparse.Namespace) -> None:
-    """Work on until SIGTERM has come to any process, then take a while to save."""
+    """Work on until a signal has come to any process, then take a while to save."""
     signals = []
-    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: signals.append(number))
     introduce(args)
     while True:
         stop = torch.tensor([len(signals)])
@@ -83,6 +84,11 @@ def be_killed(args: argparse.Namespace) -> None:
 def wait_for_ever(args: argparse.Namespace) -> None:
     introduce(args)
     time.sleep(1000)
+
+
+def ignore_signals(args: argparse.Namespace) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    wait_for_ever(args)
 
 
 def main() -> None:

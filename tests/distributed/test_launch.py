@@ -83,6 +83,18 @@ def test_a_signal_goes_to_all_processes_which_save_and_end() -> None:
     assert not any(is_alive(words[-1]) for words in found)
 
 
+def test_a_second_signal_ends_processes_that_do_not_heed_the_first() -> None:
+    with started(*programs("ignore_signals", "--num-gpus", 2)) as process:
+        found = introductions(process.stdout.readline() + process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)
+        assert all(is_alive(words[-1]) for words in found)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=LIMIT)
+    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    assert not any(is_alive(words[-1]) for words in found)
+
+
 def test_a_mistake_that_all_processes_find_is_one_line() -> None:
     status, out, err = run(*programs("mistake", "--num-gpus", 2))
     assert (status, out, err) == (1, "", "error: mend this\n")
@@ -114,11 +126,12 @@ def test_a_failure_on_one_machine_ends_the_others_and_is_told_there() -> None:
         assert introductions(out)[0][:5] == (machine, 2, 0, 1, 3)
 
 
-def test_a_killed_launcher_leaves_no_processes_behind() -> None:
-    with started(*programs("wait_for_ever", "--num-gpus", 2)) as process:
+def test_processes_whose_launcher_is_killed_save_and_end() -> None:
+    with started(*programs("until_stopped", "--num-gpus", 2)) as process:
         found = introductions(process.stdout.readline() + process.stdout.readline())
         assert all(is_alive(words[-1]) for words in found)
         process.kill()
+        assert process.stdout.readline() == "saved\n"
         deadline = time.monotonic() + LIMIT
         while any(is_alive(words[-1]) for words in found) and time.monotonic() < deadline:
             time.sleep(0.1)

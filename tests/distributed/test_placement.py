@@ -8,6 +8,7 @@ from ddep.distributed.placement import (
     Placement,
     first_host,
     meeting_point,
+    placement_by_agent,
     placement_from_environment,
 )
 from ddep.errors import UserError
@@ -39,8 +40,19 @@ def arguments(**options: object) -> argparse.Namespace:
 
 def test_torchrun_places_a_process() -> None:
     assert placement_from_environment(arguments(), TORCHRUN) == Placement(
-        5, 8, 1, machine=2, host="node1", port=29500, by_torchrun=True
+        5, 8, 1, machine=2, host="node1", port=29500, by_agent=True
     )
+
+
+def test_a_machines_own_agent_places_its_processes_among_those_of_all() -> None:
+    environment = TORCHRUN | {"RANK": "1", "WORLD_SIZE": "2", "GROUP_RANK": "0"}
+    second = arguments(num_gpus=2, num_machines=3, machine_rank=1, dist_url="tcp://node0:7")
+    assert placement_by_agent(second, environment) == Placement(
+        3, 6, 1, machine=1, host="node0", port=7
+    )
+    first = arguments(num_gpus=2, num_machines=3, dist_url="tcp://node0:7")
+    placement = placement_by_agent(first, environment | {"RANK": "0", "LOCAL_RANK": "0"})
+    assert (placement.rank, placement.makes_store) == (0, True)
 
 
 def test_srun_places_a_process() -> None:
@@ -103,7 +115,6 @@ def test_the_first_host_of_a_list(nodes: str, first: str) -> None:
 
 
 def test_where_machines_meet() -> None:
-    assert meeting_point(arguments(dist_url="tcp://ignored:1")) == ("127.0.0.1", 0)
     two = {"num_machines": 2, "machine_rank": 1}
     assert meeting_point(arguments(dist_url="tcp://node1:29500", **two)) == ("node1", 29500)
 

@@ -1,0 +1,76 @@
+"""What becomes of signals to the process that has started others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+import pytest
+
+from ddep.distributed.launch import _signals_handed_on
+
+
+def count_signals(connection: Connection) -> None:
+    """Say each SIGTERM that comes."""
+    signal.signal(signal.SIGTERM, lambda number, _: connection.send(number))
+    connection.send(0)
+    while True:
+        time.sleep(100)
+
+
+@pytest.fixture
+def child() -> Iterator[tuple[BaseProcess, Connection]]:
+    """A child process that survives SIGTERM, and where it says so."""
+    context = get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=count_signals, args=(sender,))
+    process.start()
+    assert receiver.recv() == 0
+    yield process, receiver
+    process.kill()
+    process.join()
+
+
+def test_the_first_signal_is_handed_on_and_the_second_kills(
+    child: tuple[BaseProcess, Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_signals_handed_on.__wrapped__.__globals__, "_ONE_SIGNAL", 0)
+    process, heard = child
+    before = signal.getsignal(signal.SIGTERM)
+    with _signals_handed_on() as numbers:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard.recv() == signal.SIGTERM
+        assert process.is_alive()
+        os.kill(os.getpid(), signal.SIGINT)
+        process.join(10)
+    assert process.exitcode == -signal.SIGKILL
+    assert numbers == [signal.SIGTERM, signal.SIGINT]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(child: tuple[BaseProcess, Connection]) -> None:
+    process, heard = child
+    with _signals_handed_on() as numbers:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard.recv() == signal.SIGTERM
+        assert not heard.poll(0.2)
+    assert numbers == [signal.SIGTERM]
+    assert process.is_alive()
+
+
+def test_before_there_are_processes_a_signal_ends_the_program() -> None:
+    ended = get_context("fork").Process(target=_be_signalled)
+    ended.start()
+    ended.join(10)
+    assert ended.exitcode == 128 + signal.SIGINT
+
+
+def _be_signalled() -> None:
+    with _signals_handed_on():
+        os.kill(os.getpid(), signal.SIGINT)
