@@ -34,8 +34,8 @@ INSTALL_REQUIRES = [
     "safetensors>=0.4",
     "scipy>=1.11",
     "timm>=1.0.31",
-    "torch>=2.4",
-    "torchvision>=0.19",
+    "torch>=2.6",
+    "torchvision>=0.21",
     # what detectron2 imports, within the ranges that it states
     "cloudpickle>=2",
     "fvcore>=0.1.5.post20221221,<0.1.6",

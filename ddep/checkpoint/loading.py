@@ -41,7 +41,7 @@ def load_weights(
     report = LoadReport(path)
     kept = {*CONFIGURED, *TRANSFERABLE}.difference(transfer)
 
-    def sort_out(candidates: StateDict, *_: Any) -> None:
+    def sort_out(_module: nn.Module, candidates: StateDict, *_: Any) -> None:
         """Take out what must not be loaded. Runs for each module, behind its parents' renames."""
         for name in [name for name in candidates if name in shapes]:
             if group_of(name) in kept:
@@ -51,8 +51,7 @@ def load_weights(
                 report.mismatched[name] = (tuple(candidates[name].shape), shapes[name])
                 del candidates[name]
 
-    # torch 2.4 has no public name for it.
-    hooks = [module._register_load_state_dict_pre_hook(sort_out) for module in model.modules()]
+    hooks = [module.register_load_state_dict_pre_hook(sort_out) for module in model.modules()]
     try:
         missing, report.unused = model.load_state_dict(state_dict, strict=False)
     finally:
