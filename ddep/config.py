@@ -229,8 +229,12 @@ def _add_classifier_config(cfg: CfgNode) -> None:
 
 def _add_denoising_config(cfg: CfgNode) -> None:
     ddep = cfg.MODEL.DDEP = CfgNode()
-    # True is DDeP: the pretrained backbone is fixed, only the decoder learns. False is DeP: both.
+    # True is DDeP: the pretrained encoder is fixed, only the decoder learns. False is DeP: both.
     ddep.FREEZE_BACKBONE = True
+    # What is pretrained: pixel_decoder (MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME), fpn (a backbone's,
+    # such as build_resnet_fpn_backbone's; what is frozen is its bottom_up alone), or deeplab
+    # (DeepLabV3+'s decoder, which has no MULTI_SCALE).
+    ddep.DECODER = "pixel_decoder"
     # scaled: (x + sigma * eps) / sqrt(1 + sigma^2); additive: x + sigma * eps.
     ddep.NOISE = "scaled"
     # Standard deviation of the noise in units of the normalised image: [sigma], or [low, high] to
@@ -242,7 +246,7 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     ddep.LOSS = "l2"
     # Weight of loss_denoise, the error of what is predicted at full size.
     ddep.DENOISE_WEIGHT = 1.0
-    # Also predict small clean images from the pixel decoder's strides 8, 16 and 32, which gives the
+    # Also predict small clean images from the decoder's strides 8, 16 and 32, which gives the
     # deformable encoder something to learn.
     ddep.MULTI_SCALE = False
     # Weight of the three of them together: loss_denoise_s8, _s16 and _s32 have a third each.
@@ -252,8 +256,10 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     # what the transformer decoder was published with: points for Mask2Former's, dense for
     # MaskFormer's.
     ddep.MASK_LOSS = "auto"
-    # What fine-tuning takes over from MODEL.WEIGHTS when it starts: any of backbone, encoder (the
-    # pixel decoder's input projections and deformable encoder), fpn, mask_features.
+    # What fine-tuning takes over from MODEL.WEIGHTS when it starts, besides what is in none of
+    # these groups: any of backbone (the encoder of images), encoder (the pixel decoder's input
+    # projections and transformer encoder), fpn (the pixel decoder's, a backbone's or DeepLabV3+'s
+    # convolutions that join the scales), mask_features.
     ddep.TRANSFER = ["backbone", "encoder", "fpn", "mask_features"]
 
     # Compute the activations of the pixel decoder's transformer encoder again in the backward pass,

@@ -1,12 +1,14 @@
-"""Which part of the model a weight belongs to, by its name.
+"""Which part of a model a weight belongs to, by its name.
 
-The names are Mask2Former's, with ``denoising_head`` added.
+The names are Mask2Former's and detectron2's, with ``denoising_head`` added. ``backbone`` is the
+encoder of images: what DDeP freezes, and what learns at BACKBONE_MULTIPLIER. An FPN below
+``backbone`` is a decoder.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ddep.errors import UserError
 
@@ -17,21 +19,51 @@ CONFIGURED = ("criterion",)
 # What fine-tuning can take over from pretraining (MODEL.DDEP.TRANSFER).
 TRANSFERABLE = ("backbone", "encoder", "fpn", "mask_features")
 
-_PATTERNS = {
-    "backbone": r"backbone\.",
-    "encoder": r"sem_seg_head\.pixel_decoder\.(input_proj|transformer)\.",
-    "fpn": r"sem_seg_head\.pixel_decoder\.(adapter|layer)_\d+\.",
-    "mask_features": r"sem_seg_head\.pixel_decoder\.mask_features\.",
-    "predictor": r"sem_seg_head\.predictor\.",
-    "criterion": r"criterion\.",
-    "denoising_head": r"denoising_head\.",
-}
-GROUPS = (*_PATTERNS, "other")
+# Group and how its names start; the first that matches counts.
+_PATTERNS = (
+    # detectron2's FPN around a backbone, which is `bottom_up`, and DeepLabV3+'s decoder.
+    ("fpn", r"backbone\.(fpn_(lateral|output)\d+|top_block)\."),
+    ("fpn", r"sem_seg_head\.decoder\."),
+    ("backbone", r"backbone\."),
+    ("encoder", r"sem_seg_head\.pixel_decoder\.(input_proj|transformer)\."),
+    ("fpn", r"sem_seg_head\.pixel_decoder\.(adapter|layer)_\d+\."),
+    ("mask_features", r"sem_seg_head\.pixel_decoder\.mask_features\."),
+    ("predictor", r"sem_seg_head\.predictor\."),
+    ("proposal_generator", r"proposal_generator\."),
+    ("roi_heads", r"roi_heads\."),
+    ("head", r"(head|classifier)\."),
+    ("criterion", r"criterion\."),
+    ("denoising_head", r"denoising_head\."),
+)
+# In the order of tables.
+GROUPS = (
+    *TRANSFERABLE,
+    *("predictor", "proposal_generator", "roi_heads", "head", "criterion", "denoising_head"),
+    "other",
+)
 
 
-def group_of(name: str) -> str:
-    """The group of the weight called ``name``, one of :data:`GROUPS`."""
-    return next((group for group, start in _PATTERNS.items() if re.match(start, name)), "other")
+def group_of(name: str, own: Mapping[str, str] | None = None) -> str:
+    """The group of the weight called ``name``: one of :data:`GROUPS`, or of ``own``.
+
+    Args:
+        name: of a parameter or buffer, with the names of its modules.
+        own: how names start (a regular expression) -> group, for names that mean something else in
+            a model: the attribute ``weight_groups`` of its class, see :func:`own_groups`.
+    """
+    patterns = [(group, start) for start, group in (own or {}).items()]
+    return next(
+        (group for group, start in (*patterns, *_PATTERNS) if re.match(start, name)), "other"
+    )
+
+
+def own_groups(model: object) -> Mapping[str, str]:
+    """What the class of ``model`` says about its names in ``weight_groups``; nothing by default.
+
+    A model whose encoder is called ``trunk``, with its neck inside, has
+    ``weight_groups = {r"trunk\\.neck\\.": "fpn", r"trunk\\.": "backbone"}``.
+    """
+    return getattr(model, "weight_groups", {})
 
 
 def check_transfer(groups: Iterable[str]) -> None:

@@ -18,6 +18,8 @@ class LoadReport:
 
     Attributes:
         path: the checkpoint.
+        own_groups: what the model's class says about its names, see
+            :func:`ddep.checkpoint.groups.own_groups`.
         loaded: in both, and now the checkpoint's.
         left_out: in both, but not to be transferred (MODEL.DDEP.TRANSFER) or up to the config.
         mismatched: in both, but of different shapes: name -> (the checkpoint's, the model's).
@@ -26,6 +28,7 @@ class LoadReport:
     """
 
     path: str
+    own_groups: Mapping[str, str] = field(default_factory=dict)
     loaded: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     mismatched: dict[str, tuple[Shape, Shape]] = field(default_factory=dict)
@@ -34,7 +37,7 @@ class LoadReport:
 
     def table(self) -> str:
         """How many weights of each group met which fate, as a table of text."""
-        return group_table(self._fates())
+        return group_table(self._fates(), self.own_groups)
 
     def mismatches(self) -> Iterator[str]:
         """A line for each weight whose shape is another in the checkpoint, with both shapes."""
@@ -44,9 +47,10 @@ class LoadReport:
     def names(self) -> str:
         """Every weight on a line of its own, behind what became of it, group by group."""
         lines = []
-        for group in GROUPS:
+        own = self.own_groups
+        for group in _groups(own):
             for fate, names in self._fates().items():
-                lines += [f"{fate:<15} {name}" for name in names if group_of(name) == group]
+                lines += [f"{fate:<15} {name}" for name in names if group_of(name, own) == group]
         return "\n".join(lines)
 
     def _fates(self) -> dict[str, list[str]]:
@@ -59,15 +63,25 @@ class LoadReport:
         }
 
 
-def group_table(fates: Mapping[str, Sequence[str]]) -> str:
+def group_table(
+    fates: Mapping[str, Sequence[str]], own_groups: Mapping[str, str] | None = None
+) -> str:
     """How many weights of each group met which fate, as a table of text.
 
     Args:
         fates: fate -> names of weights, a column each.
+        own_groups: as in :class:`LoadReport`.
     """
     rows = []
-    for group in GROUPS:
-        counts = [sum(group_of(name) == group for name in names) for names in fates.values()]
+    for group in _groups(own_groups or {}):
+        counts = [
+            sum(group_of(name, own_groups) == group for name in names) for names in fates.values()
+        ]
         if any(counts):
             rows.append([group, *counts])
     return tabulate(rows, headers=["", *fates])
+
+
+def _groups(own_groups: Mapping[str, str]) -> list[str]:
+    """All groups that there are, in the order of the table."""
+    return list(dict.fromkeys([*GROUPS, *own_groups.values()]))

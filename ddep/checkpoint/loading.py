@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import torch
@@ -10,11 +10,13 @@ from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from ddep.checkpoint.groups import CONFIGURED, TRANSFERABLE, group_of
+from ddep.checkpoint.groups import CONFIGURED, TRANSFERABLE, group_of, own_groups
 from ddep.checkpoint.load_report import LoadReport
 from ddep.errors import UserError
 
 StateDict = dict[str, torch.Tensor]
+# Where models have their encoder: by itself, or with an FPN around it.
+_ENCODERS = ("backbone.", "backbone.bottom_up.")
 
 
 def load_weights(
@@ -23,7 +25,8 @@ def load_weights(
     """Copy what fits from ``state_dict`` into ``model``.
 
     Modules may rename what they are given (``_load_from_state_dict``), which is how checkpoints of
-    older versions load.
+    older versions load. An encoder's weights (``backbone.*``) fit one with an FPN around it
+    (``backbone.bottom_up.*``).
 
     Args:
         model: not wrapped in DistributedDataParallel.
@@ -38,13 +41,15 @@ def load_weights(
     consume_prefix_in_state_dict_if_present(state_dict, "module.")
     found = list(state_dict)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    report = LoadReport(path)
+    _enter_fpn(state_dict, shapes)
+    own = own_groups(model)
+    report = LoadReport(path, own)
     kept = {*CONFIGURED, *TRANSFERABLE}.difference(transfer)
 
     def sort_out(_module: nn.Module, candidates: StateDict, *_: Any) -> None:
         """Take out what must not be loaded. Runs for each module, behind its parents' renames."""
         for name in [name for name in candidates if name in shapes]:
-            if group_of(name) in kept:
+            if group_of(name, own) in kept:
                 report.left_out.append(name)
                 del candidates[name]
             elif tuple(candidates[name].shape) != shapes[name]:
@@ -68,11 +73,20 @@ def load_weights(
     return report
 
 
+def _enter_fpn(state_dict: StateDict, expected: Container[str]) -> None:
+    """Rename an encoder's weights, in place, where the model has an FPN around its own."""
+    plain, inner = _ENCODERS
+    for name in [name for name in state_dict if name.startswith(plain)]:
+        inside = inner + name.removeprefix(plain)
+        if name not in expected and inside in expected and inside not in state_dict:
+            state_dict[inside] = state_dict.pop(name)
+
+
 def from_model_zoo(checkpoint: dict[str, Any], model: nn.Module) -> StateDict:
     """The state dict of a checkpoint of an ImageNet backbone, under the names of ``model``.
 
     detectron2 marks such files with ``matching_heuristics``, and looks for the module whose names
-    end in theirs. Here it is always ``model.backbone``.
+    end in theirs. Here it is always ``model.backbone``, or the ``bottom_up`` of its FPN.
 
     Args:
         checkpoint: as :func:`ddep.checkpoint.read_checkpoint` returns it.
@@ -86,7 +100,7 @@ def from_model_zoo(checkpoint: dict[str, Any], model: nn.Module) -> StateDict:
         weights, _ = from_caffe2(weights)
     expected = model.state_dict().keys()
     return {
-        f"backbone.{name}" if f"backbone.{name}" in expected else name: tensor
+        next((p + name for p in _ENCODERS if p + name in expected), name): tensor
         for name, tensor in weights.items()
     }
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import logging
 
 from ddep.checkpoint import Checkpointer
-from ddep.checkpoint.groups import group_of
+from ddep.checkpoint.groups import group_of, own_groups
 from ddep.errors import UserError
+from ddep.modeling.encoder import encoder_parameters
 
 logger = logging.getLogger(__name__)
 
 
 def check_backbone_is_loaded(checkpointer: Checkpointer) -> None:
-    """Raise UserError unless the checkpoint that was loaded last holds most of the backbone.
+    """Raise UserError unless the checkpoint that was loaded last holds most of the encoder.
 
-    If a few weights are missing, a warning says so.
+    It is the group ``backbone`` of :mod:`ddep.checkpoint.groups`. If a few weights are missing, a
+    warning says so.
     """
-    report = checkpointer.report
+    report, model = checkpointer.report, checkpointer.model
+    own = own_groups(model)
     for name, (found, expected) in report.mismatched.items():
-        if group_of(name) == "backbone":
+        if group_of(name, own) == "backbone":
             raise frozen_backbone_error(
                 f"{name} is {found} in {report.path} and {expected} in the model"
             )
     # What is left of one dimension is norms and biases, which start out neutral.
-    parameters = checkpointer.model.backbone.named_parameters(prefix="backbone")
-    tables = [name for name, parameter in parameters if parameter.ndim > 1]
+    tables = [name for name, p in encoder_parameters(model).items() if p.ndim > 1]
     loaded = set(report.loaded)
     random = [name for name in tables if name not in loaded]
     if 2 * len(random) > len(tables):

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
+from ddep.checkpoint.groups import group_of, own_groups
 from ddep.errors import UserError
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -28,7 +29,8 @@ _KINDS = ("weight", "norm", "embedding", "position")
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW or SGD over the parameters of ``model`` that are to be trained.
 
-    The backbone learns at ``BASE_LR * BACKBONE_MULTIPLIER``. Weight decay is
+    The encoder (the group ``backbone`` of :mod:`ddep.checkpoint.groups`) learns at ``BASE_LR *
+    BACKBONE_MULTIPLIER``. Weight decay is
     ``WEIGHT_DECAY_NORM`` for norms, ``WEIGHT_DECAY_EMBED`` for embeddings (the queries, and the
     pixel decoder's ``level_embed``, which Mask2Former decays like a weight), 0 for tables of
     positions and ``WEIGHT_DECAY`` for everything else, biases included. A parameter that several
@@ -39,7 +41,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
     Args:
         cfg: reads SOLVER.
-        model: its backbone is ``model.backbone``.
+        model: its class may say by ``weight_groups`` which names are the encoder's.
 
     Returns:
         An optimizer with few parameter groups, each with a ``name``.
@@ -83,8 +85,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
     """Part and kind of each parameter that is to be trained, each parameter once."""
     seen: set[nn.Parameter] = set()
+    own = own_groups(model)
     for module_name, module in model.named_modules():
-        part = "backbone" if module_name.split(".")[0] == "backbone" else "head"
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or parameter in seen:
                 continue
@@ -97,7 +99,8 @@ def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
                 kind = "embedding"
             else:
                 kind = "weight"
-            yield part, kind, parameter
+            group = group_of(f"{module_name}.{name}".lstrip("."), own)
+            yield "backbone" if group == "backbone" else "head", kind, parameter
 
 
 def max_grad_norm(cfg: CfgNode) -> float:

@@ -1,13 +1,12 @@
-"""From the pixel decoder's features to what denoising predicts."""
+"""From a decoder's features to what denoising predicts."""
 
 from __future__ import annotations
 
-from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 # All heads predict at this many times their features' resolution.
 UPSAMPLING = 4
-# Strides of the pixel decoder's scales for the transformer decoder.
+# Strides of the features that multi-scale denoising predicts from.
 MULTI_SCALE_STRIDES = (8, 16, 32)
 
 
@@ -15,15 +14,14 @@ class DenoisingHead(nn.Module):
     """Predict three channels at input resolution from features at stride 4.
 
     This is the head that decoder denoising pretraining throws away afterwards (Brempong et al.,
-    2022, arXiv 2205.11423, section 3). On request it also holds one small head for each scale that
-    the pixel decoder makes for the transformer decoder.
+    2022, arXiv 2205.11423, section 3). On request it also holds one small head for each of the
+    decoder's coarser scales.
     """
 
-    @configurable
     def __init__(self, *, mask_dim: int, scale_dim: int | None) -> None:
         """
         Args:
-            mask_dim: channels of ``mask_features``.
+            mask_dim: channels of the decoder's features at stride 4.
             scale_dim: channels of the multi-scale features; None makes no multi-scale heads.
         """
         super().__init__()
@@ -39,14 +37,6 @@ class DenoisingHead(nn.Module):
             for stride in MULTI_SCALE_STRIDES:
                 self.multi_scale[f"s{stride}"] = _scale_head(scale_dim)
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, int | None]:
-        head = cfg.MODEL.SEM_SEG_HEAD
-        return {
-            "mask_dim": head.MASK_DIM,
-            "scale_dim": head.CONVS_DIM if cfg.MODEL.DDEP.MULTI_SCALE else None,
-        }
-
     def forward(self, mask_features: Tensor) -> Tensor:
         """(B, mask_dim, H/4, W/4) -> (B, 3, H, W)."""
         x = self.activation(self.conv(mask_features))
@@ -54,7 +44,7 @@ class DenoisingHead(nn.Module):
         return self.upsample(x)
 
     def predict_scales(self, multi_scale_features: list[Tensor]) -> dict[int, Tensor]:
-        """Predict small images from the pixel decoder's scales.
+        """Predict small images from the decoder's scales.
 
         Args:
             multi_scale_features: (B, scale_dim, H/s, W/s) for s = 32, 16, 8, in that order.

@@ -56,7 +56,7 @@ class DenoisingTask(Task):
 
     def networks(self, model: nn.Module) -> list[nn.Module]:
         """As :meth:`Task.networks`."""
-        return [model.backbone, model.sem_seg_head["pixel_decoder"], model.denoising_head]
+        return [model.backbone, model.sem_seg_head, model.denoising_head]
 
     def measured(self, cfg: CfgNode) -> dict[str, str]:
         """As :meth:`Task.measured`."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ddep.checkpoint import check_transfer
-from ddep.checkpoint.groups import group_of
+from ddep.checkpoint.groups import group_of, own_groups
 from ddep.errors import UserError
 
 
@@ -24,6 +24,17 @@ from ddep.errors import UserError
         ("sem_seg_head.predictor.query_feat.weight", "predictor"),
         ("criterion.empty_weight", "criterion"),
         ("denoising_head.multi_scale.s8.0.weight", "denoising_head"),
+        # detectron2's models: an FPN is no part of the encoder; DeepLabV3+; R-CNN; classifiers.
+        ("backbone.bottom_up.res2.0.conv1.weight", "backbone"),
+        ("backbone.fpn_lateral2.weight", "fpn"),
+        ("backbone.fpn_output5.norm.weight", "fpn"),
+        ("backbone.top_block.p6.weight", "fpn"),
+        ("backbone.fpn.weight", "backbone"),
+        ("sem_seg_head.decoder.res5.project_conv.convs.0.weight", "fpn"),
+        ("proposal_generator.rpn_head.conv.weight", "proposal_generator"),
+        ("roi_heads.box_predictor.cls_score.weight", "roi_heads"),
+        ("head.cls_score.weight", "head"),
+        ("classifier.weight", "head"),
         ("backbone_of_another_kind.weight", "other"),
         ("pixel_mean", "other"),
     ],
@@ -36,3 +47,16 @@ def test_an_unknown_group_is_named_with_those_there_are() -> None:
     check_transfer(["fpn", "backbone"])
     with pytest.raises(UserError, match=r"TRANSFER has 'decoder'; expected any of backbone, enc"):
         check_transfer(["backbone", "decoder"])
+
+
+def test_a_models_own_patterns_come_first() -> None:
+    own = {r"backbone\.neck\.": "fpn", r"trunk\.": "backbone", r"memory\.": "memory"}
+    names = ("backbone.neck.weight", "backbone.conv.weight", "trunk.weight", "memory.bank", "a.b")
+    assert [group_of(name, own) for name in names] == [
+        "fpn",
+        "backbone",
+        "backbone",
+        "memory",
+        "other",
+    ]
+    assert own_groups(object()) == {}

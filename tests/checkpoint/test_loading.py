@@ -220,3 +220,53 @@ def test_caffe2s_names_are_translated() -> None:
     }.items():
         assert torch.equal(loaded[name], blobs[blob]), name
         assert name in report.loaded
+
+
+class ModelWithFPN(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        conv, lateral = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+        self.backbone = nn.ModuleDict({"bottom_up": nn.ModuleDict({"conv": conv})})
+        self.backbone["fpn_lateral2"] = lateral
+
+
+def test_an_encoders_weights_fit_one_in_an_fpn() -> None:
+    model = ModelWithFPN()
+    state = {"backbone.conv.weight": torch.ones(4, 3, 1, 1), "backbone.fc.weight": torch.ones(2)}
+    report = load_weights(model, state, "encoder.pth")
+    assert report.loaded == ["backbone.bottom_up.conv.weight"]
+    assert report.unused == ["backbone.fc.weight"]
+    assert model.backbone["bottom_up"]["conv"].weight.eq(1).all()
+    zoo = {"model": {"conv.weight": torch.ones(4, 3, 1, 1), "fc.weight": torch.ones(2)}}
+    assert list(from_model_zoo(zoo, model)) == ["backbone.bottom_up.conv.weight", "fc.weight"]
+
+
+def test_an_fpns_own_weights_stay_where_they_are() -> None:
+    model = ModelWithFPN()
+    inside, lateral = torch.ones(4, 3, 1, 1), torch.ones(2, 4, 1, 1)
+    state = {"backbone.bottom_up.conv.weight": inside, "backbone.fpn_lateral2.weight": lateral}
+    state["backbone.conv.weight"] = torch.zeros(4, 3, 1, 1)  # of something else
+    report = load_weights(model, state, "fpn.pth")
+    assert len(report.loaded) == 2
+    assert report.unused == ["backbone.conv.weight"]
+    assert model.backbone["bottom_up"]["conv"].weight.eq(1).all()
+
+
+class ModelWithTrunk(nn.Module):
+    weight_groups = {r"trunk\.": "backbone", r"memory\.": "memory"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Linear(2, 2)
+        self.memory = nn.Linear(2, 2)
+
+
+def test_a_models_own_groups_are_transferred_and_reported() -> None:
+    source, model = ModelWithTrunk(), ModelWithTrunk()
+    report = load_weights(model, source.state_dict(), "source.pth", transfer=["fpn"])
+    assert report.left_out == ["trunk.weight", "trunk.bias"]
+    assert report.loaded == ["memory.weight", "memory.bias"]
+    rows = [line.split() for line in report.table().splitlines()]
+    assert ["backbone", "0", "2", "0", "0", "0"] in rows
+    assert ["memory", "2", "0", "0", "0", "0"] in rows
+    assert "loaded          memory.bias" in report.names()

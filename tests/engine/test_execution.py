@@ -102,7 +102,7 @@ def test_compiled_gradients_with_recomputation() -> None:
     model, batch = model_and_batch(KINDS[0])
     expected = step(model, batch[:1])
     model.backbone.use_checkpoint = True
-    model.sem_seg_head["pixel_decoder"].transformer.encoder.use_checkpoint = True
+    model.sem_seg_head.pixel_decoder.transformer.encoder.use_checkpoint = True
     prepare_execution(config_of(KINDS[0], COMPILE=True), model, backend="aot_eager")
     assert_same_step(model, expected, batch[:1])
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3

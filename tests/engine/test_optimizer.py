@@ -107,6 +107,20 @@ def test_the_real_model_has_no_decay_on_norms_and_embeddings() -> None:
     assert {rate for name, (rate, _) in found.items() if name.startswith("sem_seg")} == {0.01}
 
 
+def test_an_fpn_learns_at_the_decoders_rate() -> None:
+    backbone = nn.ModuleDict({name: nn.Conv2d(1, 1, 1) for name in ("bottom_up", "fpn_output2")})
+    model = nn.ModuleDict({"backbone": backbone, "roi_heads": nn.Linear(1, 1)})
+    settings = settings_of(model, build_optimizer(make_config(), model))
+    assert {name.removesuffix(".weight"): rate for name, (rate, _) in settings.items()} == {
+        "backbone.bottom_up": 0.001,
+        "backbone.bottom_up.bias": 0.001,
+        "backbone.fpn_output2": 0.01,
+        "backbone.fpn_output2.bias": 0.01,
+        "roi_heads": 0.01,
+        "roi_heads.bias": 0.01,
+    }
+
+
 def test_frozen_parameters_are_absent_and_shared_ones_there_once() -> None:
     model = make_model()
     model["backbone"].requires_grad_(False)

@@ -124,7 +124,7 @@ def test_frozen_backbone_keeps_nothing(wrapped: str) -> None:
     def after(backbone: nn.Module, _: object, features: dict[str, Tensor]) -> None:
         seen.update(after=counter.bytes, features=features, training=backbone.training)
 
-    decoder = model.sem_seg_head["pixel_decoder"]
+    decoder = model.sem_seg_head.pixel_decoder
     with SavedTensors(without=model.parameters()) as counter:
         handles = [model.backbone.register_forward_pre_hook(before)]
         handles.append(model.backbone.register_forward_hook(after))

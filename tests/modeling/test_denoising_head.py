@@ -6,9 +6,7 @@ import math
 
 import pytest
 import torch
-from detectron2.config import get_cfg
 
-from ddep.config import add_ddep_config
 from ddep.modeling.denoising_head import DenoisingHead
 
 
@@ -77,15 +75,7 @@ def test_parameter_names(head):
     assert modules == {"conv", "norm", "upsample.0", "upsample.1"} | scales
 
 
-@pytest.mark.parametrize("multi_scale", [True, False])
-def test_from_config(multi_scale):
-    cfg = get_cfg()
-    add_ddep_config(cfg)
-    cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 12
-    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 6
-    cfg.MODEL.DDEP.MULTI_SCALE = multi_scale
-    head = DenoisingHead(cfg)
+def test_without_scales_there_are_no_heads_for_them():
+    head = DenoisingHead(mask_dim=12, scale_dim=None)
     assert head.conv.in_channels == 12
-    assert len(head.multi_scale) == (3 if multi_scale else 0)
-    if multi_scale:
-        assert head.multi_scale["s32"][0].in_channels == 6
+    assert len(head.multi_scale) == 0

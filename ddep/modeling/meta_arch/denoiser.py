@@ -13,21 +13,22 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ddep.errors import UserError
-from ddep.modeling.denoising_head import MULTI_SCALE_STRIDES, UPSAMPLING, DenoisingHead
+from ddep.modeling.denoising_decoder import DenoisingDecoder, build_denoising_decoder
+from ddep.modeling.denoising_head import UPSAMPLING, DenoisingHead
 from ddep.modeling.denoising_loss import DenoisingLoss, Truth
+from ddep.modeling.encoder import encoder_modules, freeze_encoder
 from ddep.modeling.normalisers import average_over_processes
-from ddep.modeling.pixel_decoder import build_pixel_decoder
 from ddep.noise import check_formulation, recover_image, recover_noise
 
 
 @META_ARCH_REGISTRY.register()
 class DenoisingPretrainer(nn.Module):
-    """Backbone, pixel decoder and denoising head, trained on unlabelled noisy images.
+    """Backbone, decoder and denoising head, trained on unlabelled noisy images.
 
     Decoder Denoising Pretraining (Brempong et al., 2022, arXiv 2205.11423, section 3): the encoder
     keeps its pretrained weights and the decoder learns to predict the Gaussian noise that was added
-    to the image. Backbone and pixel decoder have the names that they have in ``MaskFormer``, so
-    fine-tuning loads the same checkpoint.
+    to the image. The decoder is a pixel decoder, an FPN or DeepLabV3+'s; encoder and decoder have
+    the names that they have in the model that is fine-tuned, which loads the same checkpoint.
     """
 
     @configurable
@@ -35,7 +36,7 @@ class DenoisingPretrainer(nn.Module):
         self,
         *,
         backbone: Backbone,
-        pixel_decoder: nn.Module,
+        decoder: DenoisingDecoder,
         denoising_head: DenoisingHead,
         denoising_loss: DenoisingLoss,
         freeze_backbone: bool,
@@ -45,12 +46,12 @@ class DenoisingPretrainer(nn.Module):
         """
         Args:
             backbone: maps (B, 3, H, W) to a dict of features.
-            pixel_decoder: maps them to ``mask_features`` at stride 4, the
-                encoder's features, and the scales of stride 32, 16 and 8.
-            denoising_head: maps ``mask_features`` to the prediction (B, 3, H, W). If it has
+            decoder: maps them to features at stride 4, and at 32, 16 and 8.
+            denoising_head: maps those at stride 4 to the prediction (B, 3, H, W). If it has
                 multi-scale heads, they are trained too.
             denoising_loss: compares predictions with the truth, and says what is predicted.
-            freeze_backbone: the backbone gets no gradients and stays in eval mode.
+            freeze_backbone: the encoder gets no gradients and stays in eval mode. It is the
+                backbone without an FPN; see :mod:`ddep.checkpoint.groups`.
             formulation: how noise was added, ``scaled`` or ``additive`` (see :mod:`ddep.noise`).
             size_divisibility: images are padded to a multiple of this.
 
@@ -59,14 +60,14 @@ class DenoisingPretrainer(nn.Module):
         """
         super().__init__()
         self.backbone = backbone
-        self.sem_seg_head = nn.ModuleDict({"pixel_decoder": pixel_decoder})
+        self.sem_seg_head = decoder
         self.denoising_head = denoising_head
         self.denoising_loss = denoising_loss
         self.freeze_backbone = freeze_backbone
         self.formulation = check_formulation(formulation)
         self.size_divisibility = size_divisibility
         if freeze_backbone:
-            self.backbone.requires_grad_(False)
+            freeze_encoder(self)
         self.train()
 
     @classmethod
@@ -78,15 +79,17 @@ class DenoisingPretrainer(nn.Module):
                 f"denoising needs {UPSAMPLING}"
             )
         backbone = build_backbone(cfg)
-        if ddep.MULTI_SCALE:
-            _check_scales(cfg, backbone)
+        decoder = build_denoising_decoder(cfg, backbone)
         size_divisibility = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
         if size_divisibility < 0:
             size_divisibility = backbone.size_divisibility
         return {
             "backbone": backbone,
-            "pixel_decoder": build_pixel_decoder(cfg, backbone.output_shape()),
-            "denoising_head": DenoisingHead(cfg),
+            "decoder": decoder,
+            "denoising_head": DenoisingHead(
+                mask_dim=decoder.mask_dim,
+                scale_dim=decoder.scale_dim if ddep.MULTI_SCALE else None,
+            ),
             "denoising_loss": DenoisingLoss(cfg),
             "freeze_backbone": ddep.FREEZE_BACKBONE,
             "formulation": ddep.NOISE,
@@ -98,10 +101,11 @@ class DenoisingPretrainer(nn.Module):
         return next(self.denoising_head.parameters()).device
 
     def train(self, mode: bool = True) -> DenoisingPretrainer:
-        """As :meth:`torch.nn.Module.train`; a frozen backbone stays in eval mode."""
+        """As :meth:`torch.nn.Module.train`; a frozen encoder stays in eval mode."""
         super().train(mode)
         if self.freeze_backbone:
-            self.backbone.eval()
+            for module in encoder_modules(self):
+                module.eval()
         return self
 
     def normalisers(self, batched_inputs: list[dict[str, Any]]) -> dict[str, float]:
@@ -133,10 +137,12 @@ class DenoisingPretrainer(nn.Module):
         images = self._pad(batched_inputs, "image")
         sigma = torch.tensor([x["sigma"] for x in batched_inputs], device=self.device)
         sigma = sigma.view(-1, 1, 1, 1)
-        with torch.no_grad() if self.freeze_backbone else nullcontext():
+        # In an FPN that learns, a frozen encoder keeps nothing for the backward pass: none of its
+        # parameters needs a gradient.
+        learns = any(parameter.requires_grad for parameter in self.backbone.parameters())
+        with torch.no_grad() if self.freeze_backbone and not learns else nullcontext():
             features = self.backbone(images.tensor)
-        decoder = self.sem_seg_head["pixel_decoder"]
-        mask_features, _, multi_scale_features = decoder(features)
+        mask_features, multi_scale_features = self.sem_seg_head(features)
         # Sizes that are not a multiple of the features' stride: those are rounded up.
         height, width = images.tensor.shape[-2:]
         prediction = self.denoising_head(mask_features)[..., :height, :width].to(
@@ -172,18 +178,6 @@ class DenoisingPretrainer(nn.Module):
             {"noise": noise[i, :, :height, :width], "denoised": denoised[i, :, :height, :width]}
             for i, (height, width) in enumerate(images.image_sizes)
         ]
-
-
-def _check_scales(cfg: CfgNode, backbone: Backbone) -> None:
-    """All pixel decoders make their scales from the coarsest features."""
-    names, shapes = cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES, backbone.output_shape()
-    strides = sorted(shapes[name].stride for name in names if name in shapes)
-    if tuple(strides[-len(MULTI_SCALE_STRIDES) :]) != MULTI_SCALE_STRIDES:
-        raise UserError(
-            f"MODEL.DDEP.MULTI_SCALE is True, but MODEL.SEM_SEG_HEAD.IN_FEATURES {list(names)} "
-            f"have strides {', '.join(map(str, strides)) or 'that are unknown'}; expected "
-            f"{', '.join(map(str, MULTI_SCALE_STRIDES))} to be the largest"
-        )
 
 
 def _valid_pixels(images: ImageList) -> Tensor:

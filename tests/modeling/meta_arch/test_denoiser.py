@@ -27,7 +27,7 @@ class PixelsAsFeatures(Backbone):
 
 class PassOn(nn.Module):
     def forward(self, features):
-        return features["res2"], None, [features["res2"]] * 3
+        return features["res2"], []
 
 
 class TimesWeight(nn.Module):
@@ -46,7 +46,7 @@ def pointwise_model(formulation: str = "scaled", **changes) -> DenoisingPretrain
     loss = {"target": "noise", "loss": "l2", "denoise_weight": 1.0, "scale_weight": 1.0}
     return DenoisingPretrainer(
         backbone=PixelsAsFeatures(),
-        pixel_decoder=PassOn(),
+        decoder=PassOn(),
         denoising_head=TimesWeight(),
         denoising_loss=DenoisingLoss(**(loss | changes)),
         freeze_backbone=False,

@@ -1,0 +1,45 @@
+"""The encoder of a model: its modules and weights of the group ``backbone``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+
+from torch import nn
+
+from ddep.checkpoint.groups import group_of, own_groups
+
+
+def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of the encoder of ``model``, by name; see :mod:`ddep.checkpoint.groups`."""
+    own = own_groups(model)
+    parameters = model.named_parameters()
+    return {name: p for name, p in parameters if group_of(name, own) == "backbone"}
+
+
+def encoder_modules(model: nn.Module) -> list[nn.Module]:
+    """The largest modules of ``model`` all of whose weights are the encoder's.
+
+    That is the backbone or, where an FPN is around it, the FPN's ``bottom_up``.
+    """
+    return list(_largest(model, "", model))
+
+
+def _largest(model: nn.Module, prefix: str, module: nn.Module) -> Iterator[nn.Module]:
+    own = own_groups(model)
+    weights = chain(module.named_parameters(prefix), module.named_buffers(prefix))
+    groups = {group_of(name, own) for name, _ in weights}
+    if groups == {"backbone"}:
+        yield module
+    elif "backbone" in groups:
+        for name, child in module.named_children():
+            yield from _largest(model, f"{prefix}.{name}" if prefix else name, child)
+
+
+def freeze_encoder(model: nn.Module) -> None:
+    """Switch off the gradients of the encoder's parameters.
+
+    Its modules also have to stay in eval mode, which every ``model.train()`` changes.
+    """
+    for parameter in encoder_parameters(model).values():
+        parameter.requires_grad_(False)
