@@ -17,6 +17,7 @@ from ddep.data.labels import limits_labels
 from ddep.drawing.denoising import draw_denoising
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.measures import MEASURES, Measure
+from ddep.modeling.denoising_loss import DenoisingLoss
 from ddep.noise import check_formulation, draw_sigma
 from ddep.tasks.registry import register_task
 from ddep.tasks.task import Task
@@ -34,6 +35,7 @@ class DenoisingTask(Task):
         """As :meth:`Task.check`."""
         notes = super().check(cfg)
         check_formulation(cfg.MODEL.DDEP.NOISE)
+        DenoisingLoss(cfg)  # checks its keys
         draw_sigma(cfg.MODEL.DDEP.SIGMA, torch.Generator())  # the global one stays as it is
         if limits_labels(cfg):
             notes.append(

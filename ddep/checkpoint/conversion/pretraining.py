@@ -8,17 +8,21 @@ from ddep.checkpoint.conversion import mask2former
 from ddep.checkpoint.conversion.entries import Entries, Settings, Weights, renamed
 from ddep.checkpoint.groups import TRANSFERABLE, group_of
 
-LOOKED_FOR = "backbone.* and sem_seg_head.pixel_decoder.mask_features.*, without a predictor"
+LOOKED_FOR = (
+    "backbone.* and sem_seg_head.pixel_decoder.mask_features.* or denoising_head.*, without a "
+    "predictor"
+)
 
 
 def recognises(weights: Weights) -> bool:
-    """Whether there is a backbone and a pixel decoder, and nothing that segments."""
+    """Whether there is a backbone with a pixel decoder or a denoising head, and no predictor."""
     groups = {group_of(name) for name in weights}
-    return {"backbone", "mask_features"} <= groups and not mask2former.recognises(weights)
+    pretrains = "backbone" in groups and not groups.isdisjoint(("mask_features", "denoising_head"))
+    return pretrains and not mask2former.recognises(weights)
 
 
 def entries(weights: Weights, settings: Settings) -> Entries:
-    """The weights of the backbone and the pixel decoder, under their own names."""
+    """The weights of the backbone and the decoder, under their own names."""
     return renamed(weights, lambda name: name if group_of(name) in TRANSFERABLE else None)
 
 

@@ -132,6 +132,17 @@ def test_pretraining_keeps_what_fine_tuning_loads() -> None:
     assert all(name == sources[0] for name, sources in conversion.sources.items())
 
 
+@pytest.mark.parametrize(
+    "name", ["backbone.fpn_lateral2.weight", "sem_seg_head.decoder.res2.fuse_conv.0.weight"]
+)
+def test_pretraining_of_other_decoders_keeps_them(name: str) -> None:
+    kept = {"backbone.bottom_up.stem.conv1.weight": torch.ones(1), name: torch.ones(1)}
+    conversion = convert({**kept, "denoising_head.conv.weight": torch.ones(4)})
+    assert conversion.format_name == "ddep"
+    assert conversion.weights.keys() == kept.keys()
+    assert conversion.unused == ["denoising_head.conv.weight"]
+
+
 def test_entries_are_made_of_one_or_several_weights() -> None:
     entry = joined(WEIGHTS, ("a.0.w", "a.1.w"))
     assert entry.sources == ("a.0.w", "a.1.w")
