@@ -68,7 +68,10 @@ def placement_from_environment(
         local_rank=int(environment["SLURM_LOCALID"]),
         machine=int(environment["SLURM_NODEID"]),
         host=environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"]),
-        port=int(environment.get("MASTER_PORT") or _port(environment["SLURM_JOB_ID"])),
+        # Below the ports that the system gives away.
+        port=int(
+            environment.get("MASTER_PORT") or 20000 + int(environment["SLURM_JOB_ID"]) % 12000
+        ),
         makes_store=rank == 0,
     )
 
