@@ -224,7 +224,7 @@ def test_a_mistake_that_a_worker_process_finds_is_one_line(
     [
         (
             ["DATASETS.TEST", "('shapes_panoptic_val', 'images:{}/datasets/shapes/unlabelled')"],
-            "data set images:.*unlabelled has the evaluator_type",
+            "nothing to evaluate on data set images:.*unlabelled: it is labelled for nothing",
         ),
         (
             [
