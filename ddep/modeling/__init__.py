@@ -4,6 +4,7 @@ Importing this registers all of them with detectron2's registries.
 """
 
 from ddep.modeling import (
+    anchors,
     backbone,
     mask_former_head,
     meta_arch,
@@ -13,6 +14,7 @@ from ddep.modeling import (
 )
 
 __all__ = [
+    "anchors",
     "backbone",
     "mask_former_head",
     "meta_arch",

@@ -19,6 +19,7 @@ from ddep.checkpoint.conversion import (
     pretraining,
     resnet,
     swin,
+    torchvision_detection,
     vit,
 )
 from ddep.checkpoint.conversion.entries import Settings, Weights
@@ -35,6 +36,7 @@ FORMATS: dict[str, ModuleType] = {
     "mask2former": mask2former,
     "hf-mask2former": huggingface_mask2former,
     "hf-maskformer": huggingface_maskformer,
+    "torchvision-detection": torchvision_detection,
     "ddep": pretraining,
 }
 

@@ -51,15 +51,20 @@ def entries(weights: Weights, settings: Settings) -> Entries:
     return timm_models.entries({n: t for n, t in weights.items() if _PART.match(n)})
 
 
-def _detectron2_target(name: str) -> str | None:
+def detectron2_name(name: str) -> str | None:
+    """What detectron2 calls a plain ResNet's weight; None if it has no place for it."""
     # A frozen batch norm counts no batches.
     if not _PART.match(name) or name.endswith("num_batches_tracked"):
         return None
     name = re.sub(r"^(conv|bn)1\.", r"stem.\g<0>", name)
     name = re.sub(r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}", name)
     name = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", name)
-    name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
-    return f"backbone.{name}"
+    return name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+
+
+def _detectron2_target(name: str) -> str | None:
+    inner = detectron2_name(name)
+    return inner and f"backbone.{inner}"
 
 
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
