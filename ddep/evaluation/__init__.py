@@ -1,8 +1,8 @@
-"""What is measured: denoising, mean IoU, panoptic quality and mask AP."""
+"""What is measured: denoising, mean IoU, panoptic quality, mask and box AP."""
 
 from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator
 from ddep.evaluation.denoising import DenoisingEvaluator
-from ddep.evaluation.instance import MaskAPEvaluator
+from ddep.evaluation.instance import BoxAPEvaluator, MaskAPEvaluator
 from ddep.evaluation.measures import MEASURES, Measure
 from ddep.evaluation.panoptic import PanopticQualityEvaluator
 from ddep.evaluation.results_files import output_folder, write_results
@@ -11,6 +11,7 @@ from ddep.evaluation.semantic import CheckedSemSegEvaluator
 
 __all__ = [
     "MEASURES",
+    "BoxAPEvaluator",
     "CheckedSemSegEvaluator",
     "CityscapesAPEvaluator",
     "DenoisingEvaluator",

@@ -1,4 +1,4 @@
-"""Mask AP against pycocotools on results that the test writes itself."""
+"""Mask and box AP against pycocotools on results that the test writes itself."""
 
 from __future__ import annotations
 
@@ -16,16 +16,30 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ddep.errors import UserError
-from ddep.evaluation import MaskAPEvaluator
+from ddep.evaluation import BoxAPEvaluator, MaskAPEvaluator
 
 NAME = "test_instance_evaluator"
 # Dataset id -> contiguous id. Stuff has 0, 1 and 3, and the orders of the two differ.
 THINGS = {12: 4, 30: 2}
 
 
+EVALUATORS = {"segm": MaskAPEvaluator, "bbox": BoxAPEvaluator}
+
+
 def encode(mask: np.ndarray) -> dict:
     rle = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
     return {"size": rle["size"], "counts": rle["counts"].decode()}
+
+
+def box(mask: np.ndarray) -> list[float]:
+    """[x, y, width, height] of a mask's box, moved a little, so that boxes are no masks' boxes."""
+    x, y, width, height = mask_util.toBbox(encode(mask)).tolist()
+    return [x + 0.5, y - 1.25, width + 1, height]
+
+
+def corners(box: list[float]) -> list[float]:
+    x, y, width, height = box
+    return [x, y, x + width, y + height]
 
 
 def disc(y: int, x: int, radius: float) -> np.ndarray:
@@ -76,32 +90,36 @@ def to_instances(found: list[tuple]) -> Instances:
         scores=torch.tensor([score for _, _, score, _ in found]),
         pred_classes=torch.tensor([THINGS[label] for _, label, _, _ in found]),
         pred_masks=torch.from_numpy(np.stack([mask for *_, mask in found])),
-        pred_boxes=Boxes(torch.zeros(len(found), 4)),
+        pred_boxes=Boxes(torch.tensor([corners(box(mask)) for *_, mask in found])),
     )
 
 
-def test_pycocotools_agrees(data, tmp_path):
+@pytest.mark.parametrize("kind", ["segm", "bbox"])
+def test_pycocotools_agrees(data, kind, tmp_path):
     found, json_file = data
-    evaluator = MaskAPEvaluator(NAME, str(tmp_path / "out"))
+    evaluator = EVALUATORS[kind](NAME, str(tmp_path / "out"))
     evaluator.reset()
     for image_id in range(3):
         instances = to_instances([f for f in found if f[0] == image_id])
         evaluator.process([{"image_id": image_id}], [{"instances": instances}])
-    results = evaluator.evaluate()["segm"]
+    results = evaluator.evaluate()[kind]
 
+    what = {"segm": ("segmentation", encode), "bbox": ("bbox", box)}
+    name, of = what[kind]
     entries = [
-        {"image_id": i, "category_id": label, "score": score, "segmentation": encode(mask)}
+        {"image_id": i, "category_id": label, "score": score, name: of(mask)}
         for i, label, score, mask in found
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(json_file)
-        reference = COCOeval(coco, coco.loadRes(entries), "segm")
+        reference = COCOeval(coco, coco.loadRes(entries), kind)
         reference.evaluate()
         reference.accumulate()
         reference.summarize()
     assert 10 < results["AP"] < 90
     names = ("AP", "AP50", "AP75")
     assert [results[k] for k in names] == pytest.approx(100 * reference.stats[:3], rel=1e-4)
+    assert results["AP"] < results["AP50"]
     for place, category in enumerate(sorted(THINGS)):
         precision = reference.eval["precision"][:, :, place, 0, -1]
         assert results[f"AP-thing {category}"] == pytest.approx(100 * precision.mean(), rel=1e-4)
@@ -123,6 +141,19 @@ def test_no_instances(data, tmp_path):
     empty = to_instances(data[0])[torch.zeros(12, dtype=torch.bool)]
     evaluator.process([{"image_id": 0}], [{"instances": empty}])
     assert np.isnan(evaluator.evaluate()["segm"]["AP"])
+
+
+def test_masks_and_boxes_do_not_overwrite_each_others_files(data, tmp_path):
+    for evaluator in (kind(NAME, str(tmp_path)) for kind in EVALUATORS.values()):
+        evaluator.reset()
+        outputs = to_instances(data[0][:4])
+        evaluator.process([{"image_id": 0}], [{"instances": outputs}])
+        assert outputs.has("pred_masks")
+        evaluator.evaluate()
+    files = (tmp_path / name for name in ("", "bbox"))
+    found = [json.loads((f / "coco_instances_results.json").read_text()) for f in files]
+    assert [len(entries) for entries in found] == [4, 4]
+    assert ["segmentation" in entries[0] for entries in found] == [True, False]
 
 
 def test_class_that_the_data_set_lacks(data, tmp_path):
