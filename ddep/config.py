@@ -6,6 +6,9 @@ unchanged.
 
 from __future__ import annotations
 
+from functools import reduce
+from typing import Any
+
 from detectron2.config import CfgNode
 from detectron2.projects.deeplab import add_deeplab_config
 
@@ -29,6 +32,11 @@ def add_ddep_config(cfg: CfgNode) -> None:
     _add_classifier_config(cfg)
     _add_denoising_config(cfg)
     _add_monitoring_config(cfg)
+
+
+def get_key(cfg: CfgNode, key: str) -> Any:
+    """The value of a key such as ``MODEL.BACKBONE.NAME``."""
+    return reduce(CfgNode.__getitem__, key.split("."), cfg)
 
 
 def _add_datasets_config(cfg: CfgNode) -> None:

@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from tqdm import tqdm
 
+from ddep.config import get_key
 from ddep.data.datasets.preparation import write_json
 from ddep.data.image_reader import UnreadableImageError, read_labels
 from ddep.data.json_file import read_json
@@ -49,15 +50,15 @@ def find_classes(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
         UserError: an image without labels, or with a class out of range; more unreadable label
             images than ``INPUT.MAX_UNREADABLE``.
     """
-    needed = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME).needs_labels
-    if needed == "classification":
+    mapper = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME)
+    if mapper.needs_labels == "classification":
         return [_of_image(record) for record in records]
-    number = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    if needed in _LISTS:
-        key = _LISTS[needed]
-        found = [_listed(record, key) for record in records]
+    if mapper.needs_labels in _LISTS:
+        found = [_listed(record, _LISTS[mapper.needs_labels]) for record in records]
+        number_key = getattr(mapper, "num_classes_key", "MODEL.SEM_SEG_HEAD.NUM_CLASSES")
+        number = get_key(cfg, number_key)
         for record, classes in zip(records, found, strict=True):
-            check_classes(record["file_name"], classes, number)
+            check_classes(record["file_name"], classes, number, number_key)
         return found
     outcome: list[np.ndarray] | UserError | None = None
     if comm.is_main_process():

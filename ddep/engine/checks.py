@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 
 from ddep.checkpoint import check_transfer, local_path
 from ddep.checkpoint.listing import list_checkpoints
+from ddep.config import get_key
 from ddep.data import check_training_sets, register_from_config
 from ddep.data.augmentation import build_augmentations
 from ddep.engine.checkpoint_hooks import check_checkpoints
@@ -21,7 +22,6 @@ from ddep.engine.wandb_writer import check_wandb
 from ddep.errors import UserError
 from ddep.evaluation.semantic import compare_classes
 from ddep.tasks import task_of
-from ddep.tasks.task import get_key
 
 
 @dataclass(frozen=True)

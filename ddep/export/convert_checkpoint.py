@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from ddep.checkpoint.checksum import remove_checksum
 from ddep.checkpoint.conversion import OWN_NAMES, Conversion, convert
 from ddep.checkpoint.groups import TRANSFERABLE, group_of
 from ddep.checkpoint.load_report import group_table
-from ddep.config import add_ddep_config
+from ddep.config import add_ddep_config, get_key
 from ddep.data.datasets.custom import register_custom_sets
 from ddep.errors import UserError, one_line
 from ddep.files import atomic_write
@@ -146,7 +145,7 @@ def _report(conversion: Conversion, verbose: bool) -> None:
 
 def _differences(cfg: CfgNode, described: Mapping[str, Any]) -> list[str]:
     """Where a config is not what the weights describe; sizes are adapted, the rest is not."""
-    found = {key: reduce(CfgNode.__getitem__, key.split("."), cfg) for key in described}
+    found = {key: get_key(cfg, key) for key in described}
     return [
         f"{key} is {found[key]}, the weights are for {value}"
         for key, value in described.items()

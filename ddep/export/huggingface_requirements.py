@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import Any
 
 from detectron2.config import CfgNode
 
+from ddep.config import get_key
 from ddep.errors import UserError
 
 
 def value(cfg: CfgNode, key: str) -> Any:
     """The value of ``key`` ("MODEL.SWIN.DEPTHS"), tuples as lists."""
-    found = reduce(lambda node, name: node[name], key.split("."), cfg)
+    found = get_key(cfg, key)
     return list(found) if isinstance(found, tuple) else found
 
 

@@ -11,10 +11,11 @@ from detectron2.data import Metadata
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
+from ddep.config import get_key
 from ddep.drawing.segments import draw_outputs
 from ddep.modeling.build_criterion import mask_loss_name
 from ddep.tasks.registry import register_task
-from ddep.tasks.task import Task, check_registered, get_key
+from ddep.tasks.task import Task, check_registered
 
 # The config key that switches each kind of result on.
 _SWITCHES = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.utils.registry import Registry
 from torch import nn
 
+from ddep.config import get_key
 from ddep.data.datasets import labelled_for
 from ddep.drawing.segments import class_metadata
 from ddep.errors import UserError
@@ -196,11 +196,6 @@ class Task(ABC):
         Returns:
             (H, W, 3) uint8, RGB.
         """
-
-
-def get_key(cfg: CfgNode, key: str) -> Any:
-    """The value of a key such as ``MODEL.BACKBONE.NAME``."""
-    return reduce(CfgNode.__getitem__, key.split("."), cfg)
 
 
 def check_registered(cfg: CfgNode, key: str, registry: Registry) -> None:

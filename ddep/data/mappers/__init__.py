@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from ddep.data.mapper_registry import MAPPERS, Mapper, mapper_class, register_mapper
 from ddep.data.mappers.classification import ClassificationMapper
 from ddep.data.mappers.denoising import DenoisingMapper
+from ddep.data.mappers.detection import DetectionMapper
 from ddep.data.mappers.instance import InstanceMapper
 from ddep.data.mappers.panoptic import PanopticMapper
 from ddep.data.mappers.semantic import SemanticMapper
@@ -25,6 +26,7 @@ __all__ = [
     "MAPPERS",
     "ClassificationMapper",
     "DenoisingMapper",
+    "DetectionMapper",
     "InstanceMapper",
     "Mapper",
     "PanopticMapper",

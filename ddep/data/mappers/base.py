@@ -12,6 +12,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
+from ddep.config import get_key
 from ddep.data.augmentation import LabelledImage, build_augmentations, transform_labels
 from ddep.data.image_reader import open_image
 from ddep.data.record import Record
@@ -27,6 +28,8 @@ class SegmentationMapper:
     """
 
     needs_labels: ClassVar[str | None]
+    # The config key that holds the number of classes.
+    num_classes_key: ClassVar = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 
     @configurable
     def __init__(
@@ -66,7 +69,7 @@ class SegmentationMapper:
             "is_train": is_train,
             "augmentations": build_augmentations(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "num_classes": get_key(cfg, cls.num_classes_key),
             "ignore_label": ignore_label,
         }
 
@@ -107,17 +110,34 @@ class SegmentationMapper:
             maps["sem_seg"] = augmented.sem_seg
         if "pan_seg" in maps:
             maps["pan_seg"] = transform_labels(transforms, maps["pan_seg"], fill=0)
+        augmented_size = augmented.image.shape[:2]
+        sample["instances"] = self.make_instances(record, maps, transforms, size, augmented_size)
+        for name, labels in maps.items():
+            sample[name] = torch.from_numpy(labels.astype(np.int64))
+        return sample
+
+    def make_instances(
+        self,
+        record: Record,
+        maps: dict[str, np.ndarray],
+        transforms: T.TransformList,
+        size: tuple[int, int],
+        augmented_size: tuple[int, int],
+    ) -> Instances:
+        """What is to be found in the augmented image: classes and masks, none empty.
+
+        Args:
+            record, maps, transforms, size: see :meth:`make_masks`.
+            augmented_size: height and width of the augmented image.
+        """
         classes, masks = self.make_masks(record, maps, transforms, size)
         visible = masks.any(axis=(1, 2))
         if not visible.all():
             classes, masks = classes[visible], masks[visible]
-        instances = Instances(augmented.image.shape[:2])
+        instances = Instances(augmented_size)
         instances.gt_classes = torch.from_numpy(classes.astype(np.int64))
         instances.gt_masks = torch.from_numpy(masks)
-        sample["instances"] = instances
-        for name, labels in maps.items():
-            sample[name] = torch.from_numpy(labels.astype(np.int64))
-        return sample
+        return instances
 
     def read_maps(self, record: Record, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """Read the record's label maps, ``sem_seg`` and ``pan_seg``, and check them.
@@ -180,13 +200,18 @@ def check_label_size(path: str, labels: np.ndarray, size: tuple[int, int]) -> No
         )
 
 
-def check_classes(path: str, classes: np.ndarray, num_classes: int) -> None:
-    """Raise :class:`UserError` unless all classes that annotations name are in range."""
+def check_classes(
+    path: str, classes: np.ndarray, num_classes: int, key: str = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+) -> None:
+    """Raise :class:`UserError` unless all classes that annotations name are in range.
+
+    ``key`` is where ``num_classes`` comes from.
+    """
     wrong = np.unique(classes[(classes < 0) | (classes >= num_classes)])
     if len(wrong):
         raise UserError(
             f"the annotation of {path} has classes {shorten(wrong)}; expected 0 to "
-            f"{num_classes - 1}: correct it or set MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+            f"{num_classes - 1}: correct it or set {key}"
         )
 
 

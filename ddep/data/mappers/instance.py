@@ -32,6 +32,17 @@ class InstanceMapper(SegmentationMapper):
             check_mask_size(record["file_name"], annotation.get("segmentation"), size)
         return {}
 
+    def objects(self, record: Record) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """The record's annotations, crowds apart, and their classes (T,) int64.
+
+        Raises:
+            UserError: a class that the model does not have.
+        """
+        objects = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
+        classes = np.array([a["category_id"] for a in objects], dtype=np.int64)
+        check_classes(record["file_name"], classes, self.num_classes, self.num_classes_key)
+        return objects, classes
+
     def make_masks(
         self,
         record: Record,
@@ -39,9 +50,7 @@ class InstanceMapper(SegmentationMapper):
         transforms: T.TransformList,
         size: tuple[int, int],
     ) -> tuple[np.ndarray, np.ndarray]:
-        objects = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
-        classes = np.array([a["category_id"] for a in objects], dtype=np.int64)
-        check_classes(record["file_name"], classes, self.num_classes)
+        objects, classes = self.objects(record)
         inside = transform_labels(transforms, np.ones(size, dtype=bool), fill=0)
         masks = np.zeros((len(objects), *inside.shape), dtype=bool)
         for mask, annotation in zip(masks, objects, strict=True):
