@@ -13,7 +13,7 @@ from detectron2.evaluation import DatasetEvaluator
 
 from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator, is_cityscapes
 from ddep.evaluation.denoising import METRICS as DENOISING_METRICS
-from ddep.evaluation.instance import MaskAPEvaluator
+from ddep.evaluation.instance import BoxAPEvaluator, MaskAPEvaluator
 from ddep.evaluation.panoptic import PanopticQualityEvaluator
 from ddep.evaluation.semantic import CheckedSemSegEvaluator, check_metadata
 
@@ -68,5 +68,6 @@ MEASURES = {
             check_metadata,
         ),
         Measure("segm", "instance", _AP, _mask_ap),
+        Measure("bbox", "boxes", _AP, BoxAPEvaluator),
     )
 }

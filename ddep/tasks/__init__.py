@@ -5,6 +5,7 @@ else asks which kind of model a config describes.
 """
 
 from ddep.tasks.denoising import DenoisingTask
+from ddep.tasks.detection import DetectionTask
 from ddep.tasks.load_config import load_config
 from ddep.tasks.per_pixel import PerPixelSegmentationTask
 from ddep.tasks.registry import register_task, registered_tasks, task_of
@@ -14,6 +15,7 @@ from ddep.tasks.task import Task
 __all__ = [
     "DenoisingTask",
     "PerPixelSegmentationTask",
+    "DetectionTask",
     "SegmentationTask",
     "Task",
     "load_config",

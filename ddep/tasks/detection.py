@@ -1,0 +1,114 @@
+"""Detection: detectron2's own Faster R-CNN and Mask R-CNN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    PROPOSAL_GENERATOR_REGISTRY,
+    ROI_HEADS_REGISTRY,
+)
+from torch import nn
+
+from ddep.config import get_key
+from ddep.drawing.segments import draw_outputs
+from ddep.errors import UserError
+from ddep.evaluation.cityscapes_instance import is_cityscapes
+from ddep.evaluation.measures import Measure
+from ddep.tasks.registry import register_task
+from ddep.tasks.task import Task, check_registered
+
+
+@register_task
+class DetectionTask(Task):
+    """GeneralizedRCNN: Faster R-CNN (arXiv 1506.01497) and Mask R-CNN (arXiv 1703.06870).
+
+    The losses are detectron2's own means over the images of a part of the batch.
+    """
+
+    name: ClassVar = "detection"
+    meta_architectures: ClassVar = ("GeneralizedRCNN",)
+    mappers: ClassVar = ("detection",)
+    num_classes_key: ClassVar = "MODEL.ROI_HEADS.NUM_CLASSES"
+
+    def check(self, cfg: CfgNode) -> list[str]:
+        """As :meth:`Task.check`."""
+        for key, registry in (
+            ("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY),
+            ("MODEL.ANCHOR_GENERATOR.NAME", ANCHOR_GENERATOR_REGISTRY),
+            ("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY),
+        ):
+            check_registered(cfg, key, registry)
+        notes = super().check(cfg)
+        for key in ("MODEL.KEYPOINT_ON", "MODEL.LOAD_PROPOSALS"):
+            if get_key(cfg, key):
+                raise UserError(
+                    f"{key} is True, but INPUT.DATASET_MAPPER_NAME {self.mappers[0]} reads neither "
+                    "keypoints nor proposals; set the key to False"
+                )
+        for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+            self._check_classes(cfg, name)
+        return notes + _frozen_random_numbers(cfg)
+
+    def _check_classes(self, cfg: CfgNode, dataset_name: str) -> None:
+        """Data sets that are not registered yet pass: the mapper looks at every annotation."""
+        expected = len(MetadataCatalog.get(dataset_name).get("thing_classes") or ())
+        found = self.num_classes(cfg)
+        if expected and found != expected:
+            raise UserError(
+                f"{self.num_classes_key} is {found}; data set {dataset_name} has {expected} "
+                "classes of things; set the key to that, or choose another data set"
+            )
+
+    def networks(self, model: nn.Module) -> list[nn.Module]:
+        """As :meth:`Task.networks`. What comes after has as many boxes as there are."""
+        return [model.backbone, model.proposal_generator.rpn_head]
+
+    def measured(self, cfg: CfgNode) -> dict[str, str]:
+        """As :meth:`Task.measured`: boxes, and masks if MODEL.MASK_ON."""
+        return {name: key for name, key in self.measurable(cfg).items() if get_key(cfg, key)}
+
+    def measurable(self, cfg: CfgNode) -> dict[str, str]:
+        """As :meth:`Task.measurable`."""
+        return {"bbox": "MODEL.META_ARCHITECTURE", "segm": "MODEL.MASK_ON"}
+
+    def measures_on(self, cfg: CfgNode, dataset_name: str) -> list[Measure]:
+        """As :meth:`Task.measures_on`; of Cityscapes, masks alone, as its owners do."""
+        measures = super().measures_on(cfg, dataset_name)
+        if not is_cityscapes(dataset_name):
+            return measures
+        masks = [measure for measure in measures if measure.name == "segm"]
+        if not masks:
+            raise UserError(
+                f"nothing to evaluate on data set {dataset_name}: Cityscapes' evaluation is of "
+                "masks, and MODEL.MASK_ON is False"
+            )
+        return masks
+
+    def draw(
+        self,
+        cfg: CfgNode,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        metadata: Metadata | None,
+    ) -> np.ndarray:
+        """As :meth:`Task.draw`: objects, with masks if there are any."""
+        return draw_outputs(inputs["file_name"], outputs, metadata)
+
+
+def _frozen_random_numbers(cfg: CfgNode) -> list[str]:
+    """A note if a ResNet's first stages or norms would stay at random numbers."""
+    resnet, freeze_at = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.FREEZE_AT
+    is_resnet = "resnet" in cfg.MODEL.BACKBONE.NAME
+    if cfg.MODEL.WEIGHTS or not is_resnet or not (freeze_at or resnet.NORM == "FrozenBN"):
+        return []
+    return [
+        f"MODEL.WEIGHTS is empty, but MODEL.BACKBONE.FREEZE_AT is {freeze_at} and "
+        f"MODEL.RESNETS.NORM {resnet.NORM}, which suits pretrained weights; to start from random "
+        "numbers, set them to 0 and BN"
+    ]
