@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ddep.errors import UserError
-from ddep.tasks import load_config
+from ddep.tasks import load_config, task_of
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -19,12 +19,10 @@ def test_shipped_config_loads(path: Path) -> None:
     cfg = load_config(str(path))
     assert cfg.VERSION == 2
     if not path.name.startswith("Base-"):
-        known = ("DenoisingPretrainer", "MaskFormer", "SemanticSegmentor")
-        assert cfg.MODEL.META_ARCHITECTURE in known
-        denoises = cfg.MODEL.META_ARCHITECTURE == "DenoisingPretrainer"
-        assert denoises == (cfg.INPUT.DATASET_MAPPER_NAME == "ddep_denoising")
-        first = any(word in path.name for word in ("maskformer", "baseline", "deeplab"))
-        assert (cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME != "MSDeformAttnPixelDecoder") == first
+        assert cfg.INPUT.DATASET_MAPPER_NAME in task_of(cfg).mappers
+        if cfg.MODEL.META_ARCHITECTURE == "MaskFormer":
+            is_deformable = cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME == "MSDeformAttnPixelDecoder"
+            assert is_deformable == ("maskformer" not in path.name)
 
 
 def assert_values(config: str, expected: dict[str, Any]) -> None:
@@ -339,3 +337,30 @@ def test_maskformer_has_the_published_hyper_parameters(
         "MODEL.DDEP.MASK_LOSS": "dense",
     }
     assert_values(f"finetune/{config}", everywhere | expected)
+
+
+def test_mask_rcnn_has_the_recipe_of_torchvisions_tutorial() -> None:
+    epoch = 60  # 120 images in batches of 2
+    recipe = {
+        "SOLVER.OPTIMIZER": "SGD",
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.BASE_LR": 0.005,
+        "SOLVER.BACKBONE_MULTIPLIER": 1.0,
+        "SOLVER.MOMENTUM": 0.9,
+        "SOLVER.WEIGHT_DECAY": 0.0005,
+        "SOLVER.WEIGHT_DECAY_NORM": 0.0005,
+        "SOLVER.CLIP_GRADIENTS.ENABLED": False,
+        "SOLVER.MAX_ITER": 10 * epoch,
+        "SOLVER.STEPS": (3 * epoch, 6 * epoch, 9 * epoch),
+        "SOLVER.GAMMA": 0.1,
+        "SOLVER.WARMUP_ITERS": epoch - 1,
+        "SOLVER.WARMUP_FACTOR": 0.001,
+        "MODEL.BACKBONE.FREEZE_AT": 2,
+        "MODEL.ROI_HEADS.NUM_CLASSES": 1,
+        "INPUT.MIN_SIZE_TRAIN": (800,),
+        "INPUT.MAX_SIZE_TRAIN": 1333,
+        "INPUT.RANDOM_FLIP": "horizontal",
+    }
+    for kind in ("mask", "faster"):
+        config = f"finetune/penn_fudan/instance/{kind}_rcnn_R50_FPN"
+        assert_values(config, recipe | {"MODEL.MASK_ON": kind == "mask"})

@@ -14,8 +14,8 @@ from ddep.tasks.task import Task
 
 __all__ = [
     "DenoisingTask",
-    "PerPixelSegmentationTask",
     "DetectionTask",
+    "PerPixelSegmentationTask",
     "SegmentationTask",
     "Task",
     "load_config",
