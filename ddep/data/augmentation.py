@@ -19,19 +19,11 @@ IMAGE_FILL = 128
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
-    """Build the augmentations that the config asks for.
+    """Build the augmentations that the config and its mapper ask for.
 
-    Training, mapper names that end in ``_lsj``: large-scale jitter (Ghiasi et al., 2021,
-    arXiv 2012.07177, section 3): resize by a random factor, then crop or pad to a square of
-    ``INPUT.IMAGE_SIZE`` pixels. ``detr_panoptic``: if ``INPUT.CROP.ENABLED``, half of the images
-    are resized to a shorter side of 400, 500 or 600 pixels and cropped; then resize the shorter
-    side to ``INPUT.MIN_SIZE_TRAIN`` (DETR, arXiv 2005.12872, section 4, "Technical details").
-    Other names: resize the shorter side to ``INPUT.MIN_SIZE_TRAIN``,
-    crop if ``INPUT.CROP.ENABLED``, pad to ``INPUT.SIZE_DIVISIBILITY``. All: random flip, and
-    random colours if ``INPUT.COLOR_AUG_SSD``. Images without labels are not padded here:
-    the denoising model must know which pixels count.
-
-    At test time: resize the shorter side to ``INPUT.MIN_SIZE_TEST``.
+    In training the mapper's class names one of :data:`RECIPES`; all of them flip at random, and
+    change colours at random if ``INPUT.COLOR_AUG_SSD``. At test time the shorter side is resized to
+    ``INPUT.MIN_SIZE_TEST``.
 
     Raises:
         UserError: a value that is not known.
@@ -42,13 +34,54 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
         )
     image_format = one_of(cfg.INPUT, "FORMAT", ("RGB", "BGR"))
     recolour = [RandomColour(image_format)] if cfg.INPUT.COLOR_AUG_SSD else []
-    if cfg.INPUT.DATASET_MAPPER_NAME.endswith("_lsj"):
-        return T.AugmentationList([*build_flip(cfg), *recolour, *_large_scale_jitter(cfg)])
-    if cfg.INPUT.DATASET_MAPPER_NAME == "detr_panoptic":
-        return T.AugmentationList([*build_flip(cfg), *recolour, *_detr_crop(cfg), *_resize(cfg)])
-    return T.AugmentationList(
-        [*_resize(cfg), *_crop(cfg), *recolour, *build_flip(cfg), *_pad(cfg)],
-    )
+    mapper = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME)
+    return T.AugmentationList(RECIPES[mapper.augmentation](cfg, mapper.needs_labels, recolour))
+
+
+def _resize_and_crop(
+    cfg: CfgNode, labels: str | None, recolour: list[T.Augmentation]
+) -> list[T.Augmentation]:
+    """Resize the shorter side to INPUT.MIN_SIZE_TRAIN, crop if INPUT.CROP.ENABLED, pad to
+    INPUT.SIZE_DIVISIBILITY.
+
+    Images without labels are not padded here: the denoising model must know which pixels count.
+    """
+    pad = _pad(cfg) if labels is not None else []
+    has_map = labels in ("sem_seg", "panoptic_seg")
+    return [*_resize(cfg), *_crop(cfg, has_map), *recolour, *build_flip(cfg), *pad]
+
+
+def _large_scale_jitter(
+    cfg: CfgNode, labels: str | None, recolour: list[T.Augmentation]
+) -> list[T.Augmentation]:
+    """Resize by a random factor, then crop or pad to a square of INPUT.IMAGE_SIZE pixels (Ghiasi et
+    al., 2021, arXiv 2012.07177, section 3)."""
+    side = cfg.INPUT.IMAGE_SIZE
+    return [
+        *build_flip(cfg),
+        *recolour,
+        ResizeScale(cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE, side, side),
+        T.FixedSizeCrop((side, side), pad_value=IMAGE_FILL),
+    ]
+
+
+def _detr(cfg: CfgNode, labels: str | None, recolour: list[T.Augmentation]) -> list[T.Augmentation]:
+    """If INPUT.CROP.ENABLED, resize the shorter side of half of the images to 400, 500 or 600
+    pixels and crop them; then resize the shorter side of all to INPUT.MIN_SIZE_TRAIN (DETR, arXiv
+    2005.12872, section 4, "Technical details")."""
+    crop = _crop(cfg, has_map=False)
+    if crop:
+        resize_and_crop = [ResizeShortestEdge((400, 500, 600), sample_style="choice"), *crop]
+        crop = [T.RandomApply(T.AugmentationList(resize_and_crop), prob=0.5)]
+    return [*build_flip(cfg), *recolour, *crop, *_resize(cfg)]
+
+
+# Training augmentations, by the attribute ``augmentation`` of mappers.
+RECIPES = {
+    "resize_and_crop": _resize_and_crop,
+    "large_scale_jitter": _large_scale_jitter,
+    "detr": _detr,
+}
 
 
 def _resize(cfg: CfgNode) -> list[T.Augmentation]:
@@ -61,23 +94,15 @@ def _resize(cfg: CfgNode) -> list[T.Augmentation]:
     return [ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, sampling)]
 
 
-def _large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
-    side = cfg.INPUT.IMAGE_SIZE
-    return [
-        ResizeScale(cfg.INPUT.MIN_SCALE, cfg.INPUT.MAX_SCALE, side, side),
-        T.FixedSizeCrop((side, side), pad_value=IMAGE_FILL),
-    ]
-
-
-def _crop(cfg: CfgNode) -> list[T.Augmentation]:
+def _crop(cfg: CfgNode, has_map: bool) -> list[T.Augmentation]:
+    """The crop of INPUT.CROP; ``has_map`` says whether samples have a map of classes."""
     crop = cfg.INPUT.CROP
     if not crop.ENABLED:
         return []
     kinds = ("relative_range", "relative", "absolute", "absolute_range")
     kind = one_of(crop, "TYPE", kinds, "INPUT.CROP")
     _check_crop_size(kind, crop.SIZE)
-    names = ("mask_former_semantic", "mask_former_panoptic")
-    if crop.SINGLE_CATEGORY_MAX_AREA < 1 and cfg.INPUT.DATASET_MAPPER_NAME in names:
+    if crop.SINGLE_CATEGORY_MAX_AREA < 1 and has_map:
         return [
             MixedCrop(
                 kind,
@@ -87,14 +112,6 @@ def _crop(cfg: CfgNode) -> list[T.Augmentation]:
             )
         ]
     return [T.RandomCrop(kind, crop.SIZE)]
-
-
-def _detr_crop(cfg: CfgNode) -> list[T.Augmentation]:
-    crop = _crop(cfg)
-    if not crop:
-        return []
-    resize_and_crop = [ResizeShortestEdge((400, 500, 600), sample_style="choice"), *crop]
-    return [T.RandomApply(T.AugmentationList(resize_and_crop), prob=0.5)]
 
 
 def _check_crop_size(kind: str, size: Sequence[float]) -> None:
@@ -124,8 +141,7 @@ def build_flip(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 def _pad(cfg: CfgNode) -> list[T.Augmentation]:
-    mapper = cfg.INPUT.DATASET_MAPPER_NAME
-    if cfg.INPUT.SIZE_DIVISIBILITY <= 0 or mapper_class(mapper).needs_labels is None:
+    if cfg.INPUT.SIZE_DIVISIBILITY <= 0:
         return []
     return [PadToSquare(cfg.INPUT.SIZE_DIVISIBILITY)]
 

@@ -17,9 +17,12 @@ class Mapper(Protocol):
     Attributes:
         needs_labels: what a data set must be labelled for to train with this mapper, a word of
             :mod:`ddep.data.datasets.label_kinds`; None if labels are not looked at.
+        augmentation: which training augmentations it gets, a key of
+            :data:`ddep.data.augmentation.RECIPES`.
     """
 
     needs_labels: ClassVar[str | None]
+    augmentation: ClassVar[str]
 
     def __init__(self, cfg: CfgNode, is_train: bool) -> None: ...
 

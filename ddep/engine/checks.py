@@ -14,7 +14,7 @@ from ddep.checkpoint import check_transfer, local_path
 from ddep.checkpoint.listing import list_checkpoints
 from ddep.config import get_key
 from ddep.data import check_training_sets, register_from_config
-from ddep.data.augmentation import build_augmentations
+from ddep.data.mappers import build_mapper
 from ddep.engine.checkpoint_hooks import check_checkpoints
 from ddep.engine.frozen_backbone import frozen_backbone_error
 from ddep.engine.train_step import PRECISIONS
@@ -135,8 +135,6 @@ def _check_weights(run: Run) -> list[str]:
 
 def _check_data(run: Run) -> list[str]:
     cfg = run.cfg
-    if not run.eval_only:
-        build_augmentations(cfg, is_train=True)
     register_from_config(
         cfg,
         ("TEST",) if run.eval_only else ("TRAIN", "TEST"),
@@ -146,6 +144,7 @@ def _check_data(run: Run) -> list[str]:
         raise UserError("--eval-only, but DATASETS.TEST is empty; name at least one data set")
     if not run.eval_only:
         check_training_sets(cfg)
+        build_mapper(cfg, is_train=True)  # checks its keys
     return []
 
 

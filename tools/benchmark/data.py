@@ -30,8 +30,8 @@ import torchvision
 from PIL import features
 
 from benchmark_page import check_output, cpu_name, number, table_line, write_section
+from data_jobs import MEASURED
 from data_measurement import OURS, THEIRS, Case, Result, measure
-from ddep.data.mappers import MAPPERS
 from ddep.data.record import Record
 from ddep.endings import errors_as_lines
 from ddep.errors import UserError
@@ -141,7 +141,7 @@ def _size(words: str) -> tuple[int, int]:
 
 
 def _mappers(args: argparse.Namespace) -> list[str]:
-    known = [DENOISING] if args.images else list(MAPPERS)
+    known = [DENOISING] if args.images else MEASURED
     for name in args.mappers or ():
         if name not in known:
             why = ": images of one's own have no labels" if args.images else ""

@@ -47,6 +47,9 @@ _SETTINGS = {
     ),
 }
 
+# The mappers that have a counterpart in torchvision here.
+MEASURED = [name for name in MAPPERS if name.startswith(tuple(_SETTINGS))]
+
 
 def mapper_config(name: str) -> CfgNode:
     """The config of a mapper; its settings go by the beginning of its name."""
@@ -71,8 +74,8 @@ class TorchvisionMapper:
         """
         self.name = name
         self.tensors = tensors
-        self.task = MAPPERS[name].__name__
-        fill = {tv_tensors.Mask: IGNORE if self.task == "SemanticMapper" else VOID}
+        self.labels = MAPPERS[name].needs_labels
+        fill = {tv_tensors.Mask: IGNORE if self.labels == "sem_seg" else VOID}
         self.transform = _transform(name, {**fill, "others": IMAGE_FILL})
 
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
@@ -83,23 +86,23 @@ class TorchvisionMapper:
             int64.
         """
         image = _read(record["file_name"], self.tensors)
-        if self.task == "DenoisingMapper":
+        if self.labels is None:
             image = self.transform(image)
             noise = torch.randn_like(image)
             return {"image": add_noise(image, noise, SIGMA, "scaled"), "noise": noise}
-        image, labels = self.transform(image, tv_tensors.Mask(_read_labels(record, self.task)))
+        image, labels = self.transform(image, tv_tensors.Mask(_read_labels(record, self.labels)))
         sample = {"image": image}
-        if self.task == "InstanceMapper":
+        if self.labels == "segm":
             classes = torch.tensor([a["category_id"] for a in record["annotations"]])
             masks = labels.bool()
         else:
             sample["labels"] = labels.long()
             ids = labels.unique()
-            ids = ids[ids != (IGNORE if self.task == "SemanticMapper" else VOID)]
+            ids = ids[ids != (IGNORE if self.labels == "sem_seg" else VOID)]
             masks = labels == ids[:, None, None]
             category = {s["id"]: s["category_id"] for s in record["segments_info"]}
             classes = ids
-            if self.task == "PanopticMapper":
+            if self.labels == "panoptic_seg":
                 classes = torch.tensor([category[i] for i in ids.tolist()], dtype=torch.int64)
         visible = masks.flatten(1).any(1)
         return {**sample, "masks": masks[visible], "classes": classes[visible].long()}
@@ -144,11 +147,11 @@ def _read(path: str, tensors: bool) -> Image.Image | tv_tensors.Image:
         return Image.open(file).convert("RGB")
 
 
-def _read_labels(record: Record, task: str) -> torch.Tensor:
+def _read_labels(record: Record, kind: str) -> torch.Tensor:
     """(H, W) semantic labels or segment ids, or (T, H, W) masks of instances."""
-    if task == "SemanticMapper":
+    if kind == "sem_seg":
         return torch.from_numpy(np.array(Image.open(record["sem_seg_file_name"])))
-    if task == "PanopticMapper":
+    if kind == "panoptic_seg":
         red, green, blue = v2.functional.pil_to_tensor(
             Image.open(record["pan_seg_file_name"])
         ).int()

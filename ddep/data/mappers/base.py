@@ -30,6 +30,7 @@ class SegmentationMapper:
     needs_labels: ClassVar[str | None]
     # The config key that holds the number of classes.
     num_classes_key: ClassVar = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+    augmentation: ClassVar[str] = "resize_and_crop"
 
     @configurable
     def __init__(

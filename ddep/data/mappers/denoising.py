@@ -23,6 +23,7 @@ class DenoisingMapper:
     """Normalise an image, then add noise (arXiv 2205.11423, section 3.2; :mod:`ddep.noise`)."""
 
     needs_labels: ClassVar[str | None] = None
+    augmentation: ClassVar[str] = "resize_and_crop"
 
     @configurable
     def __init__(

@@ -16,7 +16,7 @@ from ddep.data.record import Record
 from ddep.errors import UserError
 
 
-@register_mapper("mask_former_instance", "coco_instance_lsj")
+@register_mapper("mask_former_instance")
 class InstanceMapper(SegmentationMapper):
     """Records with ``annotations``; crowds have no mask."""
 
@@ -62,6 +62,13 @@ class InstanceMapper(SegmentationMapper):
                     f"{error}; expected polygons, COCO run lengths or a bitmap"
                 ) from error
         return classes, masks
+
+
+@register_mapper("coco_instance_lsj")
+class InstanceJitterMapper(InstanceMapper):
+    """With large-scale jitter."""
+
+    augmentation: ClassVar[str] = "large_scale_jitter"
 
 
 def check_mask_size(path: str, segmentation: Any, size: tuple[int, int]) -> None:

@@ -21,7 +21,7 @@ from ddep.data.record import Record
 from ddep.errors import UserError
 
 
-@register_mapper("mask_former_panoptic", "coco_panoptic_lsj", "detr_panoptic")
+@register_mapper("mask_former_panoptic")
 class PanopticMapper(SegmentationMapper):
     """Records with ``pan_seg_file_name`` and ``segments_info``; samples with ``pan_seg``.
 
@@ -72,6 +72,20 @@ class PanopticMapper(SegmentationMapper):
         # Of the map's dtype, the comparison is several times faster.
         shown = ids[visible].astype(maps["pan_seg"].dtype)
         return classes[visible], maps["pan_seg"] == shown[:, None, None]
+
+
+@register_mapper("coco_panoptic_lsj")
+class PanopticJitterMapper(PanopticMapper):
+    """With large-scale jitter."""
+
+    augmentation: ClassVar[str] = "large_scale_jitter"
+
+
+@register_mapper("detr_panoptic")
+class DetrPanopticMapper(PanopticMapper):
+    """With DETR's crops."""
+
+    augmentation: ClassVar[str] = "detr"
 
 
 def _segments(record: Record, crowds: bool = True) -> tuple[np.ndarray, np.ndarray]:

@@ -115,7 +115,14 @@ def test_channel_order(record, semantic):
 @pytest.mark.parametrize("name", [n for n in MAPPERS if n != "ddep_denoising"])
 def test_test_time_needs_no_labels(record, semantic, name):
     del record["sem_seg_file_name"]
-    keys = ("INPUT.DATASET_MAPPER_NAME", name, "INPUT.MIN_SIZE_TEST", 20)
+    keys = (
+        "INPUT.DATASET_MAPPER_NAME",
+        name,
+        "INPUT.MIN_SIZE_TEST",
+        20,
+        "INPUT.CENTER_CROP_TEST",
+        0,
+    )
     sample = semantic(*keys, is_train=False)({**record, "position": 3, "annotations": []})
     assert set(sample) == {"image", "file_name", "image_id", "height", "width"}
     assert sample["image"].shape == (3, 20, 30)

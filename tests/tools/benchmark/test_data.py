@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import data_measurement
-from ddep.data.mappers import MAPPERS
+from data_jobs import MEASURED
 
 ROOT = Path(__file__).parents[3]
 TINY = ["--sizes", "48x40", "--count", "1", "--seconds", "0", "--workers"]
@@ -64,7 +64,7 @@ def test_images_of_ones_own(monkeypatch, tmp_path, capsys):
     [
         (["--sizes", "500"], "--sizes has '500'; expected WIDTHxHEIGHT in pixels"),
         (["--sizes", "0x5"], "--sizes has '0x5'; expected WIDTHxHEIGHT in pixels"),
-        (["--mappers", "none"], f"--mappers has 'none'; expected {', '.join(MAPPERS)}"),
+        (["--mappers", "none"], f"--mappers has 'none'; expected {', '.join(MEASURED)}"),
         (["--count", "0"], "--count is 0; expected 1 or more"),
         (["--seconds", "nan"], "--seconds is nan; expected 0 or more"),
         (["--workers", "0"], "--workers has 0; expected 1 to "),

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import data_measurement
-from data_jobs import NUM_CLASSES, TorchvisionMapper, mapper_config, random_size_crop
+from data_jobs import MEASURED, NUM_CLASSES, TorchvisionMapper, mapper_config, random_size_crop
 from data_measurement import OURS, THEIRS, Case, Result, measure
-from ddep.data.mappers import MAPPERS, build_mapper
+from ddep.data.mappers import build_mapper
 from ddep.errors import UserError
 from photographs import find_photographs, make_photographs
 
@@ -49,7 +49,7 @@ def test_photographs_of_ones_own(tmp_path):
         find_photographs(tmp_path / "none", 2)
 
 
-@pytest.mark.parametrize("name", MAPPERS)
+@pytest.mark.parametrize("name", MEASURED)
 @pytest.mark.parametrize("tensors", [False, True])
 def test_both_sides_make_the_same(records, name, tensors):
     ours = build_mapper(mapper_config(name), is_train=True)(records[0])
