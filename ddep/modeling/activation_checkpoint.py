@@ -11,9 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpointed(function: Callable[..., Tensor], *arguments: Any, recompute: bool) -> Tensor:
-    """Call ``function``, and if ``recompute``, keep nothing but its arguments for going backward.
+    """Call ``function``; with ``recompute``, keep only its arguments for the backward pass.
 
-    The rest is computed again then, with the same random numbers (Chen et al., 2016, arXiv
+    Everything else is computed again there, with the same random numbers (Chen et al., 2016, arXiv
     1604.06174).
     """
     if recompute and torch.is_grad_enabled():

@@ -13,12 +13,12 @@ from ddep.modeling.transformer_decoder import is_mask_former
 
 
 def mask_loss_name(cfg: CfgNode) -> str:
-    """Whether ``MODEL.DDEP.MASK_LOSS`` stands for ``points`` or ``dense``.
+    """The mask loss that ``MODEL.DDEP.MASK_LOSS`` asks for: ``points`` or ``dense``.
 
     MaskFormer's and Mask2Former's configs do not have the key: ``auto`` is what each trains with.
 
     Raises:
-        UserError: another value of the key, or no such transformer decoder.
+        UserError: the key has another value, or there is no such transformer decoder.
     """
     name = cfg.MODEL.DDEP.MASK_LOSS
     if name == "auto":

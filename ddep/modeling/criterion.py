@@ -18,13 +18,13 @@ class MatchedPairs(NamedTuple):
 
     images: Tensor  # index into the batch
     queries: Tensor  # index into the image's queries
-    targets: Tensor  # index into the targets of all images, one image behind the other
+    targets: Tensor  # index into the concatenated targets of all images
 
 
 class SetCriterion(nn.Module):
     """Classification, mask and dice losses of matched predictions (arXiv 2112.01527, section 4.1).
 
-    The loss of the classes is a cross entropy in which the no-object class, the target of unmatched
+    The classification loss is a cross entropy in which the no-object class, the target of unmatched
     queries, weighs less.
     """
 
@@ -45,9 +45,10 @@ class SetCriterion(nn.Module):
             num_classes: K, without the no-object class.
             matcher: assigns queries to targets.
             mask_losses: see :mod:`ddep.modeling.mask_losses`.
-            class_weight, mask_weight, dice_weight: what a trainer multiplies the losses by.
+            class_weight, mask_weight, dice_weight: the values of ``weight_dict``, by which the
+                caller multiplies the losses.
             no_object_weight: weight of the no-object class in the cross entropy.
-            num_aux_outputs: earlier layers that are supervised too; 0 supervises the last alone.
+            num_aux_outputs: how many earlier layers are also supervised.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -69,8 +70,8 @@ class SetCriterion(nn.Module):
     def normalisers(self, num_targets: Sequence[int], num_queries: int) -> dict[str, float]:
         """What the losses of some images are averaged over.
 
-        It is known before anything is matched: an image of T targets has min(T, Q) matched queries,
-        in every layer.
+        This is known before matching: an image with T targets has min(T, Q) matched queries in
+        every layer.
 
         Args:
             num_targets: T of each image.
@@ -114,8 +115,8 @@ class SetCriterion(nn.Module):
         with torch.autocast(pairs.images.device.type, enabled=False):
             loss_ce = self._classification_losses(layers, targets, pairs)
             loss_mask, loss_dice = self._mask_losses(layers, targets, pairs)
-            # NaN where the costs of a layer are not all finite: the losses may well be, of the
-            # queries that were matched instead.
+            # NaN for a layer with a cost that is not finite: the queries that were matched
+            # instead may have finite losses.
             loss_mask = loss_mask + (costs * 0).sum((1, 2))
             num_masks = normalisers["masks"].float()
             losses = {

@@ -1,7 +1,7 @@
-"""What denoising pretrains: decoders of several kinds, asked for the same features.
+"""Decoders that denoising can pretrain, behind one interface.
 
-A decoder is ``sem_seg_head`` of :class:`~ddep.modeling.meta_arch.DenoisingPretrainer`, where its
-weights have the names that they have in the model that is fine-tuned. To add one, subclass
+:class:`~ddep.modeling.meta_arch.DenoisingPretrainer` holds the decoder as ``sem_seg_head``, so its
+weights have the same names as in the model that is fine-tuned. To add a decoder, subclass
 :class:`DenoisingDecoder` and add it to :data:`DECODERS`.
 """
 
@@ -26,7 +26,7 @@ Features = Mapping[str, Tensor]
 
 
 class DenoisingDecoder(nn.Module, ABC):
-    """From a backbone's features to those that the denoising heads read.
+    """Turns a backbone's features into those that the denoising heads read.
 
     Attributes:
         mask_dim: channels of the features at stride 4.
@@ -42,7 +42,8 @@ class DenoisingDecoder(nn.Module, ABC):
         """Build the decoder that ``cfg`` describes.
 
         Raises:
-            UserError: ``cfg`` has none of this kind, or not with MODEL.DDEP.MULTI_SCALE.
+            UserError: ``cfg`` describes no such decoder, or one without the scales that
+                MODEL.DDEP.MULTI_SCALE needs.
         """
 
     @abstractmethod
@@ -97,15 +98,15 @@ class PixelDecoding(DenoisingDecoder):
 class FPNDecoding(DenoisingDecoder):
     """The FPN of a backbone such as ``build_resnet_fpn_backbone``: ``backbone.fpn_*``.
 
-    The backbone computes it. Its levels are added up at stride 4 (as in Panoptic FPN, Kirillov et
-    al., 2019, arXiv 1901.02446, section 3, without the convolutions), so that all of them learn.
+    The backbone computes it. Here its levels are added up at stride 4 (as in Panoptic FPN, Kirillov
+    et al., 2019, arXiv 1901.02446, section 3, without the convolutions), so that all of them learn.
     """
 
     def __init__(self, levels: Mapping[str, int], channels: int) -> None:
         """
         Args:
             levels: names of the features and their strides, 4 among them.
-            channels: of each.
+            channels: channels of each feature.
         """
         super().__init__()
         self.levels = dict(sorted(levels.items(), key=lambda level: level[1]))

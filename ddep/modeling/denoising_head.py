@@ -1,4 +1,4 @@
-"""From a decoder's features to what denoising predicts."""
+"""The heads that turn a decoder's features into the denoising predictions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MULTI_SCALE_STRIDES = (8, 16, 32)
 class DenoisingHead(nn.Module):
     """Predict three channels at input resolution from features at stride 4.
 
-    This is the head that decoder denoising pretraining throws away afterwards (Brempong et al.,
-    2022, arXiv 2205.11423, section 3). On request it also holds one small head for each of the
-    decoder's coarser scales.
+    Decoder denoising pretraining discards this head afterwards (Brempong et al., 2022, arXiv
+    2205.11423, section 3). On request it also holds one small head for each of the decoder's
+    coarser scales.
     """
 
     def __init__(self, *, mask_dim: int, scale_dim: int | None) -> None:

@@ -1,8 +1,8 @@
 """The losses of denoising pretraining, each with its name and its weight.
 
 To add one, compute it in :meth:`DenoisingLoss.forward` and give it a weight, a key of MODEL.DDEP
-that ends in ``_WEIGHT``. What it is averaged over, if not pixels, goes into
-:meth:`DenoisingLoss.normalisers`.
+that ends in ``_WEIGHT``. If it is not averaged over pixels, add the count that it is averaged over
+to :meth:`DenoisingLoss.normalisers`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
 
 
 class Truth(NamedTuple):
-    """What predictions are compared with. Where padding is, the tensors hold anything."""
+    """What predictions are compared with. Values at padding are arbitrary."""
 
     noise: Tensor  # (B, 3, H, W), standard Gaussian
     clean: Tensor  # (B, 3, H, W), the normalised image
-    valid: Tensor  # (B, 1, H, W), 1 where the image is and 0 where padding is
+    valid: Tensor  # (B, 1, H, W), 1 on the image and 0 on padding
 
 
 class DenoisingLoss(nn.Module):
@@ -49,11 +49,11 @@ class DenoisingLoss(nn.Module):
         Args:
             target: what is predicted, ``noise`` or ``image``.
             loss: ``l2``, ``l1`` or ``huber`` (quadratic up to an error of 1).
-            denoise_weight: of ``loss_denoise``.
-            scale_weight: of the three scales together, a third for each.
+            denoise_weight: weight of ``loss_denoise``.
+            scale_weight: weight of the three scales together, a third for each.
 
         Raises:
-            UserError: unknown target or loss, or a weight that is not a number from 0 up.
+            UserError: the target or loss is unknown, or a weight is negative or not finite.
         """
         super().__init__()
         _check_choice("TARGET", target, TARGETS)
@@ -121,13 +121,13 @@ def cell_loss(
 ) -> Tensor:
     """Error against the clean image averaged over square cells of pixels.
 
-    A cell that padding covers in part is the mean of its other pixels, and counts by their share.
-    The same holds for a cell that reaches over the border of the batch.
+    A cell that padding covers in part is the mean of its other pixels, and its error is weighted by
+    their share. The same holds for a cell that extends beyond the border of the batch.
 
     Args:
         errors: one of :data:`LOSSES`.
         prediction: (B, 3, h, w), with ``h * cell >= H`` and ``w * cell >= W``.
-        truth: with tensors of the size H, W.
+        truth: tensors of size H, W.
         cell: side of a cell in pixels.
         pixels: scalar, the number of valid pixels to average over.
 
@@ -138,7 +138,7 @@ def cell_loss(
     border = (0, width * cell - truth.clean.shape[-1], 0, height * cell - truth.clean.shape[-2])
     share = F.avg_pool2d(F.pad(truth.valid, border), cell)
     clean = F.avg_pool2d(F.pad(truth.clean * truth.valid, border), cell)
-    # Where there is no image at all, the share is 0 and any divisor does.
+    # A cell without image pixels has share 0, so any divisor will do.
     clean = clean / share.clamp(min=cell**-2)
     return (share * errors(prediction, clean, reduction="none")).sum() / (3 * pixels / cell**2)
 

@@ -1,4 +1,4 @@
-"""The encoder of a model: its modules and weights of the group ``backbone``."""
+"""Find and freeze the encoder of a model: the weights of the group ``backbone``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def encoder_modules(model: nn.Module) -> list[nn.Module]:
-    """The largest modules of ``model`` all of whose weights are the encoder's.
+    """The largest modules of ``model`` whose weights all belong to the encoder.
 
     That is the backbone or, where an FPN is around it, the FPN's ``bottom_up``.
     """
-    return list(_largest(model, "", model))
+    return list(_encoder_modules_in(model, "", model))
 
 
-def _largest(model: nn.Module, prefix: str, module: nn.Module) -> Iterator[nn.Module]:
+def _encoder_modules_in(model: nn.Module, prefix: str, module: nn.Module) -> Iterator[nn.Module]:
     own = own_groups(model)
     weights = chain(module.named_parameters(prefix), module.named_buffers(prefix))
     groups = {group_of(name, own) for name, _ in weights}
@@ -33,13 +33,13 @@ def _largest(model: nn.Module, prefix: str, module: nn.Module) -> Iterator[nn.Mo
         yield module
     elif "backbone" in groups:
         for name, child in module.named_children():
-            yield from _largest(model, f"{prefix}.{name}" if prefix else name, child)
+            yield from _encoder_modules_in(model, f"{prefix}.{name}" if prefix else name, child)
 
 
 def freeze_encoder(model: nn.Module) -> None:
     """Switch off the gradients of the encoder's parameters.
 
-    Its modules also have to stay in eval mode, which every ``model.train()`` changes.
+    The caller also has to keep its modules in eval mode, which every ``model.train()`` ends.
     """
     for parameter in encoder_parameters(model).values():
         parameter.requires_grad_(False)

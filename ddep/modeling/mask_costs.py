@@ -1,4 +1,4 @@
-"""What it costs to match a predicted mask with a true one, at random points or at all pixels.
+"""Costs of matching predicted masks with true masks, at random points or at all pixels.
 
 Both kinds are called with the predictions of L layers and the targets of a batch: one dict per
 layer with ``pred_masks`` (B, Q, h, w), logits, and one dict per image with ``masks`` (T, H, W) bool

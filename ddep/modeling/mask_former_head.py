@@ -17,16 +17,17 @@ from ddep.modeling.transformer_decoder import MULTI_SCALE, build_transformer_dec
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class MaskFormerHead(nn.Module):
-    """From a backbone's features to classes and masks.
+    """Predicts classes and masks from a backbone's features.
 
     Args:
         num_classes: number of classes K, "no object" not counted.
         pixel_decoder: see :func:`ddep.modeling.pixel_decoder.build_pixel_decoder`.
         transformer_predictor: see
             :func:`ddep.modeling.transformer_decoder.build_transformer_decoder`.
-        transformer_in_feature: what it attends to: ``multi_scale_pixel_decoder`` (all scales of the
-            pixel decoder), ``transformer_encoder`` (its encoded feature), ``pixel_embedding`` (the
-            mask features) or the name of a backbone's feature.
+        transformer_in_feature: what the transformer decoder attends to:
+            ``multi_scale_pixel_decoder`` (all scales of the pixel decoder), ``transformer_encoder``
+            (its encoded feature), ``pixel_embedding`` (the mask features) or the name of one of the
+            backbone's features.
     """
 
     _version = 2
@@ -48,7 +49,7 @@ class MaskFormerHead(nn.Module):
 
     @property
     def num_queries(self) -> int:
-        """Q, how many classes and masks are predicted for an image."""
+        """Q, the number of classes and masks predicted for each image."""
         return self.predictor.query_embed.num_embeddings
 
     @classmethod
@@ -112,10 +113,10 @@ def predict_masks(
 def rename_version_1(
     state_dict: dict[str, torch.Tensor], prefix: str, local_metadata: dict
 ) -> None:
-    """Move the weights of a head's version-1 checkpoint, which lie beside ``predictor``, in place.
+    """Rename the pixel decoder's weights in a version-1 checkpoint of a head, in place.
 
-    Those of the pixel decoder go below ``pixel_decoder``. Keys that are there already stay: a
-    checkpoint of newer names may well come without its version.
+    Version 1 has them beside ``predictor``; they go below ``pixel_decoder``. Keys that are already
+    there stay, because a checkpoint with new names may lack its version.
     """
     if local_metadata.get("version", 1) >= 2:
         return

@@ -1,4 +1,4 @@
-"""Bipartite matching between predicted masks and the masks of the ground truth."""
+"""Bipartite matching between predicted masks and ground-truth masks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ddep.modeling.mask_costs import DenseMaskCosts, PointMaskCosts
 
-# In place of a cost that is not finite: above all that are.
+# Replaces a cost that is not finite; larger than any real cost.
 _NO_COST = 1e9
 
 
 class HungarianMatcher:
-    """Assign a query to every target so that the sum of costs is smallest.
+    """Assign queries to targets so that the sum of costs is smallest.
 
     The cost of a pair is a weighted sum of minus the probability of the target's class, the cost of
     the masks and their dice loss.
@@ -49,7 +49,7 @@ class HungarianMatcher:
     def compute_costs(
         self, outputs_of_layers: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]
     ) -> Tensor:
-        """Costs of all pairs of a query and a target of the same image.
+        """Compute the costs of all pairs of a query and a target of the same image.
 
         Args:
             outputs_of_layers: one dict per decoder layer: ``pred_logits`` (B, Q, K+1) and
@@ -58,8 +58,8 @@ class HungarianMatcher:
                 uint8, padded to the batch's size.
 
         Returns:
-            (L, Q, sum of T) float32 on the predictions' device, images side by side. Not
-            finite where predictions are not.
+            (L, Q, sum of T) float32 on the predictions' device, images side by side. Costs of
+            predictions that are not finite are not finite.
         """
         device = outputs_of_layers[0]["pred_masks"].device
         with torch.autocast(device.type, enabled=False):
@@ -82,16 +82,16 @@ class HungarianMatcher:
     ) -> list[list[tuple[Tensor, Tensor]]]:
         """Match the predictions of every layer to the targets.
 
-        A cost that is NaN or infinite is a high one, so that there always is a matching: the
-        criterion makes NaN of the loss of such a layer.
+        A NaN or infinite cost counts as a high one, so that a matching always exists; the criterion
+        makes the loss of such a layer NaN.
 
         Args:
             costs: (L, Q, sum of T), as :meth:`compute_costs` returns them.
             num_targets: T of each image.
 
         Returns:
-            For each layer, for each image: the indices of the queries, ascending, and those of the
-            targets they were assigned, both (min(Q, T),) int64 on the CPU.
+            For each layer, for each image: the indices of the matched queries, ascending, and of
+            their targets, both (min(Q, T),) int64 on the CPU.
         """
         finite_costs = np.nan_to_num(
             costs.cpu().numpy(), nan=_NO_COST, posinf=_NO_COST, neginf=_NO_COST

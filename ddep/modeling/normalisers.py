@@ -1,4 +1,4 @@
-"""What losses are averaged over, when a batch is spread over processes or accumulated in parts."""
+"""Counts that losses are divided by, when processes or accumulated parts share a batch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def add_up(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Add up what the parts of a batch count, name by name."""
+    """Add up the counts of the parts of a batch, name by name."""
     total: Counter[str] = Counter()
-    for of_part in counts:
-        total.update(of_part)
+    for part in counts:
+        total.update(part)
     return dict(total)
 
 
@@ -29,8 +29,8 @@ def average_over_processes(
     gradients are those of one process with the whole batch. The same holds for parts of a batch
     whose gradients are added up: each divides by the count of all parts.
 
-    Every process has to call this, with the same names. A total of 0, whose sum is 0 as well,
-    counts as 1.
+    Every process has to call this, with the same names. A total count of 0, where the sum is also
+    0, is replaced by 1.
 
     Args:
         counts: this process's counts by name: ``normalisers`` of a model, added up over the parts

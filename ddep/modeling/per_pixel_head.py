@@ -28,7 +28,7 @@ from ddep.modeling.transformer_decoder import build_transformer_decoder, is_mask
 
 
 class _PerPixelHead(nn.Module, ABC):
-    """What both baselines share: the loss, the size of the result and the names of old weights.
+    """The part that both baselines share: loss, upsampling and renaming of old weights.
 
     Args:
         common_stride: stride of the mask features, and so of the predictions.
@@ -61,7 +61,7 @@ class _PerPixelHead(nn.Module, ABC):
 
     @abstractmethod
     def layers(self, features: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        """The logits (B, K, H/stride, W/stride) of each layer that predicts, the last one first.
+        """Logits (B, K, H/stride, W/stride) of every layer that predicts, the last layer first.
 
         Args:
             features: name -> (B, channels, H/stride, W/stride).
@@ -70,7 +70,7 @@ class _PerPixelHead(nn.Module, ABC):
     def forward(
         self, features: dict[str, torch.Tensor], targets: torch.Tensor | None = None
     ) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
-        """What ``SemanticSegmentor`` asks of its head.
+        """Compute losses or logits, as ``SemanticSegmentor`` expects of its head.
 
         Args:
             features: name -> (B, channels, H/stride, W/stride).
@@ -93,7 +93,7 @@ class _PerPixelHead(nn.Module, ABC):
         return F.interpolate(logits, scale_factor=scale, mode="bilinear", align_corners=False)
 
     def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Cross entropy, averaged over the pixels that are labelled; 0 if none is."""
+        """Cross entropy, averaged over the labelled pixels; 0 if there are none."""
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         height, width = targets.shape[-2:]
         logits = self._upsample(logits)[..., :height, :width]
@@ -179,16 +179,16 @@ class PerPixelBaselinePlusHead(_PerPixelHead):
         """Build both decoders from MODEL.SEM_SEG_HEAD and MODEL.MASK_FORMER.
 
         Raises:
-            UserError: there is not one query for each class, or the transformer decoder is not
-                MaskFormer's, or a decoder cannot be built.
+            UserError: the number of queries is not the number of classes, the transformer decoder
+                is not MaskFormer's, or a decoder cannot be built.
         """
         mask_former, classes = cfg.MODEL.MASK_FORMER, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         queries = mask_former.NUM_OBJECT_QUERIES
         if queries != classes:
             raise UserError(
                 f"MODEL.MASK_FORMER.NUM_OBJECT_QUERIES is {queries}; "
-                f"PerPixelBaselinePlusHead needs one for each class: set it to {classes}, which "
-                "MODEL.SEM_SEG_HEAD.NUM_CLASSES is"
+                f"PerPixelBaselinePlusHead needs one for each class: set it to {classes}, the "
+                "value of MODEL.SEM_SEG_HEAD.NUM_CLASSES"
             )
         if not is_mask_former(cfg):
             raise UserError(

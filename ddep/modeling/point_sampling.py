@@ -1,4 +1,4 @@
-"""Values of binary masks at points, without a floating-point copy of the masks."""
+"""Sample binary masks at points without a floating-point copy of the masks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def sample_masks(masks: Tensor, rows: Tensor, points: Tensor) -> Tensor:
-    """Interpolate binary masks bilinearly at points; outside a mask is 0.
+    """Interpolate binary masks bilinearly at points; everything outside a mask counts as 0.
 
     Agrees with ``torch.nn.functional.grid_sample(..., align_corners=False)``, which takes only
     floating-point masks: a float32 copy of 100 masks of 1024x1024 pixels is 400 MB.
 
     Args:
         masks: (T, H, W) bool or uint8, values 0 and 1.
-        rows: (N,) int64, the mask that each row of points looks at.
+        rows: (N,) int64, the mask that each row of points samples.
         points: (N, P, 2), x and y in [0, 1], from the left and upper edge of the mask to its right
             and lower edge.
 

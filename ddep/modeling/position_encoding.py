@@ -15,7 +15,7 @@ def sine_position_encoding(
     The encoding of "Attention is all you need" (arXiv 1706.03762, section 3.5, temperature 10000),
     carried over to images by DETR (arXiv 2005.12872, appendix A.4): the first half of the channels
     encodes the row, the second half the column, each counted from 1 and scaled so that the last
-    one is at 2 pi. Sines and cosines of one frequency are neighbours.
+    is at 2 pi. The sine and cosine of a frequency are neighbours.
 
     Args:
         height, width: of the feature map, in pixels.

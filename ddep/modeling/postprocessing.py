@@ -1,8 +1,8 @@
-"""From class and mask logits to semantic, panoptic and instance segmentation.
+"""Semantic, panoptic and instance segmentation from class and mask logits.
 
-What Mask2Former (arXiv 2112.01527) takes over from MaskFormer (arXiv 2107.06278, section 3.4), for
-one image. Shapes: Q queries, K classes, logits ``mask_cls`` (Q, K+1), the last class being
-no-object, and ``mask_pred`` (Q, H, W), both floating point.
+This is the inference of MaskFormer (arXiv 2107.06278, section 3.4), which Mask2Former (arXiv
+2112.01527) adopts, for one image. Shapes: Q queries, K classes, logits ``mask_cls`` (Q, K+1), whose
+last class is no-object, and ``mask_pred`` (Q, H, W), both floating point.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def semantic_inference(mask_cls: Tensor, mask_pred: Tensor) -> Tensor:
-    """Class scores of every pixel.
+    """Compute class scores for every pixel.
 
     Args:
         mask_cls: (Q, K+1) logits.
@@ -38,7 +38,7 @@ def panoptic_inference(
     overlap_threshold: float,
     mask_threshold: float = 0.5,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Segments that do not overlap.
+    """Compute segments that do not overlap.
 
     Each pixel goes to the query with the largest product of class and mask probability, and to no
     segment where that query's mask probability is below a threshold. Stuff of one class is one
@@ -49,15 +49,15 @@ def panoptic_inference(
         mask_pred: (Q, H, W) logits.
         thing_ids: classes whose segments stay apart; the others are stuff.
         object_mask_threshold: a query counts if its class probability is above this.
-        overlap_threshold: a query is dropped if it keeps less than this part of its mask, which
-            are the pixels of a probability of at least 0.5.
-        mask_threshold: 0.5 for Mask2Former; 0 for MaskFormer, in whose segmentations only the
-            pixels of dropped queries are in no segment.
+        overlap_threshold: a query is dropped if it keeps less than this part of its mask, the
+            pixels with a probability of at least 0.5.
+        mask_threshold: 0.5 for Mask2Former; 0 for MaskFormer, where only the pixels of dropped
+            queries are in no segment.
 
     Returns:
         (H, W) int32 with segment ids from 1, 0 where there is none; and per segment ``id``,
-        ``isthing``, ``category_id``, the class in [0, K), and ``score``, its probability, of the
-        first query where there are several.
+        ``isthing``, ``category_id``, the class in [0, K), and ``score``, its probability according
+        to the segment's first query.
     """
     scores, classes = mask_cls.softmax(-1).max(-1)
     keep = (classes != mask_cls.shape[-1] - 1) & (scores > object_mask_threshold)
@@ -108,16 +108,16 @@ def instance_inference(
     max_detections: int,
     class_ids: Collection[int] | None = None,
 ) -> Instances:
-    """The best pairs of a query and a class, as instances that may overlap.
+    """Turn the best pairs of a query and a class into instances, which may overlap.
 
     Args:
         mask_cls: (Q, K+1) logits.
         mask_pred: (Q, H, W) logits.
         max_detections: how many pairs to take; there are Q * K at most.
-        class_ids: of the pairs taken, only those of these classes are kept; None keeps all.
+        class_ids: of the pairs taken, keep only those with these classes; None keeps all.
 
     Returns:
-        Instances of image size (H, W), by falling class probability: ``pred_masks`` (N, H, W)
+        Instances of image size (H, W), by decreasing class probability: ``pred_masks`` (N, H, W)
         bool, ``pred_boxes`` around them, ``scores`` (N,), class probability times the mean mask
         probability inside the mask, and ``pred_classes`` (N,) int64.
     """
@@ -142,7 +142,7 @@ def instance_inference(
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:
-    """Tight boxes around masks.
+    """Compute tight boxes around masks.
 
     torchvision's function ends a box at the last pixel instead of one past it and fails on an empty
     mask; detectron2's ``BitMasks`` waits for the device several times per mask.

@@ -177,7 +177,7 @@ def test_semantic_segmentor_gives_logits_of_the_size_that_is_asked_for(name: str
     [
         (
             {"MASK_FORMER__NUM_OBJECT_QUERIES": 100},
-            "NUM_OBJECT_QUERIES is 100; .* set it to 5, which MODEL.SEM_SEG_HEAD.NUM_CLASSES is",
+            "NUM_OBJECT_QUERIES is 100; .* set it to 5, the value of MODEL.SEM_SEG_HEAD",
         ),
         (
             {"MASK_FORMER__TRANSFORMER_IN_FEATURE": "multi_scale_pixel_decoder"},

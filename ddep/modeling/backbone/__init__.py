@@ -1,4 +1,4 @@
-"""Encoders: Swin, and any that timm knows. ResNets are detectron2's own."""
+"""Encoders: Swin Transformer and any model of timm. ResNets come from detectron2."""
 
 from ddep.modeling.backbone.swin import D2SwinTransformer
 from ddep.modeling.backbone.timm_backbone import TimmBackbone

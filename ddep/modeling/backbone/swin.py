@@ -1,6 +1,6 @@
 """Swin Transformer (Liu et al., 2021, arXiv 2103.14030) as a backbone for segmentation.
 
-Parameters have the names of the original, as published Mask2Former checkpoints have them below
+Parameters have the original names, which published Mask2Former checkpoints use below
 ``backbone.``.
 """
 
@@ -24,7 +24,7 @@ FEATURES = ("res2", "res3", "res4", "res5")
 
 @BACKBONE_REGISTRY.register()
 class D2SwinTransformer(Backbone):
-    """Swin Transformer with features res2 to res5, each behind a LayerNorm of its own."""
+    """Swin Transformer with features res2 to res5, each normalised by its own LayerNorm."""
 
     @configurable
     def __init__(
@@ -53,7 +53,7 @@ class D2SwinTransformer(Backbone):
         The arguments are the keys of MODEL.SWIN (ddep/config.py) and the channels of the images.
 
         Raises:
-            UserError: a value that makes no such model.
+            UserError: a value is out of range.
         """
         super().__init__()
         _check_stages(embed_dim, depths, num_heads)
@@ -113,7 +113,7 @@ class D2SwinTransformer(Backbone):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Arguments from MODEL.SWIN and the number of the images' channels."""
+        """Read the arguments from MODEL.SWIN and the number of image channels."""
         arguments = {key.lower(): value for key, value in cfg.MODEL.SWIN.items()}
         return {"in_channels": input_shape.channels, **arguments}
 

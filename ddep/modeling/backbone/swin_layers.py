@@ -104,7 +104,7 @@ class WindowAttention(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Window attention and MLP, both residual and behind a LayerNorm (equation 3)."""
+    """Window attention and MLP: two residual branches with a LayerNorm each (equation 3)."""
 
     def __init__(
         self, dim: int, mlp_ratio: float, drop: float, drop_path: float, **attention: Any
@@ -117,7 +117,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
 
     def forward(self, tokens: Tensor, layout: WindowLayout, mask: Tensor | None) -> Tensor:
-        """(B,H,W,C) -> (B,H,W,C). Padding comes behind the norm, so it is zero."""
+        """(B,H,W,C) -> (B,H,W,C). Windows are padded with zeros after the norm."""
         windows = to_windows(self.norm1(tokens), layout)
         windows = self.attn(windows, layout.counts, mask)
         tokens = tokens + self.drop_path(from_windows(windows, layout, tokens.shape))
@@ -154,7 +154,7 @@ class SwinStage(nn.Module):
             SwinBlock(dim, window_size=window_size, drop_path=rate, **block) for rate in drop_paths
         )
         self.downsample = PatchMerging(dim) if merge else None
-        # It depends on the window alone, so it is made once and moves with the module.
+        # The mask depends only on the window size, so it is made once and moves with the module.
         mask = shift_mask(window_size, window_size // 2)
         self.register_buffer("shift_mask", mask, persistent=False)
 
@@ -163,7 +163,7 @@ class SwinStage(nn.Module):
 
         Args:
             tokens: the feature map.
-            recompute: keep the blocks' inputs alone, and compute the rest again going backward.
+            recompute: keep only the blocks' inputs and recompute the rest in the backward pass.
         """
         size, device = tokens.shape[:3], tokens.device
         shift = self.window_size // 2

@@ -26,9 +26,9 @@ class TimmBackbone(Backbone):
     16 and 32. A plain one, whose blocks all have the same stride (DeiT, DINOv2, ...), gives the
     outputs of four evenly spaced blocks, resized to these strides without parameters.
 
-    The parameters are timm's own, below ``model.``: in a checkpoint of a whole segmentation model,
-    a timm checkpoint's keys come with the prefix ``backbone.model.``. What the features do not need
-    (the classifier, last norms) is left out. Weights come through MODEL.WEIGHTS alone.
+    The parameters have timm's names below ``model.``: in a checkpoint of a whole model, timm's keys
+    have the prefix ``backbone.model.``. Parts that the features do not need (the classifier, last
+    norms) are left out. Weights are loaded only through MODEL.WEIGHTS.
     """
 
     @configurable
@@ -44,9 +44,9 @@ class TimmBackbone(Backbone):
             patch_size: side of the patches in pixels; 0 is the model's own.
 
         Raises:
-            UserError: an unknown name; a model without features at these strides, or for one image
-                size only; a rate for one that knows no stochastic depth, or a patch size for one
-                without patches.
+            UserError: timm has no model of this name; the model has no features at these strides or
+                takes one image size only; it has no stochastic depth, but a rate is given; or it
+                has no patches, but a patch size is given.
         """
         super().__init__()
         _check_options(name, drop_path_rate, patch_size)
@@ -58,7 +58,8 @@ class TimmBackbone(Backbone):
                 " model; expected one that has forward_intermediates; choose another or update timm"
             )
         info = self.model.feature_info
-        self._indices, self._patch_size = _choose(name, [level["reduction"] for level in info])
+        strides = [level["reduction"] for level in info]
+        self._indices, self._patch_size = _choose_features(name, strides)
         self.model.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
 
         self._out_features = list(STRIDES)
@@ -71,7 +72,7 @@ class TimmBackbone(Backbone):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Arguments from MODEL.DDEP.TIMM and the number of the images' channels."""
+        """Read the arguments from MODEL.DDEP.TIMM and the number of image channels."""
         return {
             "name": cfg.MODEL.DDEP.TIMM.NAME,
             "in_channels": input_shape.channels,
@@ -87,8 +88,8 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the features.
 
-        Images are padded with zeros at the right and the bottom to a multiple of 32, and for plain
-        models of the patch too. Features of padding alone are cut off again.
+        Images are padded with zeros at the right and the bottom to a multiple of 32 and, for plain
+        models, of the patch. Features that cover only padding are cut off.
 
         Args:
             images: (B,3,H,W) float, normalised; any size.
@@ -112,7 +113,7 @@ class TimmBackbone(Backbone):
 
     @torch.no_grad()
     def _check_other_size(self, name: str, in_channels: int) -> None:
-        """Run a small image of an uncommon shape: some models of timm take one size only."""
+        """Run a small image of an uncommon shape, because some models take one size only."""
         unit = self._patch_size or 32
         height, width = 3 * unit, 4 * unit
         expected = {
@@ -137,13 +138,13 @@ class TimmBackbone(Backbone):
 
 
 def resize_tokens(tokens: Tensor, patch_size: int, stride: int) -> Tensor:
-    """Resize a feature map from one stride to another, so that positions stay where they are.
+    """Resize a feature map from one stride to another, keeping positions in place.
 
     Finer strides are interpolated bilinearly; coarser ones take the average of the area that each
-    cell covers. Both go by the ratio of the strides, not of the sizes, which padding distorts.
+    cell covers. Both use the ratio of the strides, not of the sizes, which padding distorts.
 
     Args:
-        tokens: (B,C,h,w), cell (i, j) covering pixels from (i, j) * ``patch_size`` on.
+        tokens: (B,C,h,w); cell (i, j) starts at pixel (i, j) * ``patch_size``.
         patch_size: its stride in pixels.
         stride: the stride wanted.
 
@@ -157,7 +158,7 @@ def resize_tokens(tokens: Tensor, patch_size: int, stride: int) -> Tensor:
 
 
 def _area_weights(size: int, patch_size: int, stride: int, like: Tensor) -> Tensor:
-    """(cells, size): the part of each cell that each patch covers, along one axis."""
+    """(cells, size): the fraction of each cell that each patch covers, along one axis."""
     cells = torch.arange(size * patch_size // stride, device=like.device)[:, None] * stride
     patches = torch.arange(size, device=like.device) * patch_size
     ends = torch.minimum(cells + stride, patches + patch_size)
@@ -193,7 +194,7 @@ def _create(name: str, in_channels: int, chosen: dict[str, Any]) -> nn.Module:
         try:
             return timm.create_model(name, dynamic_img_size=True, **options)
         except TypeError as error:
-            # Models without absolute position embeddings do not know the option.
+            # Models without absolute position embeddings do not have the option.
             if "dynamic_img_size" not in str(error):
                 raise
             return timm.create_model(name, **options)
@@ -203,13 +204,13 @@ def _create(name: str, in_channels: int, chosen: dict[str, Any]) -> nn.Module:
             raise
         what = {"drop_path_rate": "stochastic depth", "patch_size": "patches"}[unknown]
         raise UserError(
-            f"MODEL.DDEP.TIMM.{unknown.upper()} is {chosen[unknown]}, but {name} knows no {what};"
+            f"MODEL.DDEP.TIMM.{unknown.upper()} is {chosen[unknown]}, but {name} has no {what};"
             " set it to 0"
         ) from error
 
 
-def _choose(name: str, strides: list[int]) -> tuple[list[int], int | None]:
-    """Which of the model's features to take; the patch size if it is a plain model, else None."""
+def _choose_features(name: str, strides: list[int]) -> tuple[list[int], int | None]:
+    """The indices of the features to take, and the patch size of a plain model (else None)."""
     if set(STRIDES.values()) <= set(strides):
         return [strides.index(stride) for stride in STRIDES.values()], None
     depth = len(strides)

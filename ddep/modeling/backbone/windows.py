@@ -1,4 +1,4 @@
-"""How Swin's windows lie on a feature map (arXiv 2103.14030, sections 3.2 and 3.3)."""
+"""Partition feature maps into Swin's windows (arXiv 2103.14030, sections 3.2 and 3.3)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def from_windows(windows: Tensor, layout: WindowLayout, shape: torch.Size) -> Te
 
 
 def shift_mask(window_size: int, shift: int) -> Tensor:
-    """What keeps tokens apart that only the cyclic shift made neighbours.
+    """Attention masks that separate tokens which only the cyclic shift made neighbours.
 
     Returns:
         (4, M*M, M*M) float32, one mask per kind of :class:`WindowLayout`: 0 where two tokens may

@@ -1,4 +1,4 @@
-"""What a model has to know of the data set's classes."""
+"""The data set's classes that a model depends on: how many there are, and which are things."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ddep.errors import UserError
 
 
 def _data_set_name(cfg: CfgNode) -> str | None:
-    """The data set whose classes the model has: the first for training, else for testing."""
+    """The data set whose classes the model predicts: the first for training, else for testing."""
     return next(iter([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]), None)
 
 
 def check_num_classes(cfg: CfgNode) -> None:
     """Compare MODEL.SEM_SEG_HEAD.NUM_CLASSES with the data set's classes, if it has any.
 
-    A panoptic data set may count its things alone as ``thing_classes``: both counts will do.
+    A panoptic data set may list only its things as ``thing_classes``: either count is accepted.
 
     Raises:
-        UserError: they differ.
+        UserError: the numbers differ.
     """
     name = _data_set_name(cfg)
     if name is None:
@@ -39,10 +39,10 @@ def check_num_classes(cfg: CfgNode) -> None:
 
 
 def find_thing_ids(cfg: CfgNode) -> Collection[int]:
-    """Classes that are things, which only panoptic results need to know; else none.
+    """The classes that are things, if the model gives panoptic results; else none.
 
     Raises:
-        UserError: the data set does not say.
+        UserError: the data set does not say which classes are things.
     """
     if not cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:
         return ()

@@ -27,8 +27,8 @@ class DenoisingPretrainer(nn.Module):
 
     Decoder Denoising Pretraining (Brempong et al., 2022, arXiv 2205.11423, section 3): the encoder
     keeps its pretrained weights and the decoder learns to predict the Gaussian noise that was added
-    to the image. The decoder is a pixel decoder, an FPN or DeepLabV3+'s; encoder and decoder have
-    the names that they have in the model that is fine-tuned, which loads the same checkpoint.
+    to the image. The decoder is a pixel decoder, an FPN or DeepLabV3+'s. Encoder and decoder have
+    the same names as in the model that is fine-tuned, which can therefore load the checkpoint.
     """
 
     @configurable
@@ -48,8 +48,8 @@ class DenoisingPretrainer(nn.Module):
             backbone: maps (B, 3, H, W) to a dict of features.
             decoder: maps them to features at stride 4, and at 32, 16 and 8.
             denoising_head: maps those at stride 4 to the prediction (B, 3, H, W). If it has
-                multi-scale heads, they are trained too.
-            denoising_loss: compares predictions with the truth, and says what is predicted.
+                multi-scale heads, they are also trained.
+            denoising_loss: compares predictions with the truth; decides what is predicted.
             freeze_backbone: the encoder gets no gradients and stays in eval mode. It is the
                 backbone without an FPN; see :mod:`ddep.checkpoint.groups`.
             formulation: how noise was added, ``scaled`` or ``additive`` (see :mod:`ddep.noise`).
@@ -119,31 +119,31 @@ class DenoisingPretrainer(nn.Module):
     ) -> dict[str, Tensor] | list[dict]:
         """
         Args:
-            batched_inputs: one dict an image, as the denoising mapper makes them: ``image``
+            batched_inputs: one dict per image, as the denoising mapper makes them: ``image``
                 (3, H, W) float32, normalised and noisy; ``noise`` (3, H, W), the standard Gaussian
                 noise in it; ``sigma``, the size of the noise. The images may differ in size.
-            normalisers: scalars by name, what the sums of losses are divided by in training; None:
-                the :meth:`normalisers` of the batches of all processes, averaged. Gradients of
-                parts of a batch add up to those of the whole if the parts are padded to one size:
-                padding takes part in the features.
+            normalisers: scalars by name that divide the sums of losses in training; None takes the
+                :meth:`normalisers` of the batches of all processes, averaged. Gradients of parts of
+                a batch add up to those of the whole if the parts are padded to one size, because
+                padding influences the features.
 
         Returns:
             In training a dict of weighted losses, see :class:`DenoisingLoss`.
 
-            In evaluation, one dict an image with the estimates ``noise`` and ``denoised``, both
-            (3, H, W) float32; ``denoised`` is normalised as the input is. The one that is not
-            predicted follows from the one that is.
+            In evaluation, one dict per image with the estimates ``noise`` and ``denoised``, both
+            (3, H, W) float32; ``denoised`` is normalised like the input. One is predicted, and the
+            other is computed from it.
         """
         images = self._pad(batched_inputs, "image")
         sigma = torch.tensor([x["sigma"] for x in batched_inputs], device=self.device)
         sigma = sigma.view(-1, 1, 1, 1)
-        # In an FPN that learns, a frozen encoder keeps nothing for the backward pass: none of its
-        # parameters needs a gradient.
+        # Inside an FPN that learns, a frozen encoder still keeps nothing for the backward pass,
+        # because none of its parameters needs a gradient.
         learns = any(parameter.requires_grad for parameter in self.backbone.parameters())
         with torch.no_grad() if self.freeze_backbone and not learns else nullcontext():
             features = self.backbone(images.tensor)
         mask_features, multi_scale_features = self.sem_seg_head(features)
-        # Sizes that are not a multiple of the features' stride: those are rounded up.
+        # Features round sizes up to a multiple of their stride.
         height, width = images.tensor.shape[-2:]
         prediction = self.denoising_head(mask_features)[..., :height, :width].to(
             images.tensor.dtype
@@ -181,7 +181,7 @@ class DenoisingPretrainer(nn.Module):
 
 
 def _valid_pixels(images: ImageList) -> Tensor:
-    """(B, 1, H, W) float: 1 where the image is, 0 where padding is."""
+    """(B, 1, H, W) float: 1 on the image, 0 on padding."""
     valid = torch.zeros_like(images.tensor[:, :1])
     for i, (height, width) in enumerate(images.image_sizes):
         valid[i, :, :height, :width] = 1

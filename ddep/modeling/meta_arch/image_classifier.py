@@ -18,9 +18,9 @@ from ddep.modeling.normalisers import average_over_processes
 
 @META_ARCH_REGISTRY.register()
 class ImageClassifier(nn.Module):
-    """One class, or any number of classes, for each image.
+    """Predicts one class, or any number of classes, for each image.
 
-    The backbone has the names that it has in ``DenoisingPretrainer`` and ``MaskFormer``, which can
+    The backbone has the same names as in ``DenoisingPretrainer`` and ``MaskFormer``, which can
     therefore start from a classifier's checkpoint.
     """
 
@@ -40,14 +40,14 @@ class ImageClassifier(nn.Module):
         Args:
             backbone: maps (B, 3, H, W) to a dict of features.
             num_classes: K.
-            in_feature: the feature to pool; empty takes the one of the largest stride.
+            in_feature: the feature to pool; empty takes the one with the largest stride.
             multi_label: an image may have any number of classes, also none. Else it has one.
             label_smoothing: the share of the target distribution that is spread evenly over all
                 classes (Szegedy et al., 2016, arXiv 1512.00567, section 7).
-            pixel_mean, pixel_std: one number a channel, in units and order of the input images.
+            pixel_mean, pixel_std: per channel, in units and order of the input images.
 
         Raises:
-            UserError: an unknown feature, or label smoothing that cannot be.
+            UserError: the feature is unknown, or the label smoothing is out of range.
         """
         super().__init__()
         shapes = backbone.output_shape()
@@ -65,8 +65,8 @@ class ImageClassifier(nn.Module):
             )
         if multi_label and label_smoothing:
             raise UserError(
-                f"MODEL.CLASSIFIER.LABEL_SMOOTHING is {label_smoothing}, but it is defined for one "
-                "class an image only; set it to 0 or MODEL.CLASSIFIER.MULTI_LABEL to False"
+                f"MODEL.CLASSIFIER.LABEL_SMOOTHING is {label_smoothing}, but it is defined only "
+                "for one class per image; set it to 0 or MODEL.CLASSIFIER.MULTI_LABEL to False"
             )
         self.backbone = backbone
         self.in_feature = in_feature
@@ -108,25 +108,24 @@ class ImageClassifier(nn.Module):
         batched_inputs: list[dict[str, Any]],
         normalisers: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """The loss in training, probabilities in evaluation.
+        """Compute the loss in training, probabilities in evaluation.
 
         Args:
-            batched_inputs: one dict an image: ``image`` (3, H, W), 0..255; in training ``classes``
-                (N,) int64, one class if it is not multi-label. Smaller images are padded to the
-                size of the largest; their pooled feature leaves out the cells that show padding
-                alone.
-            normalisers: ``images``, a scalar that the sum of the images' losses is divided by in
-                training; None: the number of images in the batches of all processes, averaged.
+            batched_inputs: one dict per image: ``image`` (3, H, W), 0..255; in training ``classes``
+                (N,) int64, exactly one without ``multi_label``. Smaller images are padded to the
+                size of the largest; pooling leaves out the cells that cover only padding.
+            normalisers: ``images``, a scalar that divides the sum of the images' losses in
+                training; None takes the number of images of all processes, averaged.
 
         Returns:
-            In training ``loss_classification``, averaged over images: cross entropy; for several
-            labels binary cross entropy, averaged over classes too. In evaluation one dict an image
-            with ``classes`` (K,), the probability of each class: softmax, or sigmoid for several
-            labels.
+            In training ``loss_classification``, averaged over images: cross entropy or, with
+            ``multi_label``, binary cross entropy, also averaged over classes. In evaluation one
+            dict per image with ``classes`` (K,), the probability of each class: softmax or, with
+            ``multi_label``, sigmoid.
 
         Raises:
-            UserError: a training image with a class out of range or, without multi-label, with
-                another number of classes than one.
+            UserError: a training image has no ``classes``, a class out of range or, without
+                ``multi_label``, not exactly one class.
         """
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
@@ -181,10 +180,10 @@ class ImageClassifier(nn.Module):
 
 
 def average_pool(feature: Tensor, image_sizes: Sequence[tuple[int, int]], stride: int) -> Tensor:
-    """Average each image's feature over the cells that show some of the image.
+    """Average each image's feature over the cells that cover some of the image.
 
     Args:
-        feature: (B, C, h, w), of images that are padded at the bottom and on the right.
+        feature: (B, C, h, w), from images padded at the bottom and on the right.
         image_sizes: height and width of each image without padding, in pixels.
         stride: pixels of an image per cell, along each side.
 

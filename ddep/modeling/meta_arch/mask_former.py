@@ -31,7 +31,7 @@ from ddep.modeling.transformer_decoder import is_mask_former
 class MaskFormer(nn.Module):
     """Semantic, panoptic and instance segmentation by mask classification.
 
-    MaskFormer (arXiv 2107.06278) or Mask2Former (arXiv 2112.01527), by the parts it is made of.
+    MaskFormer (arXiv 2107.06278) or Mask2Former (arXiv 2112.01527), depending on its parts.
     """
 
     @configurable
@@ -64,10 +64,10 @@ class MaskFormer(nn.Module):
                 backbone's own.
             thing_ids: classes that are things.
             semantic_on, panoptic_on, instance_on: what inference returns.
-            resize_before_semantic: combine classes at the output size, not at the input's.
+            resize_before_semantic: combine classes and masks at the output size, not the input's.
             object_mask_threshold, overlap_threshold, mask_threshold: see
                 :func:`panoptic_inference`.
-            max_detections: instances per image at most.
+            max_detections: largest number of instances per image.
         """
         super().__init__()
         self.backbone = backbone
@@ -92,10 +92,10 @@ class MaskFormer(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of ``__init__`` from a config.
+        """Read the arguments of ``__init__`` from a config.
 
         Raises:
-            UserError: the config does not fit the data set, or asks for no result.
+            UserError: the config does not fit the data set, or asks for no results.
         """
         test = cfg.MODEL.MASK_FORMER.TEST
         if not (test.SEMANTIC_ON or test.PANOPTIC_ON or test.INSTANCE_ON):
@@ -150,16 +150,16 @@ class MaskFormer(nn.Module):
         batched_inputs: list[dict[str, Any]],
         normalisers: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Losses in training, segmentations in evaluation.
+        """Compute losses in training, segmentations in evaluation.
 
         Args:
             batched_inputs: one dict per image: ``image`` (3, H, W), 0..255; in training
                 ``instances`` with ``gt_classes`` (T,) int64 and ``gt_masks`` (T, H, W) bool; in
                 evaluation ``height`` and ``width``, the size of the results (default: the image's).
-            normalisers: scalars by name, what the sums of losses are divided by in training; None:
-                the :meth:`normalisers` of the batches of all processes, averaged. Gradients of
-                parts of a batch add up to those of the whole if the parts are padded to one size:
-                padding takes part in the features, and dense mask losses are averaged over it.
+            normalisers: scalars by name that divide the sums of losses in training; None takes the
+                :meth:`normalisers` of the batches of all processes, averaged. Gradients of parts of
+                a batch add up to those of the whole if the parts are padded to one size, because
+                padding influences the features and counts in dense mask losses.
 
         Returns:
             In training a dict of weighted losses. In evaluation one dict per image with what is
@@ -239,7 +239,7 @@ class MaskFormer(nn.Module):
         mask_pred = retry_if_cuda_oom(_upsample)(mask_pred, padded_size)
         if self.resize_masks:
             mask_pred = retry_if_cuda_oom(sem_seg_postprocess)(mask_pred, image_size, *output_size)
-        mask_cls = mask_cls.to(mask_pred.device)  # short of memory, masks go to the CPU
+        mask_cls = mask_cls.to(mask_pred.device)  # masks go to the CPU if GPU memory is short
         results: dict[str, Any] = {}
         if self.semantic_on:
             sem_seg = retry_if_cuda_oom(semantic_inference)(mask_cls, mask_pred)
@@ -270,7 +270,7 @@ def _upsample(mask_pred: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _annotations(inputs: dict[str, Any], num_classes: int) -> Instances:
-    """The image's instances, checked on the device they are on (the CPU, from a data loader)."""
+    """The image's instances, checked on their own device (the CPU, from a data loader)."""
     if "instances" not in inputs:
         raise UserError(
             f"{_name(inputs)}: no `instances`, which training needs; found "
@@ -281,7 +281,7 @@ def _annotations(inputs: dict[str, Any], num_classes: int) -> Instances:
     if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
         raise UserError(
             f"{_name(inputs)}: classes {int(classes.min())} to {int(classes.max())}, expected 0 to "
-            f"{num_classes - 1}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES or mend the annotation"
+            f"{num_classes - 1}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES or correct the labels"
         )
     return instances
 

@@ -1,4 +1,4 @@
-"""Pixel decoders: from a backbone's features to mask features and the transformer's scales."""
+"""Pixel decoders: they compute mask features and multi-scale features from a backbone's."""
 
 from ddep.modeling.pixel_decoder.build_pixel_decoder import build_pixel_decoder
 from ddep.modeling.pixel_decoder.fpn import BasePixelDecoder, TransformerEncoderPixelDecoder

@@ -1,4 +1,4 @@
-"""The transformer encoder of Deformable DETR on several feature maps."""
+"""Deformable DETR's transformer encoder, which works on several feature maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MSDeformAttnTransformerEncoderLayer(nn.Module):
     Args:
         d_model: channels C.
         d_ffn: hidden channels of the feed-forward network.
-        dropout: rate, behind the attention and both linear layers.
+        dropout: rate, after the attention and after both linear layers.
         n_levels, n_heads, n_points: see :class:`ddep.ops.MSDeformAttn`.
     """
 
@@ -63,7 +63,8 @@ class MSDeformAttnTransformerEncoderLayer(nn.Module):
 class MSDeformAttnTransformerEncoder(nn.Module):
     """A stack of :class:`MSDeformAttnTransformerEncoderLayer`; arguments as there.
 
-    With ``use_checkpoint``, all but the layers' inputs is computed again going backward.
+    With ``use_checkpoint``, only the layers' inputs are kept, and the rest is recomputed in the
+    backward pass.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class MSDeformAttnTransformerEncoder(nn.Module):
             pos: (1, S, C), added to the queries.
             shapes: (H, W) of each level.
         """
-        # The sizes stay on the CPU, where they are known, so that no device has to be waited for.
+        # The sizes stay on the CPU, so that nothing waits for a GPU to know them.
         spatial_shapes = torch.tensor(shapes, device="cpu")
         starts = accumulate((height * width for height, width in shapes[:-1]), initial=0)
         level_start_index = torch.tensor(list(starts), device="cpu")
@@ -130,7 +131,7 @@ class MSDeformAttnTransformerEncoderOnly(nn.Module):
         dropout: rate.
         num_feature_levels: number of feature maps L.
         enc_n_points: sampling points per head and level.
-        use_checkpoint: compute all but the layers' inputs again going backward, to save memory.
+        use_checkpoint: see :class:`MSDeformAttnTransformerEncoder`.
     """
 
     def __init__(

@@ -52,8 +52,8 @@ class BasePixelDecoder(nn.Module):
         """Read the constructor's arguments from MODEL.SEM_SEG_HEAD.
 
         Raises:
-            UserError: a feature that is not there, none of the stride that is asked for,
-                channels that cannot be divided, or nothing to be computed again.
+            UserError: a feature is missing, none has the requested stride, the channels cannot be
+                divided, or there are no activations to recompute.
         """
         head = cfg.MODEL.SEM_SEG_HEAD
         if cfg.MODEL.DDEP.CHECKPOINT_PIXEL_DECODER and cls is BasePixelDecoder:
@@ -90,8 +90,8 @@ class BasePixelDecoder(nn.Module):
             features: name -> (B, channels, H/stride, W/stride).
 
         Returns:
-            Mask features (B, mask_dim, ., .) at the finest stride; None, as nothing is encoded; and
-            the three coarsest scales (B, C, ., .), coarse to fine (fewer if there are fewer).
+            Mask features (B, mask_dim, ., .) at the finest stride; None, because there is no
+            encoder; and the three (or fewer) coarsest scales (B, C, ., .), coarse to fine.
         """
         (number, name), *finer = self.levels
         scales = [getattr(self, f"layer_{number}")(features[name])]
@@ -110,16 +110,16 @@ class BasePixelDecoder(nn.Module):
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class TransformerEncoderPixelDecoder(BasePixelDecoder):
-    """The FPN, in front of which a transformer encoder runs on the coarsest feature.
+    """An FPN whose coarsest feature first passes through a transformer encoder.
 
-    MaskFormer (arXiv 2107.06278), section 4.1: what its ResNets have for panoptic segmentation.
+    MaskFormer (arXiv 2107.06278), section 4.1, uses it with ResNets for panoptic segmentation.
 
     Args:
         input_shape, conv_dim, mask_dim, norm: see :class:`BasePixelDecoder`; ``conv_dim`` is a
             multiple of 4 and of ``transformer_nheads``.
         transformer_dropout, transformer_nheads, transformer_dim_feedforward,
-            transformer_enc_layers, transformer_pre_norm: of the encoder.
-        use_checkpoint: compute the encoder layers' activations again going backward.
+            transformer_enc_layers, transformer_pre_norm: options of the encoder.
+        use_checkpoint: recompute the encoder layers' activations in the backward pass.
     """
 
     @configurable
@@ -157,7 +157,7 @@ class TransformerEncoderPixelDecoder(BasePixelDecoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """As :meth:`BasePixelDecoder.from_config`; the encoder's from MODEL.MASK_FORMER too."""
+        """As :meth:`BasePixelDecoder.from_config`; reads the encoder's from MODEL.MASK_FORMER."""
         mask_former, head = cfg.MODEL.MASK_FORMER, cfg.MODEL.SEM_SEG_HEAD
         if head.CONVS_DIM % math.lcm(4, mask_former.NHEADS):
             raise UserError(

@@ -21,20 +21,20 @@ from ddep.modeling.pixel_decoder.fpn import add_fpn_level
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class MSDeformAttnPixelDecoder(nn.Module):
-    """Multi-scale deformable attention on coarse features, joined by finer ones through an FPN.
+    """Multi-scale deformable attention on coarse features; an FPN adds the finer ones.
 
     Mask2Former (Cheng et al., 2022, arXiv 2112.01527), section 4.1, "Pixel decoder".
 
     Args:
         input_shape: name -> channels and stride of the features.
         transformer_dropout, transformer_nheads, transformer_dim_feedforward,
-            transformer_enc_layers: of the deformable encoder.
+            transformer_enc_layers: options of the deformable encoder.
         conv_dim: channels C of all scales, a multiple of 32 and of ``transformer_nheads``.
         mask_dim: channels of the mask features.
         norm: detectron2's name of the FPN's normalisation ("GN"); "" is none.
         transformer_in_features: the features that enter the encoder.
-        common_stride: stride of the mask features; the FPN fills the gap to it.
-        use_checkpoint: compute the encoder layers' activations again going backward.
+        common_stride: stride of the mask features; the FPN adds the levels down to it.
+        use_checkpoint: recompute the encoder layers' activations in the backward pass.
     """
 
     @configurable
@@ -94,8 +94,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         """Read the constructor's arguments from MODEL.SEM_SEG_HEAD and MODEL.MASK_FORMER.
 
         Raises:
-            UserError: a feature that is not there, none that is fine enough, or channels that
-                cannot be divided.
+            UserError: a feature is missing, none is fine enough, or the channels cannot be divided.
         """
         head = cfg.MODEL.SEM_SEG_HEAD
         nheads = cfg.MODEL.MASK_FORMER.NHEADS
@@ -136,7 +135,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """Decode a backbone's features.
 
-        Autocast is off in here, as in Mask2Former: sampling locations need float32.
+        Autocast is off here, as in Mask2Former, because sampling locations need float32.
 
         Args:
             features: name -> (B, channels, H/stride, W/stride).
@@ -144,7 +143,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         Returns:
             Mask features (B, mask_dim, H/4, W/4) if ``common_stride`` is 4; the coarsest encoded
             feature (B, C, H/32, W/32); and the three coarsest scales (B, C, ., .), coarse to fine:
-            strides 32, 16 and 8. All of the parameters' dtype.
+            strides 32, 16 and 8. All have the parameters' dtype.
         """
         like = self.mask_features.weight
         with torch.autocast(like.device.type, enabled=False):

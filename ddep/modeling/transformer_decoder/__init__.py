@@ -1,4 +1,4 @@
-"""Transformer decoders: from the pixel decoder's features to classes and masks."""
+"""Transformer decoders: they predict classes and masks from the pixel decoder's features."""
 
 from ddep.modeling.transformer_decoder.build_transformer_decoder import (
     MULTI_SCALE,

@@ -1,4 +1,4 @@
-"""The registry of transformer decoders, and how a config chooses one."""
+"""The registry of transformer decoders, and the choice of one by the config."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ MULTI_SCALE = "multi_scale_pixel_decoder"
 
 
 def transformer_decoder_name(cfg: CfgNode) -> str:
-    """The transformer decoder that ``MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME`` stands for.
+    """The name of the transformer decoder that the config asks for.
 
-    MaskFormer's configs do not have the key: ``auto`` is its decoder where there is one feature to
-    attend to, and Mask2Former's where there are several scales.
+    MaskFormer's configs do not have MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME: its default
+    ``auto`` is MaskFormer's decoder if there is one feature to attend to, and Mask2Former's if
+    there are several scales.
 
     Raises:
         UserError: no transformer decoder of that name is registered.
@@ -41,7 +42,7 @@ def transformer_decoder_name(cfg: CfgNode) -> str:
 
 
 def is_mask_former(cfg: CfgNode) -> bool:
-    """Whether the model is the first MaskFormer, by its transformer decoder.
+    """Whether the transformer decoder is MaskFormer's rather than Mask2Former's.
 
     Raises:
         UserError: see :func:`transformer_decoder_name`.

@@ -1,4 +1,4 @@
-"""What the transformer decoders share: a part of their config, and how features get in."""
+"""Parts shared by the transformer decoders: common arguments and the input projection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ddep.errors import UserError
 
 
 def common_arguments(cfg: CfgNode, in_channels: int, mask_classification: bool) -> dict[str, Any]:
-    """The constructor's arguments that every decoder reads alike.
+    """Read the constructor arguments that all transformer decoders share.
 
     Raises:
         UserError: MODEL.MASK_FORMER.HIDDEN_DIM cannot be divided.
@@ -40,10 +40,10 @@ def common_arguments(cfg: CfgNode, in_channels: int, mask_classification: bool) 
 
 
 def input_projection(in_channels: int, hidden_dim: int, enforce: bool) -> nn.Module:
-    """A 1x1 convolution from ``in_channels`` to ``hidden_dim``, or nothing if they are equal.
+    """A 1x1 convolution from ``in_channels`` to ``hidden_dim``, or identity if they are equal.
 
     Args:
-        enforce: a convolution in any case.
+        enforce: use a convolution even if they are equal.
     """
     if in_channels == hidden_dim and not enforce:
         return nn.Identity()

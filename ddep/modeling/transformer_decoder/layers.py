@@ -1,7 +1,7 @@
 """The three parts of a masked-attention decoder layer, and the mask embedding's MLP.
 
-Each part is a residual branch with one LayerNorm, in front of it (``normalize_before``) or behind
-the sum. Mask2Former (Cheng et al., 2022, arXiv 2112.01527), section 3.2: no dropout anywhere.
+Each part is a residual branch with one LayerNorm, before it (``normalize_before``) or after the
+sum. Mask2Former (Cheng et al., 2022, arXiv 2112.01527), section 3.2: no dropout anywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class SelfAttentionLayer(nn.Module):
     Args:
         d_model: channels C.
         nhead: attention heads.
-        normalize_before: LayerNorm in front of the branch instead of behind the sum.
+        normalize_before: LayerNorm before the branch instead of after the sum.
     """
 
     def __init__(self, d_model: int, nhead: int, normalize_before: bool) -> None:
@@ -59,7 +59,7 @@ class CrossAttentionLayer(nn.Module):
             tgt: the queries (B, Q, C).
             key: the feature map, flattened (B, S, C), with its position encoding.
             value: the same without its position encoding.
-            memory_mask: (B, Q, S) bool; true where a query may not look. No row is all true.
+            memory_mask: (B, Q, S) bool; true where a query may not attend. No row is all true.
             query_pos: position of the queries (B, Q, C).
         """
         query = self.norm(tgt) if self.normalize_before else tgt

@@ -28,20 +28,20 @@ Predictions = dict[str, torch.Tensor]
 
 @TRANSFORMER_DECODER_REGISTRY.register()
 class MultiScaleMaskedTransformerDecoder(nn.Module):
-    """Queries look at one scale after the other, each only where its last mask was.
+    """Queries attend to one scale after the other, each only inside its latest mask.
 
     Mask2Former (Cheng et al., 2022, arXiv 2112.01527), section 3.2.
 
     Args:
         in_channels: channels of the multi-scale features.
         mask_classification: must be true; each mask gets a class.
-        num_classes: K; "no object" comes on top, as the last one.
+        num_classes: K; "no object" is added as the last class.
         hidden_dim: channels C of the queries, a multiple of 4 and of ``nheads``.
         num_queries: Q.
         nheads: attention heads.
         dim_feedforward: hidden channels of the feed-forward networks.
         dec_layers: number of decoder layers.
-        pre_norm: LayerNorm in front of each residual branch instead of behind it.
+        pre_norm: LayerNorm before each residual branch instead of after it.
         mask_dim: channels of the mask features.
         enforce_input_project: 1x1 projections of the features even if the channels agree.
 
@@ -82,7 +82,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             FFNLayer(hidden_dim, dim_feedforward, pre_norm) for _ in range(dec_layers)
         )
         self.decoder_norm = nn.LayerNorm(hidden_dim)
-        # What the queries are at first, and their positions in every layer.
+        # The initial queries, and their positions in every layer.
         self.query_feat = nn.Embedding(num_queries, hidden_dim)
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.level_embed = nn.Embedding(self.num_feature_levels, hidden_dim)
@@ -100,8 +100,8 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         """Read the constructor's arguments from MODEL.MASK_FORMER and MODEL.SEM_SEG_HEAD.
 
         Raises:
-            UserError: not three scales to attend to, no layers, or channels that cannot be
-                divided.
+            UserError: there are not three scales to attend to, there are no layers, or the
+                channels cannot be divided.
         """
         mask_former = cfg.MODEL.MASK_FORMER
         if mask_former.TRANSFORMER_IN_FEATURE != MULTI_SCALE:
@@ -190,10 +190,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
 @torch.no_grad()
 def attention_mask(mask_logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Where each query may not look, given its mask: equation 3 of Mask2Former.
+    """Where each query may not attend, given its mask: equation 3 of Mask2Former.
 
-    A query looks where its mask's probability is at least 0.5, that is where the logit is not
-    negative. One whose mask is empty at this size looks everywhere.
+    A query attends where its mask's probability is at least 0.5, that is, where the logit is not
+    negative. A query whose mask is empty at this size attends everywhere.
 
     Args:
         mask_logits: (B, Q, H, W).

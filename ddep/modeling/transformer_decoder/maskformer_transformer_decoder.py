@@ -1,4 +1,4 @@
-"""MaskFormer's transformer decoder: DETR's, on one feature map."""
+"""MaskFormer's transformer decoder: DETR's decoder on one feature map."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ddep.modeling.transformer_decoder.transformer import Transformer
 
 @TRANSFORMER_DECODER_REGISTRY.register()
 class StandardTransformerDecoder(nn.Module):
-    """Queries look at one feature map, all of it, in every layer.
+    """Queries attend to the whole of one feature map in every layer.
 
     MaskFormer (Cheng et al., 2021, arXiv 2107.06278), section 3.3, "Transformer module" and
     "Segmentation module".
@@ -29,16 +29,16 @@ class StandardTransformerDecoder(nn.Module):
         in_channels: channels of the feature.
         mask_classification: each mask gets a class; false for per-pixel baselines, where the masks
             of K queries are the scores of K classes.
-        num_classes: K; "no object" comes on top, as the last one.
+        num_classes: K; "no object" is added as the last class.
         hidden_dim: channels C of the queries, a multiple of 4 and of ``nheads``.
         num_queries: Q.
         nheads: attention heads.
         dropout: rate in the transformer.
         dim_feedforward: hidden channels of the feed-forward networks.
-        enc_layers: encoder layers on the feature in front of the decoder.
+        enc_layers: number of encoder layers that the feature passes through first.
         dec_layers: number of decoder layers.
-        pre_norm: LayerNorm in front of each residual branch instead of behind it.
-        deep_supervision: predict from every layer, not from the last alone.
+        pre_norm: LayerNorm before each residual branch instead of after it.
+        deep_supervision: predict from every layer, not only from the last.
         mask_dim: channels of the mask features.
         enforce_input_project: a 1x1 projection of the feature even if the channels agree.
     """
@@ -87,7 +87,8 @@ class StandardTransformerDecoder(nn.Module):
         """Read the constructor's arguments from MODEL.MASK_FORMER and MODEL.SEM_SEG_HEAD.
 
         Raises:
-            UserError: several features to attend to, no layers, or channels that cannot be divided.
+            UserError: there are several features to attend to, there are no layers, or the
+                channels cannot be divided.
         """
         mask_former = cfg.MODEL.MASK_FORMER
         if mask_former.TRANSFORMER_IN_FEATURE == MULTI_SCALE:
@@ -130,7 +131,7 @@ class StandardTransformerDecoder(nn.Module):
     def _predict(
         self, queries: torch.Tensor, mask_features: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """(B, Q, C) queries of a layer -> its predictions."""
+        """Queries (B, Q, C) of a layer -> its predictions."""
         classes = {"pred_logits": self.class_embed(queries)} if self.mask_classification else {}
         masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(queries), mask_features)
         return {**classes, "pred_masks": masks}

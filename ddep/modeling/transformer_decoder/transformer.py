@@ -1,8 +1,8 @@
-"""DETR's transformer, which MaskFormer's decoders are made of.
+"""DETR's transformer, which MaskFormer's decoders use.
 
 DETR (Carion et al., 2020, arXiv 2005.12872), appendix A.3: positions are added to queries and keys
-in every layer, never to values. LayerNorms stand in front of each residual branch
-(``normalize_before``) or behind the sum.
+in every layer, never to values. A LayerNorm precedes each residual branch (``normalize_before``) or
+follows the sum.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class TransformerEncoderLayer(nn.Module):
         d_model: channels C.
         nhead: attention heads.
         dim_feedforward: hidden channels of the feed-forward network.
-        dropout: rate, on attention weights, on hidden channels and behind each branch.
-        normalize_before: LayerNorm in front of each residual branch instead of behind the sum.
+        dropout: rate, on attention weights, on hidden channels and after each branch.
+        normalize_before: LayerNorm before each residual branch instead of after the sum.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TransformerEncoderLayer(nn.Module):
         self.normalize_before = normalize_before
 
     def forward(self, src: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
-        """Map (B, S, C) to (B, S, C); ``pos`` (1 or B, S, C) is where the pixels are."""
+        """Map (B, S, C) to (B, S, C); ``pos`` (1 or B, S, C) encodes the pixels' positions."""
         if self.normalize_before:
             src = src + self._attend(self.norm1(src), pos)
             return src + self._feed_forward(self.norm2(src))
@@ -56,7 +56,7 @@ class TransformerEncoderLayer(nn.Module):
 
 
 class TransformerDecoderLayer(TransformerEncoderLayer):
-    """An encoder's layer with attention to a feature map in between; arguments as there."""
+    """An encoder layer with attention to a feature map in between; same arguments."""
 
     def __init__(
         self, d_model: int, nhead: int, dim_feedforward: int, dropout: float, normalize_before: bool
@@ -84,13 +84,13 @@ class TransformerDecoderLayer(TransformerEncoderLayer):
         """
         if self.normalize_before:
             tgt = tgt + self._attend(self.norm1(tgt), query_pos)
-            tgt = tgt + self._look(self.norm2(tgt), memory, pos, query_pos)
+            tgt = tgt + self._attend_to_memory(self.norm2(tgt), memory, pos, query_pos)
             return tgt + self._feed_forward(self.norm3(tgt))
         tgt = self.norm1(tgt + self._attend(tgt, query_pos))
-        tgt = self.norm2(tgt + self._look(tgt, memory, pos, query_pos))
+        tgt = self.norm2(tgt + self._attend_to_memory(tgt, memory, pos, query_pos))
         return self.norm3(tgt + self._feed_forward(tgt))
 
-    def _look(
+    def _attend_to_memory(
         self, tgt: torch.Tensor, memory: torch.Tensor, pos: torch.Tensor, query_pos: torch.Tensor
     ) -> torch.Tensor:
         attended, _ = self.multihead_attn(tgt + query_pos, memory + pos, memory, need_weights=False)
@@ -98,10 +98,10 @@ class TransformerDecoderLayer(TransformerEncoderLayer):
 
 
 class TransformerEncoder(nn.Module):
-    """A stack of :class:`TransformerEncoderLayer`, with a LayerNorm behind it if they have it in
-    front; arguments as there.
+    """A stack of :class:`TransformerEncoderLayer`; arguments as there.
 
-    With ``use_checkpoint``, all but the layers' inputs is computed again going backward.
+    With ``normalize_before``, a LayerNorm follows the stack. With ``use_checkpoint``, only the
+    layers' inputs are kept, and the rest is recomputed in the backward pass.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class TransformerEncoder(nn.Module):
         self.norm = nn.LayerNorm(d_model) if normalize_before else nn.Identity()
 
     def forward(self, src: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
-        """Map (B, S, C) to (B, S, C); ``pos`` (1 or B, S, C) is where the pixels are."""
+        """Map (B, S, C) to (B, S, C); ``pos`` (1 or B, S, C) encodes the pixels' positions."""
         for layer in self.layers:
             src = checkpointed(layer, src, pos, recompute=self.use_checkpoint)
         return self.norm(src)
@@ -151,9 +151,9 @@ class TransformerDecoder(nn.Module):
     def forward(
         self, memory: torch.Tensor, pos: torch.Tensor, query_pos: torch.Tensor
     ) -> list[torch.Tensor]:
-        """The queries behind each layer, normalised: a list of (B, Q, C).
+        """Compute the queries after each layer, normalised: a list of (B, Q, C).
 
-        They are zero at first, and known by their positions alone. Arguments as those of
+        They start at zero and differ only by their positions. Arguments as those of
         :meth:`TransformerDecoderLayer.forward`.
         """
         tgt = torch.zeros_like(query_pos)
@@ -230,7 +230,7 @@ class Transformer(nn.Module):
         reset_parameters(self)
 
     def forward(self, src: torch.Tensor, query_embed: torch.Tensor) -> list[torch.Tensor]:
-        """The queries behind each decoder layer.
+        """Compute the queries after each decoder layer.
 
         Args:
             src: (B, C, H, W).

@@ -207,8 +207,8 @@ def test_patches_may_have_another_size() -> None:
         (config("test_coatnet"), "NAME test_coatnet does not take images of any size"),
         (config("resnet18", 1.0), "DROP_PATH_RATE is 1.0; expected at least 0 and below 1"),
         (config("resnet18", patch_size=-1), "PATCH_SIZE is -1; expected pixels, or 0"),
-        (config("resnet18", patch_size=16), "PATCH_SIZE is 16, but resnet18 knows no patches; se"),
-        (config("ghostnet_050", 0.1), "DROP_PATH_RATE is 0.1, but ghostnet_050 knows no stoch"),
+        (config("resnet18", patch_size=16), "PATCH_SIZE is 16, but resnet18 has no patches; se"),
+        (config("ghostnet_050", 0.1), "DROP_PATH_RATE is 0.1, but ghostnet_050 has no stoch"),
     ],
 )
 def test_mistakes_are_explained_in_one_line(cfg: CfgNode, message: str) -> None:
