@@ -1,1 +1,1 @@
-"""Pictures: segments over images, denoised images, contact sheets."""
+"""Pictures: segments over images, classes beside them, denoised images, contact sheets."""

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ddep.data.augmentation import transform_labels
 from ddep.data.image_reader import read_image, read_labels, read_panoptic
 from ddep.data.mappers.instance import segmentation_to_mask
+from ddep.drawing.classes import draw_classes
 from ddep.drawing.segments import draw_annotations, draw_panoptic, draw_semantic
 
 MAX_PICTURES = 24
@@ -53,7 +54,8 @@ def draw_contact_sheet(records: Sequence[dict[str, Any]], metadata: Metadata) ->
 
 
 def draw_record(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
-    """Draw an image with its panoptic labels or, without these, its instances or semantic labels.
+    """Draw an image with its panoptic labels or, without these, its instances or semantic labels,
+    or the classes of the whole image beside it.
 
     The longer side is reduced to 480 pixels before drawing, so that names can be read.
 
@@ -61,6 +63,8 @@ def draw_record(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
         (H, W, 3) uint8, RGB.
     """
     image = read_image(record["file_name"], "RGB")
+    if "classes" in record:
+        return draw_classes(image, [metadata.classes[number] for number in record["classes"]])
     height, width = image.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))

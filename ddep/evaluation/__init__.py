@@ -1,6 +1,7 @@
-"""What is measured: denoising, mean IoU, panoptic quality, mask and box AP."""
+"""What is measured: denoising, classification, mean IoU, panoptic quality, mask and box AP."""
 
 from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator
+from ddep.evaluation.classification import ClassificationEvaluator
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.instance import BoxAPEvaluator, MaskAPEvaluator
 from ddep.evaluation.measures import MEASURES, Measure
@@ -14,6 +15,7 @@ __all__ = [
     "BoxAPEvaluator",
     "CheckedSemSegEvaluator",
     "CityscapesAPEvaluator",
+    "ClassificationEvaluator",
     "DenoisingEvaluator",
     "MaskAPEvaluator",
     "Measure",

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from detectron2.evaluation import DatasetEvaluator
 
 from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator, is_cityscapes
+from ddep.evaluation.classification import METRICS as CLASSIFICATION_METRICS
+from ddep.evaluation.classification import ClassificationEvaluator, check_classes
 from ddep.evaluation.denoising import METRICS as DENOISING_METRICS
 from ddep.evaluation.instance import BoxAPEvaluator, MaskAPEvaluator
 from ddep.evaluation.panoptic import PanopticQualityEvaluator
@@ -66,6 +68,13 @@ MEASURES = {
             ("mIoU", "fwIoU", "mACC", "pACC"),
             CheckedSemSegEvaluator,
             check_metadata,
+        ),
+        Measure(
+            "classification",
+            "classification",
+            CLASSIFICATION_METRICS,
+            ClassificationEvaluator,
+            check_classes,
         ),
         Measure("segm", "instance", _AP, _mask_ap),
         Measure("bbox", "boxes", _AP, BoxAPEvaluator),

@@ -4,6 +4,7 @@ Trainer, evaluation, inference, checks and tools ask the task of a config, :func
 else asks which kind of model a config describes.
 """
 
+from ddep.tasks.classification import ClassificationTask
 from ddep.tasks.denoising import DenoisingTask
 from ddep.tasks.detection import DetectionTask
 from ddep.tasks.load_config import load_config
@@ -13,6 +14,7 @@ from ddep.tasks.segmentation import SegmentationTask
 from ddep.tasks.task import Task
 
 __all__ = [
+    "ClassificationTask",
     "DenoisingTask",
     "DetectionTask",
     "PerPixelSegmentationTask",

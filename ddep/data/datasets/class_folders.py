@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import operator
 from bisect import bisect_left, bisect_right
@@ -43,6 +44,22 @@ def check_class_folders(name: str) -> None:
         UserError: see :func:`load_class_folders`.
     """
     load_class_folders(name)
+
+
+def find_class_names(name: str) -> Sequence[str]:
+    """The classes of a data set for classification, which need not be registered.
+
+    Args:
+        name: of any data set.
+
+    Returns:
+        Their names; empty if they are not known, as of a folder that is not there.
+    """
+    if name.startswith(PREFIX):
+        register_class_folders(name)
+        with contextlib.suppress(UserError):
+            check_class_folders(name)
+    return MetadataCatalog.get(name).get("classes", ())
 
 
 def load_class_folders(name: str) -> ClassFolders:

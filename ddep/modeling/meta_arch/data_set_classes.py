@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import reduce
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -15,10 +16,19 @@ def _data_set_name(cfg: CfgNode) -> str | None:
     return next(iter([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]), None)
 
 
-def check_num_classes(cfg: CfgNode) -> None:
-    """Compare MODEL.SEM_SEG_HEAD.NUM_CLASSES with the data set's classes, if it has any.
+def check_num_classes(
+    cfg: CfgNode,
+    key: str = "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
+    kinds: Sequence[str] = ("stuff_classes", "thing_classes"),
+) -> None:
+    """Compare a model's number of classes with the data set's, if it has any.
 
     A panoptic data set may list only its things as ``thing_classes``: either count is accepted.
+
+    Args:
+        cfg: the whole config.
+        key: of the model's number.
+        kinds: the metadata that list the data set's classes.
 
     Raises:
         UserError: the numbers differ.
@@ -27,14 +37,27 @@ def check_num_classes(cfg: CfgNode) -> None:
     if name is None:
         return
     metadata = MetadataCatalog.get(name)
-    known = {key: len(metadata.get(key) or ()) for key in ("stuff_classes", "thing_classes")}
-    known = {key: count for key, count in known.items() if count}
-    found = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    known = {kind: len(metadata.get(kind) or ()) for kind in kinds}
+    known = {kind: count for kind, count in known.items() if count}
+    found = reduce(CfgNode.__getitem__, key.split("."), cfg)
     if known and found not in known.values():
-        expected = " or ".join(f"{count} ({key})" for key, count in known.items())
+        expected = " or ".join(f"{count} ({kind})" for kind, count in known.items())
         raise UserError(
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {found}; data set {name} has {expected} classes; "
+            f"{key} is {found}; data set {name} has {expected} classes; "
             "set the key to that, or choose another data set"
+        )
+
+
+def check_label_kind(cfg: CfgNode) -> None:
+    """Raise :class:`UserError` if the data set's images have several classes and the classifier's
+    only one."""
+    name = _data_set_name(cfg)
+    if name is None or cfg.MODEL.CLASSIFIER.MULTI_LABEL:
+        return
+    if MetadataCatalog.get(name).get("multi_label", False):
+        raise UserError(
+            f"MODEL.CLASSIFIER.MULTI_LABEL is False, but images of data set {name} have any number "
+            "of classes; set the key to True, or choose another data set"
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddep.errors import UserError
+from ddep.modeling.meta_arch.data_set_classes import check_label_kind, check_num_classes
 from ddep.modeling.normalisers import average_over_processes
 
 
@@ -83,7 +84,14 @@ class ImageClassifier(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments of ``__init__`` from a config.
+
+        Raises:
+            UserError: the config does not fit the data set.
+        """
         classifier = cfg.MODEL.CLASSIFIER
+        check_num_classes(cfg, "MODEL.CLASSIFIER.NUM_CLASSES", ("classes",))
+        check_label_kind(cfg)
         return {
             "backbone": build_backbone(cfg),
             "num_classes": classifier.NUM_CLASSES,
@@ -130,8 +138,9 @@ class ImageClassifier(nn.Module):
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         images = ImageList.from_tensors(images, self.backbone.size_divisibility)
-        feature = self.backbone(images.tensor)[self.in_feature]
-        logits = self.head(average_pool(feature, images.image_sizes, self.stride))
+        features = self.backbone(images.tensor)
+        pooled = average_pool(features[self.in_feature], images.image_sizes, self.stride)
+        logits = self.head(pooled)
         if not self.training:
             logits = logits.float()
             scores = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
@@ -140,7 +149,11 @@ class ImageClassifier(nn.Module):
         if normalisers is None:
             normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
         total = losses.sum() / normalisers["images"].to(losses.dtype)
-        return {"loss_classification": total}
+        # Swin has norms of the other features alone, and DistributedDataParallel expects a gradient
+        # of each parameter: theirs is 0.
+        others = [feature for name, feature in features.items() if name != self.in_feature]
+        unused = sum(feature[..., 0, 0].float().sum() for feature in others)
+        return {"loss_classification": total + 0 * unused}
 
     def _losses(self, logits: Tensor, classes: list[Tensor]) -> Tensor:
         """(B,) losses of (B, K) logits and each image's classes."""
