@@ -2,6 +2,7 @@
 
     python tools/check-dataset.py camvid_panoptic_train
     python tools/check-dataset.py images:/data/photographs --output output/photographs
+    python tools/check-dataset.py classes:imagenet/train
     python tools/check-dataset.py --config-file my-config.yaml
 
 NAME is any data set that DATASETS.TRAIN may name; with --config-file also one of its
@@ -34,7 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="of a data set, or images:<folder>")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="a data set, or images:<folder> or classes:<folder>"
+    )
     parser.add_argument("--config-file", metavar="FILE", help="names or describes data sets")
     parser.add_argument(
         "--output",

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-# No more classes are listed, the most probable first.
+# No more probabilities are drawn, the highest first, and no more names without one.
 MAX_LISTED = 5
-# Sides of the square that holds the image and of the list beside it, height of a line, and margin,
-# in pixels.
-_SIDE, _LIST, _LINE, _MARGIN = 240, 280, 40, 12
+MAX_NAMES = 9
+# In pixels: side of the square that holds the image, width of the list beside it, height of a line,
+# and margin.
+_SIDE, _LIST, _LINE, _MARGIN = 240, 280, 24, 12
+# Height of letters and of bars.
 _TEXT, _BAR = 18, 6
 _RIGHT, _WRONG, _UNKNOWN = (40, 140, 60), (190, 50, 50), (60, 100, 180)
 
@@ -22,17 +24,17 @@ def draw_classes(image: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        names: of its classes; the first five are drawn.
+        names: of its classes; the first nine are drawn.
 
     Returns:
         (240, 520, 3) uint8, RGB.
     """
     picture, draw = _canvas(image)
-    lines = list(names[:MAX_LISTED]) or ["(no class)"]
-    if len(names) > MAX_LISTED:
-        lines[-1] = f"and {len(names) - MAX_LISTED + 1} more"
+    lines = list(names) or ["(no class)"]
+    if len(lines) > MAX_NAMES:
+        lines[MAX_NAMES - 1 :] = [f"and {len(lines) - MAX_NAMES + 1} more"]
     for row, name in enumerate(lines):
-        _write(draw, row, name, (0, 0, 0))
+        _write(draw, _MARGIN + row * _LINE, name, (0, 0, 0))
     return np.asarray(picture)
 
 
@@ -63,10 +65,11 @@ def draw_probabilities(
         if true is not None:
             colour = _RIGHT if number in true else _WRONG
         name = class_names[number] if number < len(class_names) else f"class {number}"
-        bottom = _write(draw, row, f"{100 * share:3.0f} %  {name}", colour)
+        top = _MARGIN + row * (_LINE + _BAR + _MARGIN)
+        _write(draw, top, f"{100 * share:3.0f} %  {name}", colour)
         left = _SIDE + _MARGIN
         right = left + round(share * (_LIST - 2 * _MARGIN))
-        draw.rectangle((left, bottom, max(left, right), bottom + _BAR), colour)
+        draw.rectangle((left, top + _LINE, max(left, right), top + _LINE + _BAR), colour)
     return np.asarray(picture)
 
 
@@ -81,12 +84,10 @@ def _canvas(image: np.ndarray) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     return picture, ImageDraw.Draw(picture)
 
 
-def _write(draw: ImageDraw.ImageDraw, row: int, text: str, colour: tuple[int, int, int]) -> int:
-    """Write a line of the list, shortened to fit; returns where the space below it begins."""
+def _write(draw: ImageDraw.ImageDraw, top: int, text: str, colour: tuple[int, int, int]) -> None:
+    """Write a line of the list, shortened to fit."""
     font = ImageFont.load_default(_TEXT)
     shown = text
     while len(shown) > 1 and draw.textlength(shown, font) > _LIST - 2 * _MARGIN:
         shown = shown.removesuffix("...")[:-1] + "..."
-    top = _MARGIN + row * (_LINE + 4)
     draw.text((_SIDE + _MARGIN, top), shown, colour, font)
-    return top + _TEXT + 6

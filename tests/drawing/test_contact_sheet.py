@@ -44,6 +44,17 @@ def record(tmp_path) -> dict:
     }
 
 
+def test_classes_of_the_whole_image_stand_beside_it(record: dict) -> None:
+    metadata = Metadata(classes=["cat", "dog"])
+    one, both = (
+        draw_record({**only(record), "classes": classes}, metadata) for classes in ([1], [0, 1])
+    )
+    assert one.shape == both.shape
+    assert (one[60:180, :240] == 128).all()
+    assert np.array_equal(one[:, :240], both[:, :240])
+    assert not np.array_equal(one, both)
+
+
 def only(record: dict, *keys: str) -> dict:
     return {key: record[key] for key in ("file_name", *keys)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ddep.engine import main
 from tests.engine.tiny_runs import (
     STATEFUL,
     arguments,
+    classification_config,
     denoising_config,
     one_thread,
     per_pixel_config,
@@ -32,6 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "finetune": {},
     # Its batch norms have a state too.
     "per_pixel": {"SOLVER.OPTIMIZER": "SGD"},
+    "classification": {},
 }
 
 
@@ -46,10 +49,12 @@ def config(kind: str, tmp_path: Path) -> Iterator[str]:
         yield denoising_config(tmp_path, write_images(tmp_path / "images", 7))
         return
     with shapes_root(tmp_path):
-        if kind == "finetune":
-            yield shapes_config(tmp_path)
-        else:
-            yield per_pixel_config(tmp_path, "DeepLabV3PlusHead")
+        make_config = {
+            "finetune": shapes_config,
+            "per_pixel": partial(per_pixel_config, head="DeepLabV3PlusHead"),
+            "classification": classification_config,
+        }[kind]
+        yield make_config(tmp_path)
 
 
 def train(config: str, folder: Path, *words: object, settings: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from ddep.errors import Stopped, UserError
 from tests.checkpoint.full_disk import full_disk
 from tests.engine.tiny_runs import (
     arguments,
+    classification_config,
     denoising_config,
     metrics,
     one_thread,
@@ -101,18 +102,24 @@ def test_a_poisoned_batch_does_not_reach_the_weights(
 
 @pytest.mark.parametrize("kind", ["image", "loss"])
 @pytest.mark.parametrize(
-    ("make_config", "loss"), [(shapes_config, "loss_ce"), (per_pixel_config, "loss_sem_seg")]
+    ("make_config", "loss"),
+    [
+        (shapes_config, "loss_ce"),
+        (per_pixel_config, "loss_sem_seg"),
+        (classification_config, "loss_classification"),
+    ],
 )
-def test_fine_tuning_survives_it_too(
+def test_other_models_survive_it_too(
     make_config: Callable[[Path], str], loss: str, kind: str, tmp_path: Path
 ) -> None:
     """The costs of a matching are not finite then."""
     with shapes_root(tmp_path):
         poison = Poison(kind, range(1, 2))
-        poisoned(make_config(tmp_path), poison, "SOLVER.MAX_ITER", 4).train()
+        trainer = poisoned(make_config(tmp_path), poison, "SOLVER.MAX_ITER", 4)
+        trainer.train()
     assert torch.equal(poison.weights[1], poison.weights[2])
     assert not torch.equal(poison.weights[2], poison.weights[3])
-    log = (tmp_path / "finetune" / "log.txt").read_text()
+    log = Path(trainer.cfg.OUTPUT_DIR, "log.txt").read_text()
     assert re.search(rf"iteration 2 is skipped .*{loss} is nan.*; the images: .*\.png, ", log), log
 
 

@@ -176,6 +176,21 @@ def per_pixel_config(folder: Path, head: str = "PerPixelBaselineHead") -> str:
     )
 
 
+def classification_config(folder: Path) -> str:
+    """A config that tells which classes generated shapes show, see :func:`shapes_root`."""
+    return write_config(
+        folder,
+        "classification",
+        MODEL__META_ARCHITECTURE="ImageClassifier",
+        MODEL__CLASSIFIER={"NUM_CLASSES": 8, "MULTI_LABEL": True},
+        DATASETS__TRAIN=["shapes_classes_train"],
+        DATASETS__TEST=["shapes_classes_val"],
+        INPUT__RANDOM_RESIZED_CROP={"SIZE": 40, "SCALE": [0.5, 1.0]},
+        INPUT__CENTER_CROP_TEST=40,
+        OUTPUT_DIR=str(folder / "classification"),
+    )
+
+
 @contextlib.contextmanager
 def shapes_root(folder: Path) -> Iterator[None]:
     """Inside, a few generated shapes below ``folder/datasets`` are the shapes data sets."""

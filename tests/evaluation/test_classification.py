@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
-from torch.multiprocessing import spawn
 from torchmetrics.functional import classification as theirs
 
 from ddep.errors import UserError
@@ -104,32 +102,6 @@ def test_classes_without_any_image_are_left_out() -> None:
     nothing = np.zeros((3, 3), dtype=bool)
     assert np.isnan(mean_average_precision(scores, nothing))
     assert np.isnan(precision_recall_f1(*np.zeros((3, 4), dtype=int))["f1"])
-
-
-def work(rank: int, folder: Path) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
-    results = []
-    for multi_label in (False, True):
-        scores, truth = single(8, 21)
-        evaluator = ClassificationEvaluator(register(8, multi_label))
-        shares = batches(scores, truth[:, None].tolist())
-        for inputs, outputs in shares[:8] if rank else shares[8:]:
-            evaluator.process(inputs, outputs)
-        results.append(evaluator.evaluate())
-    torch.save(results, folder / f"{rank}.pth")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_have_the_result_of_one(tmp_path: Path) -> None:
-    spawn(work, (tmp_path,), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in range(2))
-    assert second == [None, None]
-    scores, truth = single(8, 21)
-    for found, multi_label in zip(first, (False, True), strict=True):
-        expected = evaluate(register(8, multi_label), scores, truth[:, None].tolist())
-        assert found["classification"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_what_does_not_fit_is_one_line() -> None:

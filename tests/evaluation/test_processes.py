@@ -27,6 +27,7 @@ from ddep.data.image_reader import read_labels, read_panoptic
 from ddep.evaluation import (
     CheckedSemSegEvaluator,
     CityscapesAPEvaluator,
+    ClassificationEvaluator,
     DenoisingEvaluator,
     MaskAPEvaluator,
     PanopticQualityEvaluator,
@@ -160,7 +161,31 @@ def instances(folder: Path) -> Evaluation:
     return MaskAPEvaluator(COCO, str(folder / "instances")), inputs, outputs
 
 
-KINDS = (panoptic, semantic, instances, cityscapes_instances, denoising)
+def one_class(folder: Path, multi_label: bool = False) -> Evaluation:
+    name = f"test_processes_classes_{multi_label}"
+    if name not in MetadataCatalog:
+        names = list("abcdef")
+        MetadataCatalog.get(name).set(classes=names, multi_label=multi_label)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [{"classes": torch.tensor([i, 5][: 1 + multi_label])} for i in range(2)]
+    outputs = [{"classes": torch.rand(6, generator=generator)} for _ in inputs]
+    outputs[0]["classes"][0], outputs[1]["classes"][1] = 1.0, 0.0
+    return ClassificationEvaluator(name, str(folder)), inputs, outputs
+
+
+def several_classes(folder: Path) -> Evaluation:
+    return one_class(folder, multi_label=True)
+
+
+KINDS = (
+    panoptic,
+    semantic,
+    instances,
+    cityscapes_instances,
+    denoising,
+    one_class,
+    several_classes,
+)
 
 
 def evaluate(kind: Callable[[Path], Evaluation], folder: Path) -> dict[str, dict[str, float]]:

@@ -71,6 +71,29 @@ def test_a_folder_of_images_with_two_that_are_damaged(
     assert "unreadable (2)" in capsys.readouterr().out
 
 
+def test_folders_of_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    write_images(tmp_path / "images" / "cat", 2)
+    write_images(tmp_path / "images" / "dog", 3)
+    cut(tmp_path / "images" / "dog" / "1.png")
+    name, output = f"classes:{tmp_path / 'images'}", tmp_path / "out"
+    assert run(monkeypatch, name, "--output", output, "--workers", 1) == 1
+    report = json.loads((output / "report.json").read_text())
+    assert report["problem_counts"] == {"unreadable": 1}
+    found = {entry["name"]: entry["images"] for entry in report["classes"]}
+    assert found == {"cat": 2, "dog": 3}
+    assert report["images_without_labels"] == 0
+    assert Image.open(output / "contact_sheet.png").width == 4 * 488
+    text = capsys.readouterr().out
+    assert "pixels |" not in text
+    assert re.search(r"\| dog +\| +3 \|", text)
+    write_images(tmp_path / "images", 1)
+    assert run(monkeypatch, name, "--output", output) == 1
+    [line] = capsys.readouterr().err.splitlines()[-1:]
+    assert "images/0.png lies beside the folders of the classes; expected each image" in line
+
+
 def test_the_sets_of_a_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -50,6 +50,14 @@ def test_classes_that_nobody_names_have_no_range(tree: Tree) -> None:
     assert problem.kind == "class"
 
 
+def test_classes_of_whole_images_are_counted_and_checked(tree: Tree) -> None:
+    record = {"file_name": DatasetCatalog.get(PANOPTIC)[0]["file_name"], "classes": [1, 3]}
+    found = check_record(LabelSpace(2, None, 255), record)
+    assert found.classes == {1}
+    (problem,) = found.problems
+    assert problem.message == f"image {record['file_name']} has class 3; expected 0 to 1"
+
+
 def test_pixel_statistics_are_those_of_all_pixels() -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (n, n + 1, 3)) // (1 + np.arange(3)) for n in (3, 8)]

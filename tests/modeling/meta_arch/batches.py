@@ -30,12 +30,18 @@ KINDS = [
         ("image", "l1", True),
     ]
 ]
+KINDS += [{"pretrain": False, "MULTI_LABEL": multi_label} for multi_label in (False, True)]
 KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
 
 
 def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
     """The tiny model's config, with ``ddep`` in MODEL.DDEP."""
     cfg = tiny_config()
+    if "MULTI_LABEL" in kind:
+        cfg.MODEL.META_ARCHITECTURE = "ImageClassifier"
+        cfg.MODEL.CLASSIFIER.NUM_CLASSES = 3
+        cfg.MODEL.CLASSIFIER.MULTI_LABEL = kind["MULTI_LABEL"]
+        return cfg
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 64
     if kind["pretrain"]:
         cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
@@ -56,6 +62,11 @@ def model_and_batch(
     model = build_model(cfg).double()
     if kind["pretrain"]:
         return model, [_noisy(*size, seed) for seed, size in enumerate(SIZES)]
+    if "MULTI_LABEL" in kind:
+        return model, [
+            _classified(*size, classes if kind["MULTI_LABEL"] else [seed % 3], seed)
+            for seed, (size, classes) in enumerate(zip(SIZES, CLASSES, strict=True))
+        ]
     model.criterion.float()  # which its losses are in, whatever the predictions are
     return model, [
         annotated(*size, classes, seed)
@@ -68,6 +79,12 @@ def _noisy(height: int, width: int, seed: int) -> dict[str, Any]:
     clean, noise = torch.randn(2, 3, height, width, generator=generator).double()
     sigma = 0.3 + 0.1 * seed
     return {"image": add_noise(clean, noise, sigma, "scaled"), "noise": noise, "sigma": sigma}
+
+
+def _classified(height: int, width: int, classes: list[int], seed: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    image = 255 * torch.rand(3, height, width, generator=generator, dtype=torch.float64)
+    return {"image": image, "classes": torch.tensor(classes, dtype=torch.int64).unique()}
 
 
 @contextmanager
