@@ -1,5 +1,6 @@
 # make demo     pretrain, fine-tune and compare on two CPU cores; IMAGES=<folder> for your own images
-# make test     run all tests
+# make test     run all tests, JOBS files at a time (2 by default)
+# make test-fast    run those that take less than a few seconds and compile nothing
 # make lint     check style and formatting
 # make clean    remove what these have made, and nothing of yours
 # make requirements    choose new versions within setup.py's ranges
@@ -7,6 +8,7 @@
 # All but clean create .venv first. PYTHON=python3.12 make test creates it with that Python.
 
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 # As in ddep/__init__.py, for tests that import torch first.
 export GOMP_SPINCOUNT ?= 3000
@@ -21,13 +23,16 @@ LINT := .venv/.ready-to-lint
 OPS := $(shell find ddep/ops/csrc -type f)
 CPP := $(shell find ddep tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test lint clean requirements FORCE
+.PHONY: demo test test-fast lint clean requirements FORCE
 
 demo: $(RUN)
 	$(BIN)/python tools/demo.py $(if $(IMAGES),--images '$(IMAGES)')
 
 test: $(TEST)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
+test-fast: $(TEST)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow and not native"
 
 lint: $(LINT)
 	$(BIN)/ruff check

@@ -56,6 +56,7 @@ DEV_REQUIRES = [
     "clang-format>=18",
     "hypothesis>=6.80",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.8",
     "torchmetrics>=1.4",
     "transformers>=5",

@@ -17,9 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # detectron2 reads this on import, which other conftests do; commands that tests start inherit it.
 os.environ["DETECTRON2_DATASETS"] = str(ROOT / "tests" / "no-data-sets")
-# More threads than two only slow down tensors as small as the tests'.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# More threads than two only slow down tensors as small as the tests'; one, where files of tests run
+# side by side.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+torch.set_num_threads(min(THREADS, torch.get_num_threads()))
 # Shells have what they run in the background ignore Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

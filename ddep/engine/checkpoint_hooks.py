@@ -11,7 +11,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
@@ -172,6 +172,28 @@ class BestCheckpoint(HookBase):
             return True
         best = self.state.best["value"]
         return value > best if self.mode == "max" else value < best
+
+
+def checkpoint_hooks(
+    cfg: CfgNode, checkpoints: RunCheckpoints, evaluate: Callable[[], Mapping[str, Any]]
+) -> list[HookBase]:
+    """The hooks that save and evaluate as the config says.
+
+    Args:
+        cfg: reads SOLVER and TEST.
+        checkpoints: of the run.
+        evaluate: evaluates, and leaves the results in the trainer's ``_last_eval_results``.
+    """
+    period = cfg.TEST.EVAL_PERIOD
+    periods = cfg.SOLVER.CHECKPOINT_PERIOD, period
+    found: list[HookBase] = [
+        PeriodicCheckpoints(checkpoints, periods, cfg.SOLVER.CHECKPOINTS_TO_KEEP),
+        hooks.EvalHook(period, evaluate),
+    ]
+    if cfg.TEST.BEST_METRIC:
+        metric, mode = cfg.TEST.BEST_METRIC, cfg.TEST.BEST_MODE
+        found.append(BestCheckpoint(checkpoints, metric, mode, period, evaluate))
+    return found
 
 
 def check_checkpoints(cfg: CfgNode, measures: Mapping[str, Sequence[Measure]]) -> None:

@@ -1,0 +1,90 @@
+"""What detectron2's trainer is made of, in this project: model, optimizer, loaders, evaluators."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from torch import nn
+
+from ddep.data import build_test_loader, build_train_loader
+from ddep.engine.optimizer import build_optimizer
+from ddep.engine.schedule import build_schedule
+from ddep.evaluation import output_folder, write_results
+from ddep.tasks import task_of
+
+logger = logging.getLogger(__name__)
+
+
+class TrainerParts(DefaultTrainer):
+    """The class methods that detectron2's trainer asks for its parts."""
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """The model of MODEL.META_ARCHITECTURE, on MODEL.DEVICE."""
+        model = build_model(cfg)
+        logger.debug(f"Model:\n{model}")
+        total = sum(p.numel() for p in model.parameters())
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        logger.info(
+            f"{type(model).__name__}: {total / 1e6:.2f} M parameters, "
+            f"{trained / 1e6:.2f} M trained, on {cfg.MODEL.DEVICE}"
+        )
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """See :func:`ddep.engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(
+        cls, cfg: CfgNode, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """See :func:`ddep.engine.schedule.build_schedule`."""
+        return build_schedule(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """See :func:`ddep.data.build_train_loader`."""
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """See :func:`ddep.data.build_test_loader`."""
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """See :meth:`ddep.tasks.Task.build_evaluator`."""
+        return task_of(cfg).build_evaluator(cfg, dataset_name, output_folder(cfg, dataset_name))
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate ``model`` on every data set in DATASETS.TEST, and write the results to files.
+
+        Args:
+            cfg: the whole config.
+            model: with the weights to evaluate.
+            evaluators: one a data set; by default what :meth:`build_evaluator` makes.
+
+        Returns:
+            task -> metric -> number, below the data set's name if there are several; empty if there
+            is none, and in other processes than the main one. See
+            :func:`ddep.evaluation.write_results` for the files.
+        """
+        results = super().test(cfg, model, evaluators)
+        if comm.is_main_process() and results:
+            write_results(cfg, results)
+        return results
