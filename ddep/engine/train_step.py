@@ -152,14 +152,26 @@ class TrainStep:
         for part in parts:
             is_last = part is parts[-1]
             with contextlib.nullcontext() if is_last else self._without_synchronisation():
-                with self._autocast():
-                    losses = self.model(part, **arguments)
+                losses = self._losses(part, arguments)
                 if self._normalisers is None:
                     losses = {name: loss / len(parts) for name, loss in losses.items()}
                 self._scaler.scale(sum(losses.values())).backward()
             for name, loss in losses.items():
                 total[name] = total.get(name, 0) + loss.detach().double()
         return total
+
+    def _losses(
+        self, part: list[dict[str, Any]], arguments: dict[str, dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        try:
+            with self._autocast():
+                return self.model(part, **arguments)
+        except FloatingPointError:
+            # detectron2's region proposals refuse NaN and infinite numbers before there is a loss.
+            # Other processes would wait for this one's gradients.
+            if comm.get_world_size() > 1:
+                raise
+            return {"loss": math.nan * sum(parameter.sum() for parameter in self._parameters)}
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.precision is None:

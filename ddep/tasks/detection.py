@@ -109,6 +109,6 @@ def _frozen_random_numbers(cfg: CfgNode) -> list[str]:
         return []
     return [
         f"MODEL.WEIGHTS is empty, but MODEL.BACKBONE.FREEZE_AT is {freeze_at} and "
-        f"MODEL.RESNETS.NORM {resnet.NORM}, which suits pretrained weights; to start from random "
-        "numbers, set them to 0 and BN"
+        f"MODEL.RESNETS.NORM {resnet.NORM}, which suits pretrained weights; from random numbers "
+        "training may diverge with them: set them to 0 and BN"
     ]

@@ -18,6 +18,7 @@ from tests.engine.tiny_runs import (
     arguments,
     classification_config,
     denoising_config,
+    detection_config,
     one_thread,
     per_pixel_config,
     shapes_config,
@@ -35,6 +36,8 @@ KINDS: dict[str, dict[str, Any]] = {
     # Its batch norms have a state too.
     "per_pixel": {"SOLVER.OPTIMIZER": "SGD"},
     "classification": {},
+    # Draws anchors and proposals in its forward pass.
+    "detection": {},
 }
 
 
@@ -53,6 +56,7 @@ def config(kind: str, tmp_path: Path) -> Iterator[str]:
             "finetune": shapes_config,
             "per_pixel": partial(per_pixel_config, head="DeepLabV3PlusHead"),
             "classification": classification_config,
+            "detection": detection_config,
         }[kind]
         yield make_config(tmp_path)
 

@@ -24,6 +24,7 @@ from tests.engine.tiny_runs import (
     arguments,
     classification_config,
     denoising_config,
+    detection_config,
     metrics,
     one_thread,
     per_pixel_config,
@@ -107,12 +108,13 @@ def test_a_poisoned_batch_does_not_reach_the_weights(
         (shapes_config, "loss_ce"),
         (per_pixel_config, "loss_sem_seg"),
         (classification_config, "loss_classification"),
+        (detection_config, "loss(_mask)?"),
     ],
 )
 def test_other_models_survive_it_too(
     make_config: Callable[[Path], str], loss: str, kind: str, tmp_path: Path
 ) -> None:
-    """The costs of a matching are not finite then."""
+    """The costs of a matching are not finite then, and proposals are refused."""
     with shapes_root(tmp_path):
         poison = Poison(kind, range(1, 2))
         trainer = poisoned(make_config(tmp_path), poison, "SOLVER.MAX_ITER", 4)

@@ -17,7 +17,9 @@ from detectron2.engine import default_argument_parser
 from PIL import Image
 
 from ddep.data.datasets import dataset_root, register_all
+from ddep.data.datasets.penn_fudan import prepare_penn_fudan
 from ddep.data.datasets.shapes import generate_shapes
+from tests.data.datasets.imitation_photographs import write_penn_fudan
 
 MODEL: dict[str, Any] = {
     "MODEL": {
@@ -188,6 +190,54 @@ def classification_config(folder: Path) -> str:
         INPUT__RANDOM_RESIZED_CROP={"SIZE": 40, "SCALE": [0.5, 1.0]},
         INPUT__CENTER_CROP_TEST=40,
         OUTPUT_DIR=str(folder / "classification"),
+    )
+
+
+def detection_config(folder: Path) -> str:
+    """A config of a small Mask R-CNN that finds people in ten images, written to ``folder``.
+
+    They are Penn-Fudan inside :func:`shapes_root`.
+    """
+    people = write_penn_fudan(folder / "datasets" / "penn_fudan")
+    prepare_penn_fudan(people, people)
+    stages = ["res2", "res3", "res4", "res5"]
+    pooling = {"POOLER_TYPE": "ROIAlign", "POOLER_SAMPLING_RATIO": 1}
+    return write_config(
+        folder,
+        "detection",
+        MODEL__META_ARCHITECTURE="GeneralizedRCNN",
+        MODEL__MASK_ON=True,
+        MODEL__BACKBONE={"NAME": "build_resnet_fpn_backbone", "FREEZE_AT": 0},
+        MODEL__RESNETS=SMALL_RESNET | {"OUT_FEATURES": stages, "RES5_DILATION": 1},
+        MODEL__FPN={"IN_FEATURES": stages, "OUT_CHANNELS": 32},
+        MODEL__ANCHOR_GENERATOR__SIZES=[[8], [16], [32], [64], [128]],
+        MODEL__RPN={
+            "IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
+            "PRE_NMS_TOPK_TRAIN": 100,
+            "POST_NMS_TOPK_TRAIN": 50,
+            "PRE_NMS_TOPK_TEST": 100,
+            "POST_NMS_TOPK_TEST": 20,
+        },
+        MODEL__ROI_HEADS={
+            "NAME": "StandardROIHeads",
+            "IN_FEATURES": ["p2", "p3", "p4", "p5"],
+            "NUM_CLASSES": 1,
+            "BATCH_SIZE_PER_IMAGE": 16,
+        },
+        MODEL__ROI_BOX_HEAD=pooling
+        | {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 32, "POOLER_RESOLUTION": 7},
+        MODEL__ROI_MASK_HEAD=pooling
+        | {
+            "NAME": "MaskRCNNConvUpsampleHead",
+            "NUM_CONV": 1,
+            "CONV_DIM": 32,
+            "POOLER_RESOLUTION": 7,
+        },
+        DATASETS__TRAIN=["penn_fudan_instance_train"],
+        DATASETS__TEST=["penn_fudan_instance_val"],
+        INPUT__MASK_FORMAT="bitmask",
+        SOLVER__OPTIMIZER="SGD",
+        OUTPUT_DIR=str(folder / "detection"),
     )
 
 
