@@ -6,11 +6,11 @@ Importing ``ddep`` registers everything with detectron2's registries.
 import os
 import warnings
 
-# OpenMP's threads wait for one another by spinning, for milliseconds: on two cores that anything
-# else uses too, that makes training on the CPU many times slower. Read when torch is imported.
+# OpenMP's threads wait for one another by spinning, for milliseconds. Where other programs use the
+# cores as well, this makes training on the CPU many times slower. torch reads it on import.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-# What detectron2 and fvcore still use, and say so on every start.
+# Warnings about what detectron2 and fvcore still use; they would come on every start.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 warnings.filterwarnings("ignore", r"`torch\.cuda\.amp\.", FutureWarning)
 

@@ -16,7 +16,7 @@ from detectron2.projects.deeplab import add_deeplab_config
 def add_ddep_config(cfg: CfgNode) -> None:
     """Add the project's keys and their defaults to ``cfg``, in place.
 
-    DeepLab's keys come along (SOLVER.POLY_LR_POWER, INPUT.CROP.SINGLE_CATEGORY_MAX_AREA, ...),
+    Adds DeepLab's keys as well (SOLVER.POLY_LR_POWER, INPUT.CROP.SINGLE_CATEGORY_MAX_AREA, ...),
     because Mask2Former's YAML files use them.
     """
     # Modules (my_package.models) and Python files (models.py, relative to the config file) to
@@ -41,39 +41,39 @@ def get_key(cfg: CfgNode, key: str) -> Any:
 
 def _add_datasets_config(cfg: CfgNode) -> None:
     datasets = cfg.DATASETS
-    # Few labels: training uses this part (0 to 1) or this number of the images of each set in
-    # DATASETS.TRAIN by itself; 1.0 and 0 use all. The images are the first ones of a permutation of
-    # the set's sorted file names, so that fewer images are among more of the same LABEL_SEED, on
-    # every machine. They are written to OUTPUT_DIR/labelled_images.txt. Evaluation and denoising
-    # always use all images.
+    # Few labels: training uses this fraction or this number of the images of each set in
+    # DATASETS.TRAIN; 1.0 and 0 use all. The images are the first of a permutation of the set's
+    # sorted file names: a smaller choice is part of a larger one with the same LABEL_SEED, on every
+    # machine. They are written to OUTPUT_DIR/labelled_images.txt. Evaluation and denoising always
+    # use all images.
     datasets.LABEL_FRACTION = 1.0
     datasets.LABEL_COUNT = 0
     datasets.LABEL_SEED = 0
-    # Instead of both, a file with the names of the images to use, as labelled_images.txt has them.
+    # Instead of either: a file that names the images to use, in the format of labelled_images.txt.
     datasets.LABEL_LIST = ""
-    # Expected share of each set of DATASETS.TRAIN among the training images, whatever its size; any
-    # positive numbers, which are divided by their sum. Empty: the sets are joined, so that each
-    # image counts the same.
+    # Expected share of each set of DATASETS.TRAIN among the training images, whatever its size: any
+    # positive numbers, which are divided by their sum. Empty: the sets are joined, and each image
+    # counts the same.
     datasets.TRAIN_WEIGHTS = ()
-    # Data sets of one's own, to be named in TRAIN and TEST; a list of mappings, see
+    # Your own data sets, which TRAIN and TEST can then name: a list of mappings, see
     # datasets/README.md.
     datasets.CUSTOM = []
-    # DATALOADER.SAMPLER_TRAIN, one of detectron2's keys, can also be ClassUniformSampler: a class
-    # is drawn uniformly, then one of the images that show it. With TRAIN_WEIGHTS the set is drawn
-    # first, by them, and the class is one of those that the set shows.
+    # DATALOADER.SAMPLER_TRAIN, one of detectron2's keys, can also be ClassUniformSampler, which
+    # draws a class uniformly, then one of the images that show it. With TRAIN_WEIGHTS it first
+    # draws the set by these weights, then one of the classes in that set.
 
 
 def _add_input_config(cfg: CfgNode) -> None:
     # Which mapper turns a data set's dicts into model input: ddep_denoising, mask_former_semantic,
     # mask_former_panoptic, mask_former_instance, coco_panoptic_lsj, coco_instance_lsj or
-    # detr_panoptic. Those of the name _lsj resize by a random factor and crop to a fixed square
+    # detr_panoptic. Those that end in _lsj resize by a random factor and crop to a fixed square
     # (large-scale jitter); detr_panoptic crops half of the images, between two resizings. Empty:
-    # the first that the task of MODEL.META_ARCHITECTURE takes (see ddep/tasks/), of MaskFormer
+    # the first mapper of MODEL.META_ARCHITECTURE's task (see ddep/tasks/), for MaskFormer
     # mask_former_semantic.
     cfg.INPUT.DATASET_MAPPER_NAME = ""
     # Random brightness, contrast, saturation and hue, as SSD does.
     cfg.INPUT.COLOR_AUG_SSD = False
-    # A crop is drawn again while one class covers more than this part of it (1.0: never).
+    # A crop is drawn again while one class covers more than this fraction of it (1.0: never).
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # Training images are padded to a square of this many pixels in the mapper; -1 does not pad.
     cfg.INPUT.SIZE_DIVISIBILITY = -1
@@ -82,14 +82,14 @@ def _add_input_config(cfg: CfgNode) -> None:
     cfg.INPUT.MIN_SCALE = 0.1
     cfg.INPUT.MAX_SCALE = 2.0
     # Classification: training cuts a rectangle out of each image and resizes it to a square of SIZE
-    # pixels. The rectangle covers a part of the image that is drawn from SCALE, and its width is a
-    # multiple of its height that is drawn from RATIO (Inception's crops, as in torchvision).
+    # pixels. SCALE is the range of the rectangle's area as a fraction of the image's, RATIO the
+    # range of its width divided by its height (Inception's crops, as in torchvision).
     crop = cfg.INPUT.RANDOM_RESIZED_CROP = CfgNode()
     crop.SIZE = 224
     crop.SCALE = [0.08, 1.0]
     crop.RATIO = [3 / 4, 4 / 3]
-    # Evaluation resizes the shorter side to MIN_SIZE_TEST and cuts out the square in the middle, of
-    # this many pixels; 0 takes the whole image.
+    # Evaluation resizes the shorter side to MIN_SIZE_TEST and cuts out a central square with this
+    # side, in pixels; 0 takes the whole image.
     cfg.INPUT.CENTER_CROP_TEST = 224
     # Training decodes JPEG files for denoising and classification that are much larger than the
     # model's input at 1/2, 1/4 or 1/8 of their size, which saves time; never smaller than what they
@@ -108,20 +108,20 @@ def _add_solver_config(cfg: CfgNode) -> None:
     # Weight decay of embeddings (queries, levels).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Each step's batch of IMS_PER_BATCH images goes through the model in this many parts, one after
-    # the other: the gradients are those of the whole batch, with the memory of a part.
+    # the other: the gradients are the whole batch's, the memory is one part's.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # With SOLVER.AMP.ENABLED, one of detectron2's keys: float16 (with loss scaling) or bfloat16.
     cfg.SOLVER.AMP.PRECISION = "float16"
     # A step whose loss or gradients are NaN or infinite is skipped and its images are named in the
     # log; after this many in a row training stops.
     cfg.SOLVER.MAX_SKIPPED_STEPS = 10
-    # Beside model_final and model_best, this many of the latest checkpoints are kept; 0 keeps all.
+    # Besides model_final and model_best, this many of the latest checkpoints are kept; 0 keeps all.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
 
     # An exponential moving average of the weights: evaluated and saved beside the weights.
     cfg.SOLVER.EMA = CfgNode()
     cfg.SOLVER.EMA.ENABLED = False
-    # The average keeps this part of itself in each step (less in the first steps).
+    # The average keeps this fraction of itself in each step (less in the first steps).
     cfg.SOLVER.EMA.DECAY = 0.9998
 
 
@@ -142,7 +142,7 @@ def _add_mask_former_config(cfg: CfgNode) -> None:
     head.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
 
     mask_former = cfg.MODEL.MASK_FORMER = CfgNode()
-    # Losses on every layer's predictions, not on the last one's alone.
+    # Losses on every layer's predictions, not only on the last layer's.
     mask_former.DEEP_SUPERVISION = True
     # Weight of the no-object class in the classification loss.
     mask_former.NO_OBJECT_WEIGHT = 0.1
@@ -150,14 +150,14 @@ def _add_mask_former_config(cfg: CfgNode) -> None:
     mask_former.CLASS_WEIGHT = 1.0
     mask_former.DICE_WEIGHT = 1.0
     mask_former.MASK_WEIGHT = 20.0
-    # Transformers. DROPOUT is that of all but the masked decoder, which has none.
+    # Transformers. DROPOUT applies to all of them but the masked decoder, which has none.
     mask_former.NHEADS = 8
     mask_former.DROPOUT = 0.1
     mask_former.DIM_FEEDFORWARD = 2048
     # Encoder layers of the standard transformer decoder; the masked decoder has none.
     mask_former.ENC_LAYERS = 0
-    # Number of predictions: of the standard decoder one a layer; of the masked decoder one of the
-    # queries themselves, then one a layer.
+    # Number of predictions. The standard decoder makes one per layer; the masked decoder makes one
+    # from the queries themselves, then one per layer.
     mask_former.DEC_LAYERS = 6
     mask_former.PRE_NORM = False
     mask_former.HIDDEN_DIM = 256
@@ -166,14 +166,14 @@ def _add_mask_former_config(cfg: CfgNode) -> None:
     # feature (MaskFormer): transformer_encoder (the pixel decoder's), pixel_embedding (the mask
     # features) or one of the backbone's, such as res5.
     mask_former.TRANSFORMER_IN_FEATURE = "res5"
-    # A 1x1 projection in front of the transformer decoder even if the channels agree.
+    # Put a 1x1 projection before the transformer decoder even if the channels agree.
     mask_former.ENFORCE_INPUT_PROJ = False
     # Registered name of the transformer decoder: MultiScaleMaskedTransformerDecoder (Mask2Former's)
     # or StandardTransformerDecoder (MaskFormer's, whose configs do not have the key). auto is the
-    # one that suits TRANSFORMER_IN_FEATURE. With MaskFormer's, panoptic segments have all pixels of
-    # their queries, as there; with Mask2Former's, only those in the masks.
+    # one that suits TRANSFORMER_IN_FEATURE. As published, a panoptic segment has all pixels of its
+    # query with MaskFormer's, and only those in its mask with Mask2Former's.
     mask_former.TRANSFORMER_DECODER_NAME = "auto"
-    # Images are padded to a multiple of this; negative takes the backbone's own.
+    # Images are padded to a multiple of this; a negative number takes the backbone's own.
     mask_former.SIZE_DIVISIBILITY = 32
     # Points per mask at which mask losses and costs are computed; three times as many candidates
     # are drawn (OVERSAMPLE_RATIO), of which the most uncertain make up IMPORTANCE_SAMPLE_RATIO of
@@ -189,7 +189,7 @@ def _add_mask_former_config(cfg: CfgNode) -> None:
     mask_former.TEST.PANOPTIC_ON = False
     # Panoptic: a query counts above this score ...
     mask_former.TEST.OBJECT_MASK_THRESHOLD = 0.0
-    # ... and if at least this part of its mask is not covered by others.
+    # ... and if at least this fraction of its mask is not covered by others.
     mask_former.TEST.OVERLAP_THRESHOLD = 0.0
     # Semantic: resize mask logits to the image before classes are combined (more memory).
     mask_former.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
@@ -215,7 +215,7 @@ def _add_swin_config(cfg: CfgNode) -> None:
     swin.DROP_PATH_RATE = 0.3
     # Absolute position embeddings.
     swin.APE = False
-    # LayerNorm behind the patch embedding.
+    # LayerNorm after the patch embedding.
     swin.PATCH_NORM = True
     swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Recompute activations in the backward pass to save memory.
@@ -226,22 +226,22 @@ def _add_classifier_config(cfg: CfgNode) -> None:
     # Image classification, MODEL.META_ARCHITECTURE ImageClassifier.
     classifier = cfg.MODEL.CLASSIFIER = CfgNode()
     classifier.NUM_CLASSES = 1000
-    # False: each image has one class; softmax and cross entropy. True: any number of classes, also
-    # none; sigmoid and binary cross entropy.
+    # False: each image has one class; softmax and cross entropy. True: any number of classes,
+    # including none; sigmoid and binary cross entropy.
     classifier.MULTI_LABEL = False
-    # This part of the target is spread evenly over all classes; for one class an image only.
+    # This fraction of the target is spread evenly over all classes; not with MULTI_LABEL.
     classifier.LABEL_SMOOTHING = 0.0
-    # The backbone's feature that is averaged over the image; empty is the one of largest stride.
+    # The backbone's feature to average over the image; empty takes the one of largest stride.
     classifier.IN_FEATURE = ""
 
 
 def _add_denoising_config(cfg: CfgNode) -> None:
     ddep = cfg.MODEL.DDEP = CfgNode()
-    # True is DDeP: the pretrained encoder is fixed, only the decoder learns. False is DeP: both.
+    # True is DDeP: the pretrained encoder is fixed, only the decoder learns. In DeP both learn.
     ddep.FREEZE_BACKBONE = True
     # What is pretrained: pixel_decoder (MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME), fpn (a backbone's,
-    # such as build_resnet_fpn_backbone's; what is frozen is its bottom_up alone), or deeplab
-    # (DeepLabV3+'s decoder, which has no MULTI_SCALE).
+    # such as build_resnet_fpn_backbone's; only its bottom_up is frozen), or deeplab (DeepLabV3+'s
+    # decoder, which has no MULTI_SCALE).
     ddep.DECODER = "pixel_decoder"
     # scaled: (x + sigma * eps) / sqrt(1 + sigma^2); additive: x + sigma * eps.
     ddep.NOISE = "scaled"
@@ -257,21 +257,21 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     # Also predict small clean images from the decoder's strides 8, 16 and 32, which gives the
     # deformable encoder something to learn.
     ddep.MULTI_SCALE = False
-    # Weight of the three of them together: loss_denoise_s8, _s16 and _s32 have a third each.
+    # Total weight of these three losses: loss_denoise_s8, _s16 and _s32 have a third each.
     ddep.SCALE_WEIGHT = 1.0
     # Mask losses and costs of fine-tuning: points (cross entropy and dice at points, as many as
     # MODEL.MASK_FORMER.TRAIN_NUM_POINTS) or dense (focal loss and dice over all pixels). auto is
     # what the transformer decoder was published with: points for Mask2Former's, dense for
     # MaskFormer's.
     ddep.MASK_LOSS = "auto"
-    # What fine-tuning takes over from MODEL.WEIGHTS when it starts, besides what is in none of
-    # these groups: any of backbone (the encoder of images), encoder (the pixel decoder's input
-    # projections and transformer encoder), fpn (the pixel decoder's, a backbone's or DeepLabV3+'s
-    # convolutions that join the scales), mask_features.
+    # Which weights fine-tuning takes from MODEL.WEIGHTS when it starts: any of backbone (the image
+    # encoder), encoder (the pixel decoder's input projections and transformer encoder), fpn (the
+    # convolutions of the pixel decoder, of a backbone's FPN or of DeepLabV3+ that join the scales),
+    # mask_features. Weights in none of these groups are always taken.
     ddep.TRANSFER = ["backbone", "encoder", "fpn", "mask_features"]
 
-    # Compute the activations of the pixel decoder's transformer encoder again in the backward pass,
-    # to save memory (MODEL.SWIN.USE_CHECKPOINT does so for Swin). BasePixelDecoder has none.
+    # Recompute the activations of the pixel decoder's transformer encoder in the backward pass, to
+    # save memory (MODEL.SWIN.USE_CHECKPOINT does so for Swin). BasePixelDecoder has no encoder.
     ddep.CHECKPOINT_PIXEL_DECODER = False
     # Memory layout of convolutions, (N, H, W, C).
     ddep.CHANNELS_LAST = False
@@ -289,10 +289,9 @@ def _add_denoising_config(cfg: CfgNode) -> None:
 
 
 def _add_monitoring_config(cfg: CfgNode) -> None:
-    # Evaluations in training (TEST.EVAL_PERIOD) keep the checkpoint with the best result of this
-    # name as model_best.pth, such as panoptic_seg/PQ, sem_seg/mIoU, segm/AP or
-    # denoising/noise_mse; with several test sets <set>/panoptic_seg/PQ, for the moving average
-    # ema/panoptic_seg/PQ. Empty: none is kept.
+    # Evaluations in training (TEST.EVAL_PERIOD) keep the checkpoint that is best by this metric as
+    # model_best.pth: panoptic_seg/PQ, sem_seg/mIoU, segm/AP, denoising/noise_mse, ...; with several
+    # test sets <set>/panoptic_seg/PQ; for the moving average ema/panoptic_seg/PQ. Empty: keep none.
     cfg.TEST.BEST_METRIC = ""
     # Whether the best is the largest (max) or the smallest (min).
     cfg.TEST.BEST_MODE = "max"
@@ -301,5 +300,5 @@ def _add_monitoring_config(cfg: CfgNode) -> None:
     cfg.WANDB = CfgNode()
     cfg.WANDB.ENABLED = False
     cfg.WANDB.PROJECT = "ddep"
-    # Name of the run; empty is the name of OUTPUT_DIR.
+    # Name of the run; empty takes the name of OUTPUT_DIR.
     cfg.WANDB.NAME = ""

@@ -27,8 +27,8 @@ def read_config(
 ) -> CfgNode:
     """Read a YAML config with its bases, then KEY VALUE overrides.
 
-    A whole number is taken where a fraction is expected, and the other way round (1e5 for 100000).
-    What IMPORTS names is imported.
+    An integer may stand for a float, and 1e5 for the integer 100000. Also imports the modules that
+    IMPORTS names.
 
     Args:
         config_file: path of the YAML file.
@@ -39,7 +39,7 @@ def read_config(
         The config, not frozen.
 
     Raises:
-        UserError: a missing or malformed file, an unknown key, a value of another type, a module
+        UserError: a missing or malformed file, an unknown key, a value of the wrong type, a module
             that cannot be imported.
     """
     loaded = _read(config_file)
@@ -61,7 +61,7 @@ def read_config(
 def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:
     options = [word for word in overrides if word.startswith("--")]
     if options:
-        raise UserError(f"command line: {options[0]} must stand before the KEY VALUE pairs")
+        raise UserError(f"command line: {options[0]} must come before the KEY VALUE pairs")
     if len(overrides) % 2:
         raise UserError(
             f"overrides come as KEY VALUE pairs; found {len(overrides)} words: "
@@ -84,7 +84,7 @@ def _import_all(names: Any, config_file: str) -> None:
                 importlib.import_module(name)
         except UserError:
             raise
-        except Exception as error:  # whatever somebody's module raises
+        except Exception as error:  # a user's module may raise anything
             raise UserError(
                 f"{config_file}: IMPORTS has {name}, which cannot be imported: "
                 f"{type(error).__name__}: {one_line(error)}"
@@ -92,7 +92,7 @@ def _import_all(names: Any, config_file: str) -> None:
 
 
 def _import_file(path: str) -> None:
-    # Pickled objects, as of worker processes, find the module again by its name.
+    # Worker processes unpickle objects by the name of their module.
     name = f"ddep_imports.{os.path.splitext(path)[0].replace('.', '_').replace(os.sep, '.')}"
     if name in sys.modules:
         return
@@ -107,7 +107,7 @@ def _import_file(path: str) -> None:
 
 
 class _ConfigFile(CfgNode):
-    """Reads a YAML file whose relative IMPORTS are relative to it, bases included."""
+    """Reads a YAML file and its bases; paths in IMPORTS are relative to the file that has them."""
 
     @classmethod
     def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
@@ -127,19 +127,19 @@ def _read(config_file: str) -> dict[str, Any]:
     if os.path.isdir(config_file):
         raise UserError(f"config file {config_file} is a folder; expected a YAML file")
     if not os.path.isfile(config_file):
-        raise UserError(f"config file {config_file} does not exist; configs/ has those there are")
+        raise UserError(f"config file {config_file} does not exist; choose one from configs/")
     keys_expected = f"{config_file}: expected KEY: VALUE lines, there and in every _BASE_ file"
     try:
         loaded = _ConfigFile.load_yaml_with_base(config_file, allow_unsafe=True)
     except OSError as error:
         raise UserError(f"{config_file}: {error.filename}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{config_file}: no text in UTF-8, there or in a _BASE_ file") from error
+        raise UserError(f"{config_file}: not UTF-8 text, there or in a _BASE_ file") from error
     except (AssertionError, yaml.YAMLError) as error:
         raise UserError(f"{config_file}: {one_line(error)}") from error
     except RecursionError as error:
         raise UserError(f"{config_file}: a _BASE_ leads back to the file itself") from error
-    except (AttributeError, TypeError) as error:  # of what is no dict
+    except (AttributeError, TypeError) as error:  # a file's content is no dict
         raise UserError(keys_expected) from error
     if not isinstance(loaded, dict):
         raise UserError(keys_expected)
@@ -156,7 +156,7 @@ def _flatten(loaded: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
-    """Give ``key`` another value of its type; ``source`` is where it comes from, for errors."""
+    """Set ``key``, keeping its type; ``source`` is where the value comes from, for errors."""
     *parents, name = key.split(".")
     node = cfg
     for depth, parent in enumerate(parents, start=1):
@@ -178,7 +178,7 @@ def _set(cfg: CfgNode, key: str, value: Any, source: str) -> None:
 
 
 def _decode(value: Any, old: Any) -> Any:
-    """The Python value that a string spells, as yacs does; a text stays one where it is wanted."""
+    """Parse a string as a Python value, as yacs does, unless the key takes text."""
     if not isinstance(value, str):
         return value
     try:
@@ -190,10 +190,10 @@ def _decode(value: Any, old: Any) -> Any:
 
 
 def _convert(value: Any, old: Any) -> Any:
-    """``value`` as the type of ``old``; None goes with every type.
+    """Convert ``value`` to the type of ``old``; None fits every type.
 
     Raises:
-        TypeError: it cannot be; the message says what is expected.
+        TypeError: the types do not fit; the message is what was expected.
     """
     if value is None or old is None or type(value) is type(old):
         return value

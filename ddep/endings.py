@@ -11,11 +11,11 @@ from ddep.errors import Stopped, UserError, one_line
 
 @contextlib.contextmanager
 def errors_as_lines() -> Iterator[None]:
-    """End the program with one line on stderr after an error that one line explains.
+    """Turn user errors and interruptions into one line on stderr and an exit status.
 
-    :class:`UserError`, and the FloatingPointError of a training that diverges, end it with
-    ``error: <message>`` and status 1. :class:`Stopped` ends it with its message, and Ctrl-C with
-    ``interrupted``, and with a shell's status for the signal: 128 and its number.
+    :class:`UserError`, and the FloatingPointError of diverging training, print ``error: <message>``
+    and exit with status 1. :class:`Stopped` prints its message and Ctrl-C ``interrupted``; they
+    exit with a shell's status for the signal: 128 plus its number.
     """
     try:
         yield
@@ -27,7 +27,7 @@ def errors_as_lines() -> Iterator[None]:
 
 
 def line_of(error: BaseException) -> str:
-    """What is said about ``error`` in one line."""
+    """The line to print about ``error``."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, Stopped):
@@ -38,7 +38,7 @@ def line_of(error: BaseException) -> str:
 
 
 def status_of(error: BaseException) -> int:
-    """The exit status of a program that ``error`` ends."""
+    """The exit status of a program after ``error``."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     if isinstance(error, Stopped):

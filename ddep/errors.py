@@ -1,4 +1,4 @@
-"""Exceptions that are no faults of the program: mistakes in its input, and being stopped."""
+"""Exceptions that users cause: mistakes in the input, and stopping a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """Training ended early in good order, because a signal asked for it; the message says where.
+    """Training stopped cleanly because a signal asked for it; the message says where.
 
     Attributes:
         signum: number of the signal.
@@ -31,8 +31,8 @@ class Stopped(Exception):
 def one_line(error: BaseException) -> str:
     """The message of ``error`` as one line.
 
-    A data loader's worker process hands an error on with its traceback in the message, which ends
-    in ``package.module.UserError: message``; the message alone is returned.
+    An error from a data loader's worker process has a whole traceback as its message, which ends in
+    ``package.module.UserError: message``; only the last part is returned.
     """
     lines = str(error).strip().splitlines()
     if len(lines) > 1:

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Write files atomically: whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes
     """Open ``path`` for writing bytes, so that it changes all at once or not at all.
 
     The bytes go to a temporary file in the same folder, which is renamed to ``path`` at the end. If
-    anything fails, the temporary file goes away and ``path`` is as it was.
+    anything fails, the temporary file is removed and ``path`` is unchanged.
 
     Args:
         path: the file.
         durable: sync it to the disk before it is renamed, so that a power cut loses nothing either.
-            Takes time; thousands of small files that can be made again do without.
+            This takes time; leave it out for thousands of small files that can be made again.
 
     Raises:
         UserError: the folder is missing or not writable, or the disk is full.
@@ -59,12 +59,12 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether there was no room on the disk, or in the user's share of it."""
+    """Whether the disk is full, or the user's quota on it."""
     return isinstance(error, OSError) and error.errno in _NO_ROOM
 
 
 def sync(path: str) -> None:
-    """Make a file, or the names in a folder, last through a power cut."""
+    """Sync a file, or the names in a folder, to the disk, so that they survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -75,11 +75,11 @@ def sync(path: str) -> None:
 def remove_leftovers(folder: str) -> None:
     """Remove the temporary files that killed processes left in ``folder``.
 
-    Files that :func:`atomic_write` is writing now, in whichever process, are locked and stay.
+    Files that :func:`atomic_write` is still writing, in any process, are locked and stay.
     """
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        # One that goes away meanwhile, or belongs to another user, is not this process's to remove.
+        # Leave those that disappear meanwhile or belong to another user.
         if _TEMPORARY.fullmatch(name):
             with contextlib.suppress(OSError), open(path, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

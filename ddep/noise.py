@@ -48,15 +48,15 @@ def add_noise(
 ) -> Tensor:
     """``(x + sigma * eps) * noise_scale`` with ``x = (pixels - mean) / std``: the noisy image.
 
-    It is multiplied out, so that a large image passes through the memory three times, not five.
+    The product is expanded, so that a large image passes through memory three times, not five.
 
     Args:
         pixels: of any shape and floating dtype, as ``noise``; both stay as they are.
         noise: ``eps``, standard Gaussian.
         sigma: in units of the normalised image.
         formulation: one of :data:`FORMULATIONS`.
-        mean, std: what ``pixels`` are normalised with; they broadcast against them. By default the
-            pixels are normalised already.
+        mean, std: to normalise ``pixels`` with, against which they broadcast. By default the pixels
+            are normalised already.
     """
     scale = noise_scale(sigma, formulation)
     noisy = torch.mul(pixels, scale / std).sub_(mean * scale / std)

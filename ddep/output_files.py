@@ -1,4 +1,4 @@
-"""Files that tools write."""
+"""Check and write the files that tools make."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_replaces_nothing(
     """Raise :class:`UserError` if writing the file ``path`` would destroy something.
 
     Args:
-        option: whose value ``path`` is.
+        option: the command-line option that ``path`` is the value of.
         path: the file to be written.
         inputs: files that are read, by the options that name them; never to be replaced.
         overwrite: whether another existing file may be replaced.
@@ -33,7 +33,7 @@ def check_replaces_nothing(
 def check_writable(option: str, path: str) -> None:
     """Raise :class:`UserError` if the file ``path``, the value of ``option``, cannot be written.
 
-    Its folder is made if need be.
+    Makes its folder if needed.
     """
     _check_is_file_name(option, path)
     folder = os.path.dirname(os.path.abspath(path))

@@ -1,4 +1,4 @@
-"""The same work on many things with all cores, even if one of them ends a worker process."""
+"""Call a function on many items in parallel, even if one of them crashes its process."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ddep.errors import UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# How much work is handed out ahead, per worker: enough to keep them busy, and no more in memory.
+# Items handed out ahead, per worker: enough to keep it busy, but few in memory.
 _AHEAD = 8
 
 
 class Crash:
-    """In place of a result: the worker process died, as of a decoder's fault or lack of memory."""
+    """Stands for a result: the worker process died, of a decoder's fault or out of memory, say."""
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def check_workers(workers: int) -> None:
-    """Raise :class:`UserError` unless ``--workers`` is a possible number."""
+    """Raise :class:`UserError` unless ``--workers`` is at least 1."""
     if workers < 1:
         raise UserError(f"--workers is {workers}; expected at least 1")
 
@@ -43,12 +43,12 @@ def parallel_map(
 ) -> Iterator[Result | Crash]:
     """Call ``function`` on each item, in worker processes; yield the results in the items' order.
 
-    Where a worker process dies, what was being done is tried again, one item at a time, and only
-    the items that end a process again yield a :class:`Crash`. An exception is raised here.
+    If a worker process dies, the items in progress are tried again one at a time; only those that
+    crash a process again yield a :class:`Crash`. Exceptions of ``function`` are raised here.
 
     Args:
-        function: can be pickled, as items and results can.
-        items: taken one after the other, few ahead of the results.
+        function: picklable, like items and results.
+        items: taken one after the other, a few ahead of the results.
         workers: number of processes.
     """
     items = iter(items)
@@ -59,7 +59,7 @@ def parallel_map(
             for item in islice(items, _AHEAD * workers - len(pending)):
                 try:
                     future = _submit(pool, function, item)
-                except BrokenProcessPool:  # by an item before
+                except BrokenProcessPool:  # an earlier item broke it
                     pool.shutdown()
                     pool = _pool(workers)
                     future = _submit(pool, function, item)
@@ -92,14 +92,14 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _submit(pool: ProcessPoolExecutor, function: Callable[[Item], Result], item: Item) -> Future:
-    # May start workers; those are not to hear of Ctrl-C before they ignore it either.
+    # This may start workers, which must not receive Ctrl-C before they ignore it.
     with _interrupt_blocked():
         return pool.submit(function, item)
 
 
 @contextlib.contextmanager
 def _interrupt_blocked() -> Iterator[None]:
-    """Let Ctrl-C wait. Processes that are started meanwhile inherit that."""
+    """Hold Ctrl-C back; processes that are started meanwhile inherit this."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

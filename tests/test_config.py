@@ -86,7 +86,7 @@ def test_bases_are_merged_in_order() -> None:
         (
             "VERSION: 2\n",
             ["SEED", "1", "--resume"],
-            "--resume must stand before the KEY VALUE pairs",
+            "--resume must come before the KEY VALUE pairs",
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load_config(str(tmp_path))
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"SEED: \xff\n")
-    with pytest.raises(UserError, match=r"binary\.yaml: no text in UTF-8"):
+    with pytest.raises(UserError, match=r"binary\.yaml: not UTF-8 text"):
         load_config(str(binary))
 
 

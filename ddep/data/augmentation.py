@@ -14,19 +14,19 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from ddep.data.mapper_registry import mapper_class
 from ddep.errors import UserError
 
-# What images are padded with, as Mask2Former does; it is close to the mean colour.
+# Images are padded with this grey, close to the mean colour, as in Mask2Former.
 IMAGE_FILL = 128
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     """Build the augmentations that the config and its mapper ask for.
 
-    In training the mapper's class names one of :data:`RECIPES`; all of them flip at random, and
-    change colours at random if ``INPUT.COLOR_AUG_SSD``. At test time the shorter side is resized to
-    ``INPUT.MIN_SIZE_TEST``.
+    In training the mapper's class names one of :data:`RECIPES`; all of them flip images randomly,
+    and change colours randomly if ``INPUT.COLOR_AUG_SSD``. At test time the shorter side is resized
+    to ``INPUT.MIN_SIZE_TEST``.
 
     Raises:
-        UserError: a value that is not known.
+        UserError: an unknown value.
     """
     if not is_train:
         return T.AugmentationList(
@@ -44,7 +44,7 @@ def _resize_and_crop(
     """Resize the shorter side to INPUT.MIN_SIZE_TRAIN, crop if INPUT.CROP.ENABLED, pad to
     INPUT.SIZE_DIVISIBILITY.
 
-    Images without labels are not padded here: the denoising model must know which pixels count.
+    Denoising does not pad here: its model must know which pixels count.
     """
     pad = _pad(cfg) if labels is not None else []
     has_map = labels in ("sem_seg", "panoptic_seg")
@@ -132,7 +132,7 @@ def build_flip(cfg: CfgNode) -> list[T.Augmentation]:
     """The flip that INPUT.RANDOM_FLIP asks for, if any.
 
     Raises:
-        UserError: a value that is not known.
+        UserError: an unknown value.
     """
     direction = one_of(cfg.INPUT, "RANDOM_FLIP", ("horizontal", "vertical", "none"))
     if direction == "none":
@@ -147,21 +147,21 @@ def _pad(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 def one_of(node: CfgNode, key: str, known: tuple[str, ...], path: str = "INPUT") -> str:
-    """The value of ``key`` in ``node``, the config's ``path``; UserError if it is not known."""
+    """Return ``node[key]``, the config's ``path.key``; UserError unless it is in ``known``."""
     if node[key] not in known:
         raise UserError(f"{path}.{key} is {node[key]!r}; expected one of {', '.join(known)}")
     return node[key]
 
 
 class ResizeShortestEdge(T.ResizeShortestEdge):
-    """detectron2's, but no side of a very long image becomes shorter than one pixel."""
+    """detectron2's, but no side of a very long image shrinks below one pixel."""
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         return _at_least_one_pixel(super().get_transform(image))
 
 
 class ResizeScale(T.ResizeScale):
-    """detectron2's, but no side of a very long image becomes shorter than one pixel."""
+    """detectron2's, but no side of a very long image shrinks below one pixel."""
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         return _at_least_one_pixel(super().get_transform(image))
@@ -174,7 +174,7 @@ def _at_least_one_pixel(resize: T.Transform) -> T.Transform:
 
 
 class RandomFlip(T.RandomFlip):
-    """detectron2's, but images are turned by OpenCV: many times faster, and contiguous."""
+    """detectron2's, but OpenCV flips the images: many times faster, and contiguous."""
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         flip = super().get_transform(image)
@@ -184,7 +184,7 @@ class RandomFlip(T.RandomFlip):
 
 
 class HorizontalFlip(T.HFlipTransform):
-    """Left becomes right."""
+    """Swaps left and right."""
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
         return cv2.flip(image, 1)
@@ -195,7 +195,7 @@ class HorizontalFlip(T.HFlipTransform):
 
 
 class VerticalFlip(T.VFlipTransform):
-    """Top becomes bottom."""
+    """Swaps top and bottom."""
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
         return cv2.flip(image, 0)
@@ -205,7 +205,7 @@ class VerticalFlip(T.VFlipTransform):
 
 
 class MixedCrop(T.RandomCrop_CategoryAreaConstraint):
-    """detectron2's, which avoids crops that one class fills, with a clear error without labels."""
+    """detectron2's crop that one class must not fill, with a clear error if labels are missing."""
 
     def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> T.Transform:
         if sem_seg is None:
@@ -232,7 +232,7 @@ class RandomColour(T.Augmentation):
 
 
 class ColourTransform(ColorAugSSDTransform):
-    """detectron2's, with the same results: tables of 256 entries replace arithmetic on pixels."""
+    """detectron2's with the same results, but with look-up tables instead of pixel arithmetic."""
 
     def __init__(self, image_format: str) -> None:
         super().__init__(img_format="BGR")
@@ -257,7 +257,7 @@ class ColourTransform(ColorAugSSDTransform):
 
 
 class PadToSquare(T.Augmentation):
-    """Pad at the right and at the bottom up to ``side`` pixels; what is larger stays."""
+    """Pad right and bottom up to ``side`` pixels; larger sides are kept."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ class PadToSquare(T.Augmentation):
 
 
 class LabelledImage(T.AugInput):
-    """detectron2's AugInput with its semantic labels moved by :func:`transform_labels`."""
+    """detectron2's AugInput, whose semantic labels :func:`transform_labels` transforms."""
 
     def __init__(self, image: np.ndarray, sem_seg: np.ndarray | None, ignore_label: int) -> None:
         """
@@ -289,11 +289,11 @@ class LabelledImage(T.AugInput):
 
 
 def transform_labels(transform: T.Transform, labels: np.ndarray, fill: int) -> np.ndarray:
-    """Move a label map as ``transform`` moves the image that it belongs to.
+    """Transform a label map as ``transform`` does its image.
 
-    Written here because detectron2's own ``apply_segmentation`` resizes anything but 8-bit maps
-    with pixel corners aligned rather than centres, away from the image by up to half a pixel of
-    the larger grid, and because its versions disagree on what a padded pixel's label is.
+    detectron2's own ``apply_segmentation`` aligns pixel corners, not centres, when it resizes
+    anything but 8-bit maps, which shifts labels against the image by up to half a pixel of the
+    larger grid; and its versions disagree on the label of padded pixels.
 
     Args:
         transform: what an augmentation returned for the image.

@@ -1,4 +1,4 @@
-"""Which classes each training image shows."""
+"""Find the classes that each training image shows."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from ddep.parallel import Crash, available_cores, parallel_map
 
 logger = logging.getLogger(__name__)
 
-# What label images were found to show goes here, in OUTPUT_DIR, to be used again.
+# In OUTPUT_DIR: the classes found in label images, for later runs.
 CACHE = "class_presence.json"
-# Where records list the classes that they show, by what the mapper needs labels for.
+# Where a record lists its classes, by what the mapper needs labels for.
 _LISTS = {"panoptic_seg": "segments_info", "segm": "annotations", "bbox": "annotations"}
 
 
 def find_classes(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
-    """The classes that each image shows, by the labels that ``INPUT.DATASET_MAPPER_NAME`` uses.
+    """Find the classes of each image in the labels that ``INPUT.DATASET_MAPPER_NAME`` uses.
 
-    Segments, annotations and images with classes say it themselves, crowds apart. Label images are
-    read, with all cores if ``DATALOADER.NUM_WORKERS`` is not 0, by the main process, which tells
-    the others; the result is kept in ``OUTPUT_DIR/class_presence.json`` and used again until one of
-    the files changes. Those that cannot be read show nothing, and count as unreadable training
-    images.
+    Records list the classes of segments (without crowds), of annotations (likewise) and of whole
+    images. Label images have to be read: the main process does so, with all cores if
+    ``DATALOADER.NUM_WORKERS`` is not 0, and tells the others. The result is kept in
+    ``OUTPUT_DIR/class_presence.json`` and used again until one of the files changes. Unreadable
+    label images show no class and count as unreadable training images.
 
     Returns:
-        Per image (N,) int64, sorted, without repetition.
+        For each image (N,) int64, sorted, without repetition.
 
     Raises:
         UserError: an image without labels, or with a class out of range; more unreadable label
@@ -64,7 +64,7 @@ def find_classes(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
     if comm.is_main_process():
         try:
             outcome = _semantic(cfg, records)
-        except UserError as error:  # raised by all processes: none waits for the others in vain
+        except UserError as error:  # all processes raise it, so that none waits for the others
             outcome = error
     outcome = comm.all_gather(outcome)[0]
     if isinstance(outcome, UserError):
@@ -103,7 +103,7 @@ def _semantic(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
     content = _load(cache, key)
     if content is None:
         workers = available_cores() if cfg.DATALOADER.NUM_WORKERS else 0
-        logger.info(f"Reading {len(paths)} label images once, for the classes that they show")
+        logger.info(f"Reading {len(paths)} label images once, to find the classes that they show")
         content = {"key": key, **_read(paths, ignore_label, workers)}
         try:
             write_json(cache, content)
@@ -121,20 +121,20 @@ def _semantic(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
 
 
 def _fingerprint(paths: Iterable[str], ignore_label: int) -> str:
-    """Changes when a file is replaced, or another is taken."""
+    """A hash that changes when the list of files, or one of the files, changes."""
     digest = hashlib.sha256(str(ignore_label).encode())
     for path in paths:
         try:
             status = os.stat(path)
             state = (path, status.st_size, status.st_mtime_ns)
-        except OSError:  # reading it says what is wrong
+        except OSError:  # reading it will report why
             state = (path, None, None)
         digest.update(repr(state).encode())
     return digest.hexdigest()
 
 
 def _load(cache: Path, key: str) -> dict[str, Any] | None:
-    """What was found in an earlier run; None if that was of other files, or is damaged."""
+    """The result of an earlier run; None if it is damaged or about other files."""
     if not cache.exists():
         return None
     try:
@@ -156,7 +156,7 @@ def _read(paths: Sequence[str], ignore_label: int, workers: int) -> dict[str, An
     progress = tqdm(results, total=len(paths), desc="classes", unit="image", disable=None)
     for path, found in zip(paths, progress, strict=True):
         if isinstance(found, Crash):
-            unreadable[path] = f"label image {path} ends the process that reads it; replace it"
+            unreadable[path] = f"label image {path} crashes the process that reads it; replace it"
         elif isinstance(found, str):
             unreadable[path] = found
         classes.append(found if isinstance(found, list) else [])

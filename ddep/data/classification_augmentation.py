@@ -1,4 +1,4 @@
-"""Training and test-time augmentation of images that are classified as a whole."""
+"""Training and test-time augmentation for image classification."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from ddep.errors import UserError
 
 
 class DrawResizedCrop:
-    """Draws the rectangles that are cut out of training images.
+    """Draws the rectangles to cut out of training images, as torchvision's RandomResizedCrop.
 
-    They are torchvision's, number for number, from torch's global generator: the part of the area
-    is uniform in ``scale`` and the ratio of width to height log-uniform in ``ratio``, up to ten
-    times until the rectangle fits; then the largest one in the middle whose ratio is allowed
-    (Szegedy et al., 2014, arXiv 1409.4842, section 6).
+    The same numbers, from torch's global generator: the fraction of the area is uniform in
+    ``scale`` and the ratio of width to height log-uniform in ``ratio``. If none of ten rectangles
+    fits, the largest central one with an allowed ratio is taken (Szegedy et al., 2014,
+    arXiv 1409.4842, section 6).
     """
 
     def __init__(self, side: int, scale: Sequence[float], ratio: Sequence[float]) -> None:
         """
         Args:
             side: of the square that rectangles are resized to, in pixels.
-            scale: smallest and largest part of the image's area, above 0 and up to 1.
+            scale: smallest and largest fraction of the image's area, above 0 and up to 1.
             ratio: smallest and largest width / height, above 0.
 
         Raises:
-            UserError: values that cannot be.
+            UserError: an impossible value.
         """
         key = "INPUT.RANDOM_RESIZED_CROP"
         if not (isinstance(side, int) and side >= 1):
@@ -58,7 +58,7 @@ def _check_range(key: str, values: Any, expected: str, most: float = float("inf"
 
 
 class CenterCrop(T.Augmentation):
-    """Cuts out the square in the middle; a shorter side of the image stays whole."""
+    """Cuts out a central square; sides of the image that are shorter stay whole."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -72,24 +72,24 @@ class CenterCrop(T.Augmentation):
 
 
 def build_resized_crop(cfg: CfgNode) -> DrawResizedCrop:
-    """What INPUT.RANDOM_RESIZED_CROP asks for.
+    """Build the random crop that INPUT.RANDOM_RESIZED_CROP describes.
 
     Raises:
-        UserError: a value that cannot be.
+        UserError: an impossible value.
     """
     crop = cfg.INPUT.RANDOM_RESIZED_CROP
     return DrawResizedCrop(crop.SIZE, crop.SCALE, crop.RATIO)
 
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
-    """What is done to an image besides the crop that :func:`build_resized_crop` draws in training.
+    """Build all augmentations but training's random crop (:func:`build_resized_crop`).
 
     Training: random flip, and random colours if ``INPUT.COLOR_AUG_SSD``. Test time: resize the
-    shorter side to ``INPUT.MIN_SIZE_TEST``, then cut out the square in the middle, of
+    shorter side to ``INPUT.MIN_SIZE_TEST``, then cut out a central square with a side of
     ``INPUT.CENTER_CROP_TEST`` pixels.
 
     Raises:
-        UserError: a value that is not known or cannot be.
+        UserError: an unknown or impossible value.
     """
     if is_train:
         image_format = one_of(cfg.INPUT, "FORMAT", ("RGB", "BGR"))

@@ -1,4 +1,4 @@
-"""Read images and label images of every common kind, or say why it cannot be done."""
+"""Read images and label images of every common format, or say why they cannot be read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SIDEWAYS = [_TRANSPOSITIONS[orientation] for orientation in (5, 6, 7, 8)]
 
 
 class UnreadableImageError(UserError):
-    """An image file is absent, damaged or of a kind that has no 8-bit meaning.
+    """An image file is missing, damaged or of a format without 8-bit meaning.
 
     Training skips such images up to a limit; everything else stops.
     """
@@ -35,9 +35,9 @@ class UnreadableImageError(UserError):
 def read_image(path: str, format: str = "RGB") -> np.ndarray:
     """Read an image file as the user sees it: upright, in three channels of 8 bits.
 
-    EXIF orientation is obeyed; EXIF data that are damaged hold none. Grey values are repeated,
-    palettes are looked up, CMYK is converted, transparency is dropped. Of 16 bits the upper eight
-    are kept. Of several frames the first is read.
+    EXIF orientation is applied, unless the EXIF data are damaged. Grey values are repeated,
+    palettes are looked up, CMYK is converted, transparency is dropped. The upper 8 of 16 bits are
+    kept. The first of several frames is read.
 
     Args:
         path: the file, or anything else that detectron2's ``PathManager`` opens.
@@ -47,7 +47,7 @@ def read_image(path: str, format: str = "RGB") -> np.ndarray:
         (H, W, 3) uint8, contiguous and writable.
 
     Raises:
-        UnreadableImageError: absent, truncated or otherwise damaged; too large for Pillow's guard
+        UnreadableImageError: missing, truncated or otherwise damaged; too large for Pillow's guard
             against decompression bombs; floating-point or 32-bit pixels.
         UserError: ``format`` is neither RGB nor BGR.
     """
@@ -57,27 +57,27 @@ def read_image(path: str, format: str = "RGB") -> np.ndarray:
 
 @contextmanager
 def open_image(path: str) -> Iterator[EncodedImage]:
-    """Open an image file, of which a JPEG file's pixels need not be decoded in full.
+    """Open an image file, so that a JPEG file can be decoded in part or at a smaller size.
 
     Args:
-        path: as :func:`read_image`'s.
+        path: as in :func:`read_image`.
 
     Raises:
-        UnreadableImageError: as :func:`read_image`, on opening or when pixels are decoded.
+        UnreadableImageError: as in :func:`read_image`, on opening or on decoding.
     """
     with _open(path, "image") as image:
         yield image
 
 
 class EncodedImage:
-    """An open file whose size is known; the pixels of JPEG files are not decoded yet."""
+    """An open image file with a known size; JPEG files are not decoded yet."""
 
     def __init__(self, path: str, image: Image.Image, what: str) -> None:
         """
         Args:
             path: for error messages.
             image: as Pillow opens it.
-            what: ``"image"`` or whatever else an error message shall call it.
+            what: what error messages call it, such as ``"image"``.
 
         Raises:
             UnreadableImageError: damaged.
@@ -102,14 +102,14 @@ class EncodedImage:
         least_size: tuple[int, int] | None = None,
         part: tuple[float, float, float, float] | None = None,
     ) -> Image.Image:
-        """Decode the image, or a part of it, upright. To be called once.
+        """Decode the image, or a part of it, upright. Call this only once.
 
         Args:
-            least_size: height and width that are enough. A JPEG file is then decoded at 1/2, 1/4 or
-                1/8 of its size, the smallest that is not below; a decoder that computes fewer
-                coefficients of each block's cosine transform makes this several times faster.
-            part: top, left, bottom and right border of what is wanted, as fractions of height and
-                width; they are rounded to whole pixels.
+            least_size: height and width that are enough. A JPEG file is then decoded at the
+                smallest of 1/2, 1/4 and 1/8 of its size that is not below. This is several times
+                faster: the decoder computes fewer coefficients of each block's cosine transform.
+            part: top, left, bottom and right border of the part, as fractions of height and width;
+                they are rounded to whole pixels.
 
         Raises:
             UnreadableImageError: damaged.
@@ -134,10 +134,10 @@ class EncodedImage:
         """Decode as :meth:`decode` does, into the array that :func:`read_image` describes.
 
         Args:
-            format: as :func:`read_image`'s.
-            least_size, part: as :meth:`decode`'s.
-            resized: height and width of the array; Pillow resizes, bilinearly and with
-                antialiasing. Without, it is of the size of what was decoded.
+            format: as in :func:`read_image`.
+            least_size, part: as in :meth:`decode`.
+            resized: height and width to which Pillow resizes, bilinearly and with antialiasing;
+                None keeps the decoded size.
         """
         if format not in ("RGB", "BGR"):
             raise UserError(f"INPUT.FORMAT is {format!r}; expected RGB or BGR")
@@ -145,7 +145,7 @@ class EncodedImage:
         if resized:
             image = image.resize((resized[1], resized[0]), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
-        # A copy either way: what Pillow hands out is not writable.
+        # A copy in both cases: Pillow's own array is not writable.
         return pixels.copy() if format == "RGB" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
 
     def _rgb(self, image: Image.Image) -> Image.Image:
@@ -162,32 +162,32 @@ class EncodedImage:
 
 
 def read_labels(path: str) -> np.ndarray:
-    """Read a label image: one integer a pixel, unscaled; palette images give their indices.
+    """Read a label image: one integer per pixel, unscaled; palette images give their indices.
 
     Returns:
         (H, W) int32.
 
     Raises:
-        UnreadableImageError: absent or damaged.
+        UnreadableImageError: missing or damaged.
         UserError: a colour, transparent or floating-point image.
     """
     image = _decode(path, "label image")
     if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
         raise UserError(
-            f"label image {path} is of kind {image.mode}; expected one integer a pixel: a grey "
+            f"label image {path} is of kind {image.mode}; expected one integer per pixel: a grey "
             "image of 8 or 16 bits or a palette image. Convert its colours to class indices"
         )
     return np.asarray(image).astype(np.int32)
 
 
 def read_panoptic(path: str) -> np.ndarray:
-    """Read a panoptic label image in COCO's coding: the segment's id is R + 256 G + 65536 B.
+    """Read a panoptic label image in COCO's coding: segment id = R + 256 G + 65536 B.
 
     Returns:
         (H, W) int32.
 
     Raises:
-        UnreadableImageError: absent or damaged.
+        UnreadableImageError: missing or damaged.
         UserError: not an image of 8-bit colours.
     """
     image = _decode(path, "panoptic label image")
@@ -196,7 +196,7 @@ def read_panoptic(path: str) -> np.ndarray:
             f"panoptic label image {path} is of kind {image.mode}; expected 8-bit RGB with segment "
             "ids coded as R + 256 G + 65536 B"
         )
-    # Pillow keeps four bytes a pixel; the fourth has no meaning.
+    # Pillow keeps four bytes per pixel; the fourth has no meaning.
     pixels = np.frombuffer(_to_rgb(image, path).tobytes("raw", "RGBX"), dtype="<i4")
     return (pixels & 0xFFFFFF).astype(np.int32, copy=False).reshape(image.height, image.width)
 
@@ -227,7 +227,7 @@ def _as_unreadable(what: str, path: str) -> Iterator[None]:
 def _whole_pixels(
     part: tuple[float, float, float, float], size: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Pillow's box (left, top, right, bottom) of a part; at least one pixel."""
+    """Pillow's box (left, top, right, bottom) of a part, at least one pixel large."""
     top, left, bottom, right = part
     columns, rows = _interval(left, right, size[0]), _interval(top, bottom, size[1])
     return columns[0], rows[0], columns[1], rows[1]
@@ -247,7 +247,7 @@ def _cause(error: Exception) -> str:
 def _orientation(image: Image.Image) -> object:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # as above; the pixels are good, so damaged EXIF data do not matter
+    except Exception:  # as above; damaged EXIF data do not matter while the pixels are good
         return None
 
 

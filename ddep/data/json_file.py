@@ -1,4 +1,4 @@
-"""Read JSON files, or say why it cannot be done."""
+"""Read JSON files, or say why they cannot be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def read_json(path: str | Path, lists: tuple[str, ...] = ()) -> Any:
 
     Args:
         path: the file.
-        lists: if any, the content must be a dict in which each of these keys has a list.
+        lists: keys of lists that the content, then a dict, must have.
 
     Raises:
         UserError: missing, not JSON, or without one of the lists.

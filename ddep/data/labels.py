@@ -1,4 +1,4 @@
-"""Training on few labels: which images of a data set count as labelled."""
+"""Training on few labels: choose the images of a data set that count as labelled."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ddep.data.record import Record
 from ddep.data.tar_members import path_of
 from ddep.errors import UserError
 
-# Where the chosen names go, in OUTPUT_DIR.
+# In OUTPUT_DIR: the names of the chosen images.
 LABELLED_IMAGES = "labelled_images.txt"
 _MAX_SEED = 2**32 - 1
 
 
 def limits_labels(cfg: CfgNode) -> bool:
-    """Whether ``cfg`` wants training to use some of the labels only."""
+    """Whether ``cfg`` lets training use only a part of the labels."""
     datasets = cfg.DATASETS
     return bool(datasets.LABEL_FRACTION != 1 or datasets.LABEL_COUNT or datasets.LABEL_LIST)
 
 
 def check_label_keys(cfg: CfgNode) -> None:
-    """Raise :class:`UserError` if the ``DATASETS.LABEL_*`` keys have no meaning, or not together.
+    """Raise :class:`UserError` if ``DATASETS.LABEL_*`` keys are impossible, or exclude each other.
 
-    What depends on the size of the data sets is found by :func:`choose_labelled`.
+    :func:`choose_labelled` checks what depends on the size of the data sets.
     """
     fraction, count = cfg.DATASETS.LABEL_FRACTION, cfg.DATASETS.LABEL_COUNT
     seed, path = cfg.DATASETS.LABEL_SEED, cfg.DATASETS.LABEL_LIST
@@ -43,7 +43,7 @@ def check_label_keys(cfg: CfgNode) -> None:
     given = {"LABEL_FRACTION": fraction != 1, "LABEL_COUNT": count, "LABEL_LIST": path}
     keys = [f"DATASETS.{key}" for key, is_given in given.items() if is_given]
     if len(keys) > 1:
-        raise UserError(f"{' and '.join(keys)} are given; expected one of them at most")
+        raise UserError(f"{' and '.join(keys)} are given; expected at most one of them")
     if path and not os.path.isfile(path):
         found = "is a folder" if os.path.isdir(path) else "does not exist"
         raise UserError(f"DATASETS.LABEL_LIST {path} {found}; expected a list of file names")
@@ -52,19 +52,19 @@ def check_label_keys(cfg: CfgNode) -> None:
 def choose_labelled(
     cfg: CfgNode, names: Sequence[str], sets: Sequence[Sequence[Record]]
 ) -> list[list[Record]]:
-    """The records that training may use, of each data set by itself.
+    """Choose the records that training may use, in each data set separately.
 
     Args:
-        cfg: the ``DATASETS.LABEL_*`` keys are read.
+        cfg: with the ``DATASETS.LABEL_*`` keys.
         names: of the data sets.
-        sets: the records of each, all of them, in any order.
+        sets: all records of each data set, in any order.
 
     Returns:
-        Of each set the records of the chosen images, in their order.
+        For each data set the records of the chosen images, in their order.
 
     Raises:
-        UserError: more images are asked for than there are, or none; a list that names an image or
-            a data set that is not there.
+        UserError: more images are requested than there are, or none; a list names an unknown image
+            or data set.
     """
     relative = [relative_names(record["file_name"] for record in records) for records in sets]
     if cfg.DATASETS.LABEL_LIST:
@@ -82,10 +82,10 @@ def choose_labelled(
 
 
 def relative_names(file_names: Iterable[str]) -> dict[str, str]:
-    """Paths below the deepest folder that holds all of them, with ``/``, by file name.
+    """Map each file name to its path below the deepest folder that holds all files, with ``/``.
 
-    They are the same wherever a data set lies, and so is their order. Of an image in a tar file,
-    the path is the tar file's and then its own.
+    These paths and their order do not depend on where a data set is. For an image in a tar file,
+    the path is that of the tar file, then that of the image in it.
     """
     paths = {name: os.path.abspath(path_of(name)) for name in file_names}
     folder = os.path.commonpath([os.path.dirname(path) for path in paths.values()])
@@ -94,7 +94,7 @@ def relative_names(file_names: Iterable[str]) -> dict[str, str]:
 
 
 def draw_names(names: Sequence[str], count: int, seed: int) -> set[str]:
-    """The first ``count`` of a permutation of sorted ``names`` that ``seed`` alone makes."""
+    """The first ``count`` of a permutation of sorted ``names`` that depends only on ``seed``."""
     # RandomState, unlike Generator, gives the same numbers in every version of NumPy.
     order = np.random.RandomState(seed).permutation(len(names))
     return {names[i] for i in order[:count]}
@@ -105,13 +105,13 @@ def _draw(cfg: CfgNode, data_set: str, names: Sequence[str]) -> set[str]:
     if count > len(names):
         raise UserError(
             f"DATASETS.LABEL_COUNT is {count}, but data set {data_set} has {len(names)} images; "
-            f"expected {len(names)} at most"
+            f"expected at most {len(names)}"
         )
     count = count or round(fraction * len(names))
     if not count:
         raise UserError(
             f"DATASETS.LABEL_FRACTION {fraction} of the {len(names)} images of data set {data_set} "
-            f"is less than one image; expected {1 / len(names):.2g} at least"
+            f"is less than one image; expected at least {1 / len(names):.2g}"
         )
     return draw_names(names, count, cfg.DATASETS.LABEL_SEED)
 
@@ -122,15 +122,15 @@ def write_label_list(
     chosen: Sequence[Sequence[Record]],
     sets: Sequence[Sequence[Record]],
 ) -> None:
-    """Write the names of the chosen images, whole or not at all, to give back as LABEL_LIST.
+    """Write the names of the chosen images, whole or not at all, as LABEL_LIST takes them.
 
-    A line ``[data set]`` stands in front of the images of each set, one a line, sorted.
+    Each data set has a line ``[data set]``, then the names of its images, sorted, one per line.
 
     Args:
         path: the file.
         names: of the data sets.
-        chosen: the chosen records of each.
-        sets: all records of each.
+        chosen: the chosen records of each data set.
+        sets: all records of each data set.
 
     Raises:
         UserError: it cannot be written.
@@ -148,8 +148,7 @@ def write_label_list(
 def read_label_list(path: str, available: Mapping[str, set[str]]) -> dict[str, set[str]]:
     """Read a list that :func:`write_label_list` wrote, or one written by hand.
 
-    Where there is one data set only, its images need no ``[data set]`` in front of them. Empty
-    lines do not count.
+    A single data set needs no line ``[data set]``. Empty lines are ignored.
 
     Args:
         path: the file.
@@ -159,14 +158,14 @@ def read_label_list(path: str, available: Mapping[str, set[str]]) -> dict[str, s
         The names of the chosen images, by data set.
 
     Raises:
-        UserError: a file that cannot be read; an image or a data set that is not there; a data set
-            without an image in the list.
+        UserError: a file that cannot be read; an unknown image or data set; a data set without an
+            image in the list.
     """
     source = f"DATASETS.LABEL_LIST {path}"
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"{source}: no text in UTF-8") from error
+        raise UserError(f"{source}: not UTF-8 text") from error
     except OSError as error:
         raise UserError(f"{source} cannot be read: {error.strerror}") from error
     chosen: dict[str, set[str]] = {name: set() for name in available}
@@ -183,8 +182,8 @@ def read_label_list(path: str, available: Mapping[str, set[str]]) -> dict[str, s
                 )
         elif current is None:
             raise UserError(
-                f"{source}, line {number}: a file name without a data set; expected [NAME] in "
-                f"front of the images of each of {', '.join(available)}"
+                f"{source}, line {number}: a file name without a data set; expected [NAME] "
+                f"before the images of each of {', '.join(available)}"
             )
         else:
             chosen[current].add(line)
@@ -195,7 +194,7 @@ def read_label_list(path: str, available: Mapping[str, set[str]]) -> dict[str, s
 
 def _check_listed(source: str, data_set: str, images: set[str], available: set[str]) -> None:
     if not images:
-        raise UserError(f"{source} names no image of data set {data_set}; expected one at least")
+        raise UserError(f"{source} names no image of data set {data_set}; expected at least one")
     unknown = sorted(images - available)
     if unknown:
         raise UserError(

@@ -20,12 +20,12 @@ from ddep.errors import UserError
 def build_train_loader(cfg: CfgNode) -> TrainLoader:
     """Build the endless loader of training batches.
 
-    Order, augmentation and noise of the images follow from ``SEED`` alone if that is not negative,
-    with any number of processes and workers. Where the ``DATASETS.LABEL_*`` keys limit the labels,
-    the main process writes the images that were chosen to ``OUTPUT_DIR/labelled_images.txt``;
-    denoising uses all images. Images that cannot be read are replaced by others; up to
-    ``INPUT.MAX_UNREADABLE`` of them in each process are named in the log, more end the iteration
-    with a :class:`UserError`.
+    Order, augmentation and noise of the images depend only on ``SEED`` (if not negative), not on
+    the number of processes and workers. If the ``DATASETS.LABEL_*`` keys limit the labels, the main
+    process writes the chosen images to ``OUTPUT_DIR/labelled_images.txt``; denoising uses all
+    images. Other images replace those that cannot be read; each process names up to
+    ``INPUT.MAX_UNREADABLE`` of them in the log, and one more ends the iteration with a
+    :class:`UserError`.
 
     Returns:
         An iterable over lists of ``SOLVER.IMS_PER_BATCH / processes`` samples; see
@@ -33,7 +33,7 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
         ``load_state_dict`` resume it exactly.
 
     Raises:
-        UserError: no such data set or no image in it; a value of the config that does not fit.
+        UserError: no such data set or no image in it; an impossible value in the config.
     """
     batch_size, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     if batch_size <= 0 or batch_size % processes:
@@ -63,13 +63,13 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """Build the loader of one data set's images, one a batch, in their order.
+    """Build the loader that evaluates one data set: its images in order, one per batch.
 
     The mapper finds an image's index in the data set under ``position``. An image that cannot be
     read ends the iteration with an ``UnreadableImageError``.
 
     Raises:
-        UserError: no such data set or no image in it; a value of the config that does not fit.
+        UserError: no such data set or no image in it; an impossible value in the config.
     """
     [records] = load_records("DATASETS.TEST", [dataset_name], filter_empty=False)
     samples = MapDataset(

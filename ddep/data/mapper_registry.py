@@ -1,4 +1,4 @@
-"""The mappers by name, as ``INPUT.DATASET_MAPPER_NAME`` names them."""
+"""A registry of mappers, by the names that ``INPUT.DATASET_MAPPER_NAME`` takes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ddep.errors import UserError
 
 
 class Mapper(Protocol):
-    """Turns a data set's record into what a model takes; made with ``(cfg, is_train)``.
+    """Turns a data set's record into a model's input; constructed with ``(cfg, is_train)``.
 
     Attributes:
-        needs_labels: what a data set must be labelled for to train with this mapper, a word of
-            :mod:`ddep.data.datasets.label_kinds`; None if labels are not looked at.
-        augmentation: which training augmentations it gets, a key of
+        needs_labels: what a data set must be labelled for to train with this mapper, one of the
+            words in :mod:`ddep.data.datasets.label_kinds`; None if it uses no labels.
+        augmentation: the mapper's training augmentations, a key of
             :data:`ddep.data.augmentation.RECIPES`.
     """
 
@@ -35,7 +35,7 @@ MAPPERS: dict[str, type[Mapper]] = {}
 
 
 def register_mapper(*names: str) -> Callable[[MapperClass], MapperClass]:
-    """Decorate the class of a mapper, to register it under each of ``names``."""
+    """Class decorator that registers a mapper under each of ``names``."""
 
     def register(mapper: MapperClass) -> MapperClass:
         MAPPERS.update(dict.fromkeys(names, mapper))

@@ -1,4 +1,4 @@
-"""The records of the data sets that a config names."""
+"""Load and check the data sets that a config names."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 def check_training_sets(cfg: CfgNode) -> None:
-    """Check what ``cfg`` says of its training sets, as far as it can be seen without loading them.
+    """Check what ``cfg`` says about its training sets, without loading them.
 
     Raises:
-        UserError: sets of different classes, or without the labels that the mapper needs; sampler,
-            mixing weights or numbers of labels that are not possible.
+        UserError: sets with different classes, or without the labels that the mapper needs; an
+            impossible sampler, mixing weight or number of labels.
     """
     check_label_keys(cfg)
     check_sampler_keys(cfg)
@@ -47,7 +47,7 @@ def check_training_sets(cfg: CfgNode) -> None:
 def check_labels(cfg: CfgNode) -> None:
     """Raise :class:`UserError` if a training set is not labelled for what the mapper needs.
 
-    Data sets that were registered without saying what they are labelled for pass.
+    Data sets that do not say what they are labelled for pass.
     """
     needed = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME).needs_labels
     for name in cfg.DATASETS.TRAIN:
@@ -64,24 +64,25 @@ def check_labels(cfg: CfgNode) -> None:
 
 
 def _uses_labels(cfg: CfgNode) -> bool:
-    """Whether training looks at annotations; if not, images without any are as good."""
+    """Whether training uses labels; if not, images without any are as good."""
     return mapper_class(cfg.INPUT.DATASET_MAPPER_NAME).needs_labels is not None
 
 
 def load_training_sets(cfg: CfgNode) -> list[Sequence[Record]]:
-    """The records of each training set that training uses: lists, or sequences that make records.
+    """Load the records of each training set: lists, or sequences that make records when asked.
 
-    Where the ``DATASETS.LABEL_*`` keys limit the labels, the main process writes the images that
-    were chosen to ``OUTPUT_DIR/labelled_images.txt``; denoising uses all images.
+    If the ``DATASETS.LABEL_*`` keys limit the labels, only the chosen records are returned, and the
+    main process writes their images to ``OUTPUT_DIR/labelled_images.txt``; denoising uses all
+    images.
 
     Raises:
-        UserError: no such data set or no image in it; labels that cannot be limited so.
+        UserError: no such data set or no image in it; an impossible limit of labels.
     """
     names = cfg.DATASETS.TRAIN
     filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and _uses_labels(cfg)
     if not _uses_labels(cfg) or not limits_labels(cfg):
         return load_records("DATASETS.TRAIN", names, filter_empty)
-    # An image in which nothing was found has been labelled, too: it counts before it is left out.
+    # Images without objects have also been labelled: they count before they are left out.
     sets = load_records("DATASETS.TRAIN", names, filter_empty=False)
     chosen = choose_labelled(cfg, names, sets)
     path = os.path.join(cfg.OUTPUT_DIR, LABELLED_IMAGES)
@@ -99,22 +100,22 @@ def _without_empty(name: str, records: Sequence[Record]) -> Sequence[Record]:
         records = filter_images_with_only_crowd_annotations(records)
     if not records:
         raise UserError(
-            f"none of the images of data set {name} that count as labelled shows an object; raise "
+            f"no image of data set {name} that counts as labelled shows an object; raise "
             "DATASETS.LABEL_FRACTION or LABEL_COUNT, or change LABEL_SEED or LABEL_LIST"
         )
     return records
 
 
 def load_records(key: str, names: Sequence[str], filter_empty: bool) -> list[Sequence[Record]]:
-    """The records of each data set, none empty.
+    """Load the records of each data set; none may be empty.
 
-    A data set whose loader gives a sequence other than a list, as folders of images do, keeps it:
-    millions of records stay in the index that they are made from.
+    Sequences that are not lists, such as those of image folders, stay as they are: millions of
+    records are made from an index when they are needed.
 
     Args:
-        key: the config key that names them, for errors.
+        key: the config key that names the data sets, for errors.
         names: of the data sets.
-        filter_empty: whether images without objects are left out; not all need to have labels.
+        filter_empty: whether to leave out images without objects, in data sets with annotations.
 
     Raises:
         UserError: no such data set, or it cannot be loaded.
@@ -131,13 +132,13 @@ def load_records(key: str, names: Sequence[str], filter_empty: bool) -> list[Seq
             raise UserError(
                 f"{key}: data set {name} cannot be loaded: {one_line(error)}; data are looked for "
                 "under $DETECTRON2_DATASETS, or ./datasets if that is not set; "
-                f"tools/check-dataset.py {name} says more of damaged ones"
+                f"tools/check-dataset.py {name} says more about damaged ones"
             ) from error
     return sets
 
 
 def _load(name: str, filter_empty: bool) -> Sequence[Record]:
-    """Like detectron2's ``get_detection_dataset_dicts``, which makes a list of everything."""
+    """Like detectron2's ``get_detection_dataset_dicts``, but without making a list."""
     records: Sequence[Record] = DatasetCatalog.get(name)
     if not records:
         raise ValueError("it has no images")

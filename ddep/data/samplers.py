@@ -1,4 +1,4 @@
-"""The order in which training sees its images: endless, and a function of a seed alone."""
+"""The order in which training sees its images: endless, and a function of the seed only."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ddep.errors import UserError
 logger = logging.getLogger(__name__)
 
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "ClassUniformSampler")
-# Groups are drawn this many at a time. Another number gives another order.
+# Groups are drawn this many at a time. Changing the number changes the order.
 _DRAWN_AT_ONCE = 1024
 
 
 class TrainSampler(ABC):
-    """An endless stream of indices that follows from a seed alone."""
+    """An endless stream of indices that depends only on a seed."""
 
     @abstractmethod
     def indices(self, seed: int, start: int) -> Iterator[int]:
@@ -34,9 +34,9 @@ class TrainSampler(ABC):
 
 
 class _PassSampler(TrainSampler):
-    """Passes through the indices, each in an order of its own.
+    """Passes over the indices again and again, each time in another order.
 
-    One pass is in memory at a time, as an array; those before ``start`` are drawn and dropped.
+    One pass is in memory at a time, as an array; passes before ``start`` are drawn and dropped.
     """
 
     @abstractmethod
@@ -49,13 +49,13 @@ class _PassSampler(TrainSampler):
             order = self._draw_pass(generator).numpy()
             yield from map(int, order[start:])
             start = max(0, start - len(order))
-            del order  # before the next one is drawn
+            del order  # to free its memory before the next one is drawn
 
 
 class TrainingSampler(_PassSampler):
     """All indices in a random order, again and again.
 
-    The stream is that of detectron2's ``TrainingSampler``, whose memory grows with Python numbers.
+    The same stream as detectron2's ``TrainingSampler``, which keeps it as a list of Python numbers.
     """
 
     def __init__(self, size: int) -> None:
@@ -70,9 +70,9 @@ class TrainingSampler(_PassSampler):
 
 
 class RepeatFactorTrainingSampler(_PassSampler):
-    """In each pass an index comes as often as its repeat factor says, on average.
+    """Repeats each index in each pass by its repeat factor, on average.
 
-    The stream is that of detectron2's sampler of this name (LVIS, Gupta et al., 2019, arXiv
+    The same stream as detectron2's sampler of this name (LVIS, Gupta et al., 2019, arXiv
     1908.03195, appendix B.2; fractions are rounded at random in every pass).
     """
 
@@ -91,18 +91,18 @@ class RepeatFactorTrainingSampler(_PassSampler):
 
 
 class GroupSampler(TrainSampler):
-    """Draws a group by its weight, then goes on in that group.
+    """Draws a group by its weight, then takes the next index of that group.
 
-    Each group is passed through in a random order, again and again, so that no index of it comes a
-    second time before all have come once.
+    Each group is passed over in a random order, again and again: no index comes a second time
+    before all others of its group have come once.
     """
 
     def __init__(self, groups: Sequence[Sequence[int]], weights: Sequence[float]) -> None:
         """
         Args:
             groups: the indices of each group, ranges or arrays, not empty; groups may overlap.
-            weights: one a group, positive: the expected share of the group in the stream is its
-                weight divided by the sum of all.
+            weights: one per group, positive: a group's expected share of the stream is its weight
+                divided by the sum of all.
         """
         self._groups = groups
         self._weights = torch.tensor(weights, dtype=torch.float64)
@@ -138,7 +138,7 @@ class GroupSampler(TrainSampler):
 
 
 def check_sampler_keys(cfg: CfgNode) -> None:
-    """Raise :class:`UserError` unless sampler and mixing weights are possible, also together."""
+    """Raise :class:`UserError` unless sampler and mixing weights are possible and agree."""
     weights, names = cfg.DATASETS.TRAIN_WEIGHTS, cfg.DATASETS.TRAIN
     sampler = cfg.DATALOADER.SAMPLER_TRAIN
     if sampler not in SAMPLERS:
@@ -168,7 +168,7 @@ def check_sampler_keys(cfg: CfgNode) -> None:
 
 
 def build_train_sampler(cfg: CfgNode, sets: Sequence[Sequence[Record]]) -> TrainSampler:
-    """Make the sampler that ``DATALOADER.SAMPLER_TRAIN`` and ``DATASETS.TRAIN_WEIGHTS`` call for.
+    """Build the sampler from ``DATALOADER.SAMPLER_TRAIN`` and ``DATASETS.TRAIN_WEIGHTS``.
 
     Args:
         cfg: the whole config.
@@ -176,8 +176,8 @@ def build_train_sampler(cfg: CfgNode, sets: Sequence[Sequence[Record]]) -> Train
             samplers that need labels look at the records.
 
     Raises:
-        UserError: see :func:`check_sampler_keys`; records without the labels that are needed, or
-            labels that are out of range.
+        UserError: see :func:`check_sampler_keys`; records without the necessary labels, or labels
+            out of range.
     """
     check_sampler_keys(cfg)
     name = cfg.DATALOADER.SAMPLER_TRAIN
@@ -218,7 +218,7 @@ def _repeat_factor_sampler(
 def _class_uniform_sampler(
     cfg: CfgNode, records: list[Record], parts: Sequence[range], weights: Sequence[float]
 ) -> GroupSampler:
-    """Groups are the images that show a class, of each part by itself."""
+    """Each group is the images of one part that show one class."""
     classes = find_classes(cfg, records)
     counts = np.bincount(np.concatenate(classes), minlength=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     shown = np.flatnonzero(counts)
@@ -248,10 +248,10 @@ def _class_uniform_sampler(
 
 
 def group_by_class(classes: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
-    """The images, (N,) int64, that show each class that any of them shows.
+    """Map each class that occurs to the indices of the images that show it, (N,) int64.
 
     Args:
-        classes: those that each image shows, without repetition.
+        classes: for each image the classes that it shows, without repetition.
     """
     images = np.repeat(np.arange(len(classes)), [len(found) for found in classes])
     flat = np.concatenate([np.empty(0, dtype=np.int64), *classes])

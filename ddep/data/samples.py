@@ -1,4 +1,4 @@
-"""Training samples: what the record at a position of the stream is mapped to."""
+"""Training samples: mapped records, reproducible from their position in the stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddep.errors import UserError
 
 
 class SampleKey(NamedTuple):
-    """What a sample follows from, besides the records."""
+    """Identifies a sample; with the records it determines its content."""
 
     seed: int  # of the stream
     position: int  # in the stream of all processes
@@ -29,15 +29,15 @@ class Sample(NamedTuple):
 
     key: SampleKey
     content: Record
-    unreadable: dict[str, str]  # why files that were tried in vain cannot be read, by name
+    unreadable: dict[str, str]  # why files that were tried first cannot be read, by name
 
 
 class TrainingSamples(Dataset):
-    """Maps records; where an image cannot be read, another one takes its place.
+    """Maps records; another image replaces one that cannot be read.
 
-    Augmentation, noise and the image that takes the place follow from the key: the mapper finds the
-    global generators seeded for it, and they are put back afterwards. What could not be read goes
-    to the main process with the sample, whichever way worker processes were started.
+    Augmentation, noise and the replacement depend only on the key: the global generators are seeded
+    for it before the mapper runs, and restored afterwards. The names of unreadable files reach the
+    main process with the sample, however worker processes are started.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class TrainingSamples(Dataset):
         """
         Args:
             sets: the records of each training set, in detectron2's standard format, none empty. A
-                list is kept as one array of bytes, which worker processes share; other sequences
-                are taken as they are.
+                list becomes one array of bytes, which worker processes share; other sequences are
+                kept as they are.
             mapper: from a record to a sample's content.
-            max_unreadable: no more than this many files are tried in vain for one sample.
+            max_unreadable: at most this many files may turn out unreadable for one sample.
         """
         self.records = ConcatDataset(
             [DatasetFromList(s, copy=False) if isinstance(s, list) else s for s in sets]
@@ -66,7 +66,7 @@ class TrainingSamples(Dataset):
     def __getitem__(self, key: SampleKey) -> Sample:
         """
         Raises:
-            UserError: none of the records, or too many for the limit, can be read.
+            UserError: no record can be read, or more than the limit cannot.
         """
         with seeded(key.seed, key.position):
             return self._map(key)

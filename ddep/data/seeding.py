@@ -1,4 +1,4 @@
-"""Random numbers of one training sample, whatever was drawn before and elsewhere."""
+"""Seed the random numbers of one training sample, whatever was drawn before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @contextlib.contextmanager
 def seeded(seed: int, position: int) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and torch (CPU); put them back afterwards.
+    """Seed the global generators of Python, NumPy and torch (CPU); restore them afterwards.
 
     Args:
         seed: of the stream of samples, not negative.

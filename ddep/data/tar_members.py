@@ -14,7 +14,7 @@ from iopath.common.file_io import PathHandler
 
 _PREFIX = "tar://"
 _NAME = re.compile(r"tar://(.+)\?offset=(\d+)&size=(\d+)#.*", re.DOTALL)
-# Files that a process keeps open.
+# Number of files that a process keeps open.
 _OPEN_FILES = 64
 
 
@@ -25,13 +25,13 @@ def name_member(path: str, offset: int, size: int, member: str) -> str:
         path: the tar file.
         offset: of the part's first byte in the file.
         size: of the part, in bytes.
-        member: what the part is called, for people.
+        member: name of the part, for people.
     """
     return f"{_PREFIX}{path}?offset={offset}&size={size}#{member}"
 
 
 def path_of(name: str) -> str:
-    """``name``, or of a name that :func:`name_member` makes ``path/member``."""
+    """``path/member`` for a name that :func:`name_member` makes; other names unchanged."""
     if not name.startswith(_PREFIX):
         return name
     return f"{_parse(name)[0]}/{name.partition('#')[2]}"
@@ -68,7 +68,7 @@ class TarMemberHandler(PathHandler):
 
 
 def _parse(name: str) -> tuple[str, int, int]:
-    """The tar file's path, and offset and size of the part."""
+    """The tar file's path, the part's offset and its size."""
     found = _NAME.fullmatch(name)
     if found is None:
         raise OSError(errno.ENOENT, "expected tar://FILE?offset=BYTES&size=BYTES#NAME", name)
@@ -76,7 +76,7 @@ def _parse(name: str) -> tuple[str, int, int]:
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:
-    """Differs when a file has been replaced, so that the old one is not read on."""
+    """Changes when a file is replaced, so that the old one is no longer read."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -86,13 +86,13 @@ def _open_file(path: str, version: tuple[int, ...]) -> _OpenFile:
 
 
 class _OpenFile:
-    """A file that is closed when nobody uses it any more, the cache and other threads included."""
+    """A file that is closed when no cache and no thread uses it any more."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to ``size`` bytes, fewer at the file's end. Threads may share it."""
+        """Read up to ``size`` bytes, fewer at the file's end. Safe to call from several threads."""
         return os.pread(self._descriptor, size, offset)
 
     def __del__(self) -> None:

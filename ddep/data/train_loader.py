@@ -18,7 +18,7 @@ from ddep.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# A change of these moves samples to other batches or processes; the stream remains the same.
+# Changing these moves samples to other batches or processes; the stream remains the same.
 _LAYOUT = {
     "world_size": "processes",
     "batch_size": "SOLVER.IMS_PER_BATCH",
@@ -30,10 +30,10 @@ class TrainLoader:
     """Iterates endlessly over batches of a stream of samples.
 
     The stream is the same for any number of processes and workers: process r of N takes the samples
-    at the positions r, r + N, r + 2 N, ... With aspect-ratio grouping, a batch has either lying
-    images or others, and a sample that completes none waits.
+    at the positions r, r + N, r + 2 N, ... With aspect-ratio grouping, a batch is all landscape or
+    all not, and a sample waits until its batch is complete.
 
-    Iterating starts behind the last batch that was yielded, or where :meth:`load_state_dict` says.
+    Iterating starts after the last batch that was yielded, or where :meth:`load_state_dict` says.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class TrainLoader:
     ) -> None:
         """
         Args:
-            samples: makes a sample of a key.
+            samples: makes a sample from a key.
             sampler: the order of the records.
             seed: of the stream, not negative; the same in all processes.
             batch_size: of all processes together, a multiple of their number.
-            num_workers: worker processes of this process; 0 makes samples in this one.
+            num_workers: worker processes of this process; with 0 it makes the samples itself.
             aspect_ratio_grouping: see above; samples then need ``width`` and ``height``.
-            origin: what the stream follows from besides the seed, by config key or name; plain
-                values. A state is loaded only where it is the same.
+            origin: what else determines the stream besides the seed, by config key or name; plain
+                values. A state with another origin is refused.
         """
         self._samples = samples
         self._sampler = sampler
@@ -69,7 +69,7 @@ class TrainLoader:
             "batch_size": batch_size,
             "aspect_ratio_grouping": aspect_ratio_grouping,
         }
-        # Behind the last batch that was yielded.
+        # Position after the last batch that was yielded.
         self._position = 0
         self._waiting: list[SampleKey] = []
         self._unreadable = UnreadableImages(samples.max_unreadable)
@@ -80,7 +80,7 @@ class TrainLoader:
         return self._unreadable.found
 
     def __iter__(self) -> Iterator[list[Record]]:
-        """Start the workers; they make batches ahead.
+        """Start the workers, which make batches ahead.
 
         Raises (when batches are asked for):
             UserError: more images than ``INPUT.MAX_UNREADABLE`` could not be read, or what the
@@ -98,13 +98,13 @@ class TrainLoader:
         groups: dict[bool, list[Sample]] = {False: [], True: []}
         for sample in samples:
             self._unreadable.add(sample.unreadable)
-            group = groups[self._lies(sample)]
+            group = groups[self._is_landscape(sample)]
             group.append(sample)
             if len(group) == batch_size:
                 batch = [sample.content for sample in group]
                 group.clear()
-                # Those that waited when a state was saved come first and complete no batch, so
-                # this is the last sample of the stream so far.
+                # Samples that waited when a state was saved come first and complete no batch, so
+                # this one is the last of the stream so far.
                 self._position = sample.key.position - self._rank + self._layout["world_size"]
                 self._waiting = [sample.key for group in groups.values() for sample in group]
                 yield batch
@@ -114,21 +114,21 @@ class TrainLoader:
         for i, index in enumerate(indices):
             yield SampleKey(self._seed, start + i * step, index)
 
-    def _lies(self, sample: Sample) -> bool:
+    def _is_landscape(self, sample: Sample) -> bool:
         if not self._layout["aspect_ratio_grouping"]:
             return False
         return sample.content["width"] > sample.content["height"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this process is: behind the last batch that was yielded; plain Python values.
+        """Where this process is after the last batch that was yielded, as plain Python values.
 
         - ``seed``: of the stream;
-        - ``position``: in the stream of all processes; this one goes on ``rank`` behind it. It is
-          the same in all processes, but for aspect-ratio grouping, where they drift apart;
+        - ``position``: in the stream of all processes; this one continues ``rank`` places later. It
+          is the same in all processes, except with aspect-ratio grouping, where they drift apart;
         - ``waiting``: [position, index] of each sample that waits for its batch;
         - ``unreadable``: why each skipped image cannot be read, by file;
         - ``world_size``, ``batch_size``, ``aspect_ratio_grouping``;
-        - ``origin``: what else the stream follows from.
+        - ``origin``: what else determines the stream.
         """
         return {
             "seed": self._seed,
@@ -140,24 +140,24 @@ class TrainLoader:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a state was saved, when iterating starts.
+        """Continue from a saved state when iterating starts.
 
-        With the number of processes, the batch size and the grouping of the run that saved it, each
-        process loads its own state and the batches are exactly those that would have followed.
-        Where one of them is another, the stream goes on at the same position, and samples that
-        waited for their batches are dropped. All processes then have to load the same state if
-        their number is another.
+        If the number of processes, the batch size and the grouping are as in the run that saved it,
+        each process loads its own state and the batches are exactly those that would have followed.
+        If one of them differs, the stream continues at the same position, and samples that waited
+        for their batch are dropped. If the number of processes differs, all must load the same
+        state.
 
         Args:
             state: from :meth:`state_dict`.
 
         Raises:
-            UserError: the state is of other data sets, or another sampler or seed.
+            UserError: the state comes from other data sets, or another sampler or seed.
         """
         for name, value in self._origin.items():
             if value != state["origin"].get(name):
                 raise UserError(
-                    f"{name} is {value}, but the run that is resumed has "
+                    f"{name} is {value}, but the resumed run has "
                     f"{state['origin'].get(name)}; resume it with the config that it was started "
                     "with, or start another run in another OUTPUT_DIR"
                 )
@@ -173,8 +173,8 @@ class TrainLoader:
         if changes:
             self._waiting = []
             logger.warning(
-                "the training images go on at image %d of the stream, but not in the batches of "
-                "the run that is resumed (%s); %d that waited for their batch are left out",
+                "the training images continue at image %d of the stream, but not in the batches of "
+                "the resumed run (%s); %d that waited for their batch are left out",
                 self._position,
                 ", ".join(changes),
                 len(state["waiting"]),

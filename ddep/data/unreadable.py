@@ -1,4 +1,4 @@
-"""Training goes on when some images cannot be read, and says which."""
+"""Count and log the images that training skips because they cannot be read."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ logger = logging.getLogger(__name__)
 
 
 class UnreadableImages:
-    """Counts the different images of a run that cannot be read, and logs their names."""
+    """Counts the unreadable images of a run, each once, and logs their names."""
 
     def __init__(self, limit: int) -> None:
         """
         Args:
-            limit: how many images this process may miss (``INPUT.MAX_UNREADABLE``).
+            limit: how many images this process may skip (``INPUT.MAX_UNREADABLE``).
         """
         self.limit = limit
         self.found: dict[str, str] = {}  # why each of them cannot be read, by file
 
     def add(self, found: Mapping[str, str]) -> None:
-        """Log those that are new.
+        """Log the new ones.
 
         Args:
-            found: why each of them cannot be read, by file.
+            found: why each image cannot be read, by file.
 
         Raises:
             UserError: there are more than the limit.
@@ -47,7 +47,7 @@ def check_limit(unreadable: Mapping[str, str], max_unreadable: int) -> None:
     """Raise :class:`UserError` if there are more than ``INPUT.MAX_UNREADABLE`` unreadable images.
 
     Args:
-        unreadable: why each of them cannot be read, by file, the last one last.
+        unreadable: why each image cannot be read, by file, the latest last.
         max_unreadable: the limit.
     """
     if len(unreadable) > max_unreadable:

@@ -1,4 +1,4 @@
-"""Random sizes and crops drawn before an image is decoded, so that less of it need be."""
+"""Draw random sizes and crops before an image is decoded, to decode less of it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _RESIZING = (T.ResizeShortestEdge, T.ResizeScale)
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of a resized image, in pixels of that.
+    """A rectangle of a resized image, in its pixels.
 
     Attributes:
         whole: height and width that the whole image is resized to.
-        top, left: where the rectangle begins.
+        top, left: the rectangle's upper left corner.
         size: height and width of the rectangle.
     """
 
@@ -44,7 +44,7 @@ class Window:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """A rectangle of an image, which is cut out first and resized afterwards.
+    """A rectangle of an image that is cut out first and resized afterwards.
 
     Attributes:
         top, left, height, width: the rectangle, in pixels of the image.
@@ -61,7 +61,7 @@ class ResizedCrop:
 
     @property
     def whole(self) -> tuple[int, int]:
-        """Height and width that the whole image would have, rounded up."""
+        """Height and width of the whole image at the crop's scale, rounded up."""
         (height, width), (rows, columns) = self.image_size, self.size
         return -(-height * rows // self.height), -(-width * columns // self.width)
 
@@ -82,8 +82,8 @@ def draw_window(
 ) -> tuple[Window, Sequence[T.Augmentation]]:
     """Draw the resizing and the crop that a list of augmentations begins with.
 
-    They depend on the image's size alone, so that they can be drawn before it is decoded. The
-    random numbers are those that the augmentations would draw, in their order.
+    They depend only on the image's size and can be drawn before it is decoded. The random numbers
+    are those that the augmentations would draw, in their order.
 
     Args:
         augmentations: in their order.
@@ -126,15 +126,15 @@ def _placeholder(size: tuple[int, int]) -> np.ndarray:
 def read_window(
     image: EncodedImage, window: Window | ResizedCrop, format: str, draft: bool
 ) -> np.ndarray:
-    """Decode and resize what a window shows.
+    """Decode and resize the part of an image in a window.
 
-    The window is first cut out of the decoded image, at borders rounded to whole pixels of that.
-    Then it is resized, bilinearly and with antialiasing, in integers: for a window of the whole
-    image and without ``draft``, this is Pillow's ``resize`` up to one grey level.
+    The window is first cut out of the decoded image, with borders rounded to its whole pixels, then
+    resized in integers, bilinearly and with antialiasing. For a window of the whole image and
+    without ``draft``, this is Pillow's ``resize`` up to one grey level.
 
     Args:
         image: not decoded yet.
-        window: what to read.
+        window: the part to read.
         format: order of the channels, ``"RGB"`` or ``"BGR"``.
         draft: let the decoder shrink JPEG files; see :meth:`EncodedImage.decode`.
 
@@ -147,7 +147,7 @@ def read_window(
     pixels = image.pixels(format, window.whole if draft else None, window.part)
     if pixels.shape[:2] == window.size:
         return pixels
-    # PyTorch's uint8 kernel is several times faster than Pillow's, if it is told of the layout.
+    # PyTorch's uint8 kernel is several times faster than Pillow's in the channels-last layout.
     batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(batch, window.size, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())

@@ -268,7 +268,7 @@ def test_labels(tmp_path):
 @pytest.mark.parametrize("pixels", [RGB, RGB[..., :2], np.float32([[1]])])
 def test_labels_of_other_kinds_are_refused(tmp_path, pixels):
     path = save(Image.fromarray(pixels), tmp_path / "a.tif")
-    with pytest.raises(UserError, match=f"{path} is of kind .* one integer a pixel") as error:
+    with pytest.raises(UserError, match=f"{path} is of kind .* one integer per pixel") as error:
         read_labels(path)
     assert not isinstance(error.value, UnreadableImageError)
 

@@ -150,7 +150,7 @@ def test_resumed_to_the_last_bit(semantic, records, mapper):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("SEED", 4), "SEED is 4, but the run that is resumed has 3"),
+        (("SEED", 4), "SEED is 4, but the resumed run has 3"),
         (("DATASETS.TRAIN", ("test_grey", "test_grey")), r"TRAIN is \['test_grey', 'test_grey'\]"),
         (("DATASETS.LABEL_COUNT", 5), r"images in each set is \[5\], but .* has \[8\]"),
         (("DATASETS.TRAIN_WEIGHTS", (2.0,)), r"TRAIN_WEIGHTS is \[2.0\], but .* has \[\]"),

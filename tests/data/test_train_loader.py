@@ -241,9 +241,9 @@ def test_a_state_of_another_stream_is_refused() -> None:
     with pytest.raises(UserError) as error:
         make(sizes=[4, 8], name="a").load_state_dict(state)
     assert str(error.value).startswith(
-        "sizes is [4, 8], but the run that is resumed has [4, 7]; resume it with the config"
+        "sizes is [4, 8], but the resumed run has [4, 7]; resume it with the config"
     )
-    with pytest.raises(UserError, match="name is b, but the run that is resumed has a"):
+    with pytest.raises(UserError, match="name is b, but the resumed run has a"):
         make(sizes=[4, 7], name="b").load_state_dict(state)
 
 

@@ -1,4 +1,4 @@
-"""Find what is wrong with a data set before days of training."""
+"""Find the problems of a data set before days of training."""
 
 from ddep.data.checks.annotation_files import (
     check_annotation_files,

@@ -1,6 +1,6 @@
-"""What is wrong with a data set's annotation files and folders, seen without opening an image.
+"""Check a data set's annotation files and folders without opening an image.
 
-Loaders refuse a whole file for one such mistake, or leave out in silence what they cannot use.
+Loaders refuse a whole file for one mistake, or silently leave out what they cannot use.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ from ddep.data.record import Record
 
 
 def check_annotation_files(metadata: Metadata) -> list[Problem]:
-    """Check the JSON file that a data set is read from, if it has one.
-
-    That is ``panoptic_json`` or, where there is none, ``json_file``.
+    """Check a data set's JSON file, if it has one: ``panoptic_json``, else ``json_file``.
 
     Args:
         metadata: the data set's.
@@ -42,11 +40,11 @@ def check_annotation_files(metadata: Metadata) -> list[Problem]:
 
 
 def check_folders(metadata: Metadata, records: Sequence[Record]) -> list[Problem]:
-    """Find files that a data set of a folder of images and one of labels does not use.
+    """Find unused files in a data set's folders of images and labels.
 
     Args:
         metadata: the data set's.
-        records: of the data set. What they name is used.
+        records: of the data set; the files that they name are used.
     """
     if not _is_two_folders(metadata):
         return []
@@ -59,14 +57,14 @@ def check_folders(metadata: Metadata, records: Sequence[Record]) -> list[Problem
 
 
 def pair_folders(metadata: Metadata) -> tuple[list[Record], list[Problem]]:
-    """Pair a folder of images with one of labels by name, for a data set that cannot be loaded.
+    """Pair images and labels by name, for a data set of two folders that cannot be loaded.
 
     Args:
         metadata: the data set's.
 
     Returns:
-        Records of the pairs, and the problems of what has no pair; neither if the data set is no
-        such folders.
+        The records of the pairs, and a problem for each file without a partner; both are empty if
+        the data set does not consist of two folders.
     """
     if not _is_two_folders(metadata):
         return [], []
@@ -83,7 +81,7 @@ def _is_two_folders(metadata: Metadata) -> bool:
 
 def _repeated(found: PairedFolders) -> list[Problem]:
     return [
-        Problem("duplicate", second, f"{first} and {second} differ in their endings alone")
+        Problem("duplicate", second, f"{first} and {second} differ only in their endings")
         for first, second in found.repeated
     ]
 
@@ -172,11 +170,11 @@ def _known_categories(metadata: Metadata) -> set[int]:
 
 
 def _names(content: dict[str, Any]) -> dict[int | str | None, int | str | None]:
-    """File name of each image id."""
+    """Map image ids to file names."""
     return {_key(image, "id"): _key(image, "file_name") for image in content["images"]}
 
 
 def _key(entry: Any, name: str) -> int | str | None:
-    """A number or name in an entry; None where there is none."""
+    """``entry[name]`` if it is a number or text, else None."""
     value = entry.get(name) if isinstance(entry, dict) else None
     return value if isinstance(value, (int, str)) else None

@@ -1,4 +1,4 @@
-"""What was found in a whole data set, for people and as JSON."""
+"""Report on a whole data set, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tabulate import tabulate
 from ddep.data.checks.problems import KINDS, Problem
 from ddep.data.checks.records import ImageReport
 
-# No more problems of a kind are kept; all are counted.
+# At most this many problems of a kind are kept; all are counted.
 MAX_LISTED = 10_000
-# No more problems of a kind are printed.
+# At most this many problems of a kind are printed.
 _MAX_PRINTED = 5
 
 
 class DatasetReport:
-    """Adds up :class:`ImageReport` of a data set's images; its size does not grow with theirs."""
+    """Sums up the :class:`ImageReport` of each image; its size does not grow with their number."""
 
     def __init__(self, name: str, class_names: Sequence[str]) -> None:
         """
         Args:
             name: of the data set.
-            class_names: by class; classes without a name are called by their number.
+            class_names: by class; a class without a name goes by its number.
         """
         self.name = name
         self.class_names = class_names
@@ -48,7 +48,7 @@ class DatasetReport:
                 listed.append(problem)
 
     def add(self, image: ImageReport) -> None:
-        """Add what was found in one image."""
+        """Add the report on one image."""
         self.images += 1
         self.add_problems(image.problems)
         if image.size is not None:
@@ -68,7 +68,7 @@ class DatasetReport:
         return not self.problem_counts
 
     def pixel_statistics(self) -> tuple[list[float], list[float]] | None:
-        """Mean and standard deviation of all pixels' red, green and blue, 0..255; None of none."""
+        """Mean and standard deviation of red, green and blue, 0..255; None without pixels."""
         number = int(self.histogram[0].sum())
         if not number:
             return None
@@ -78,10 +78,10 @@ class DatasetReport:
         return mean.tolist(), np.sqrt(variance.clip(0)).tolist()
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON takes it.
+        """The whole report as JSON values.
 
-        ``pixel_mean_rgb`` and ``pixel_std_rgb`` are what ``MODEL.PIXEL_MEAN`` and
-        ``MODEL.PIXEL_STD`` want if ``INPUT.FORMAT`` is RGB; for BGR they must be reversed.
+        ``pixel_mean_rgb`` and ``pixel_std_rgb`` are for ``MODEL.PIXEL_MEAN`` and
+        ``MODEL.PIXEL_STD`` if ``INPUT.FORMAT`` is RGB; reverse them for BGR.
         """
         mean, std = self.pixel_statistics() or (None, None)
         return {
@@ -111,7 +111,7 @@ class DatasetReport:
         }
 
     def __str__(self) -> str:
-        """Several lines: statistics, then the first problems of each kind."""
+        """The statistics, then the first problems of each kind, on several lines."""
         return "\n".join([*self._statistics(), *self._problems()])
 
     def _statistics(self) -> list[str]:
@@ -155,7 +155,7 @@ class DatasetReport:
         return lines
 
     def _classes(self) -> list[int]:
-        """All that have a name or occur; none in a data set without labels."""
+        """All classes that have a name or occur; none in a data set without labels."""
         return sorted({*range(len(self.class_names)), *self.images_with})
 
     def _class_name(self, number: int) -> str:

@@ -1,4 +1,4 @@
-"""What is wrong with one image and its labels, and what they hold."""
+"""Check one image and its labels, and count what they show."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ddep.data.mappers.instance import check_mask_size, segmentation_to_mask
 from ddep.data.record import Record
 from ddep.errors import UserError, one_line
 
-# Boxes may reach this far out of their image, in pixels: annotation tools round.
+# Boxes may extend this far beyond their image, in pixels: annotation tools round.
 _BOX_TOLERANCE = 1
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Which labels a data set may have.
+    """The range of labels that a data set may have.
 
     Attributes:
-        num_classes: of semantic labels, segments and whole images; None if it is not known.
-        num_things: of instance annotations; None if it is not known.
-        ignore_label: of pixels that do not count.
+        num_classes: of semantic labels, segments and whole images; None if unknown.
+        num_things: of instance annotations; None if unknown.
+        ignore_label: label of pixels that do not count.
     """
 
     num_classes: int | None
@@ -40,7 +40,7 @@ class LabelSpace:
 
     @classmethod
     def of(cls, metadata: Metadata) -> LabelSpace:
-        """That of a registered data set."""
+        """The label space of a registered data set."""
         stuff, things, whole = (
             metadata.get(key, ()) for key in ("stuff_classes", "thing_classes", "classes")
         )
@@ -61,7 +61,7 @@ class ImageReport:
         histogram: (3, 256) int64, how many pixels have each value of red, green and blue.
         class_pixels: number of pixels of each class.
         class_objects: number of segments or instances of each class, without crowds.
-        classes: those of the image as a whole.
+        classes: of the image as a whole.
         crowds: number of crowds.
     """
 
@@ -77,7 +77,7 @@ class ImageReport:
         self.problems.append(Problem(kind, file, message))
 
     def count(self, entry: Record, pixels: int) -> None:
-        """Count a segment or an annotation, with the number of its pixels."""
+        """Count a segment or an annotation and its pixels."""
         if entry.get("iscrowd", 0):
             self.crowds += 1
         else:
@@ -87,10 +87,10 @@ class ImageReport:
 
 
 def check_record(labels: LabelSpace, record: Record) -> ImageReport:
-    """Check an image and all labels that its record names.
+    """Check an image and all its labels.
 
     Args:
-        labels: what may occur.
+        labels: the labels that may occur.
         record: one image in detectron2's standard data set format.
     """
     report = ImageReport()
@@ -104,10 +104,10 @@ def check_record(labels: LabelSpace, record: Record) -> ImageReport:
             _check_classes(report, record, labels.num_classes)
         if "annotations" in record:
             _check_instances(report, record, size, labels.num_things)
-    except Exception as error:  # whatever one record is like, the others are to be checked too
+    except Exception as error:  # one bad record must not stop the check of the others
         path = str(record.get("file_name"))
         message = (
-            f"what the data set says of {path} cannot be used: {' '.join(repr(error).split())}"
+            f"what the data set says about {path} cannot be used: {' '.join(repr(error).split())}"
         )
         report.add_problem("annotations", path, message)
     return report
@@ -120,12 +120,12 @@ def _check_classes(report: ImageReport, record: Record, num_classes: int | None)
             report.classes.add(number)
 
 
-# Height and width; None if they are not known.
+# Height and width; None if unknown.
 _Size = tuple[int, int] | None
 
 
 def _check_image(report: ImageReport, record: Record) -> _Size:
-    """Returns the size that labels must have."""
+    """Check the image; return the size that its labels must have."""
     path = record["file_name"]
     stated = (record["height"], record["width"]) if {"height", "width"} <= record.keys() else None
     pixels = _read(report, read_image, path)
@@ -164,7 +164,7 @@ def _check_panoptic(
     if not counts:
         return
     counts.pop(0, None)
-    # Where there are semantic labels too, they say how many pixels each class has.
+    # The pixels of classes are counted in the semantic labels, if there are any.
     counts_pixels = "sem_seg_file_name" not in record
     listed = set()
     for segment in record["segments_info"]:
@@ -206,7 +206,7 @@ def _check_instances(
 
 
 def _check_mask(report: ImageReport, path: str, what: str, segmentation: Any, size: _Size) -> int:
-    """Returns the number of pixels of an instance; 0 if its mask is of no use."""
+    """Check a mask; return its number of pixels, 0 if it is unusable."""
     if size is None:
         return 0
     try:
@@ -267,7 +267,7 @@ def _read(report: ImageReport, reader: Callable[[str], np.ndarray], path: str) -
 def _read_counts(
     report: ImageReport, reader: Callable[[str], np.ndarray], path: str, size: _Size
 ) -> dict[int, int]:
-    """How many pixels of a label image have each id; nothing if it is of no use."""
+    """Map each id of a label image to its number of pixels; empty if the image is unusable."""
     ids = _read(report, reader, path)
     if ids is None:
         return {}
@@ -275,7 +275,7 @@ def _read_counts(
         message = f"label image {path} is {_show(ids.shape)}, but its image is {_show(size)}"
         report.add_problem("size", path, message)
         return {}
-    if ids.min() >= 0 and ids.max() < 2**16:  # several times as fast as sorting
+    if ids.min() >= 0 and ids.max() < 2**16:  # several times faster than sorting
         counts = np.bincount(ids.ravel())
         values = np.flatnonzero(counts)
         counts = counts[values]

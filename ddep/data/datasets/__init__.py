@@ -1,5 +1,7 @@
-"""The data sets, one declared in a file. Importing this package registers them below
-$DETECTRON2_DATASETS."""
+"""The data sets, each declared in a file of its own.
+
+Importing this package registers them below $DETECTRON2_DATASETS.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ __all__ = ["dataset_root", "labelled_for", "register_all", "register_from_config
 def register_all(root: Path) -> None:
     """Register the names of all declared data sets below ``root``.
 
-    Doing it again moves them to another root.
+    Calling this again moves them to another root.
     """
     for declaration in declarations():
         declaration.register(root)

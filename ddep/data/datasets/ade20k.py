@@ -1,8 +1,8 @@
 """ADE20K, the scene parsing benchmark with 150 classes, 100 of them things.
 
-A category id in the JSON files is the class's place among all 150, also in those of the instance
-sets, whose contiguous ids are 0..99. ``ade20k_sem_seg_{train,val}`` are as detectron2 registers
-them, with the classes' colours added.
+A category id in the JSON files is the class's index among all 150, even in the instance sets, whose
+contiguous ids are 0..99. ``ade20k_sem_seg_{train,val}`` are as detectron2 registers them, with the
+classes' colours added.
 """
 
 from __future__ import annotations

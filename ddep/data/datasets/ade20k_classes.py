@@ -1,4 +1,4 @@
-"""ADE20K's 150 classes, and where its files lie."""
+"""ADE20K's 150 classes, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CATEGORIES: list[Category] = [
     {"id": i, "name": name, "isthing": int(row["thing"] != ""), "color": color(row)}
     for i, (name, row) in enumerate(_TABLE)
 ]
-# The instance benchmark has names of its own. The k-th of these is number k in its label images.
+# The instance benchmark uses other names. The k-th of these is number k in its label images.
 THINGS: list[Category] = [
     {"id": i, "name": row["thing"], "isthing": 1, "color": color(row)}
     for i, (_, row) in enumerate(_TABLE)
@@ -25,7 +25,7 @@ THINGS: list[Category] = [
 
 
 def ade20k_split(folder: Path, split: str) -> PanopticSplit:
-    """Where a panoptic split lies below ``folder``, ADEChallengeData2016."""
+    """The paths of a panoptic split below ``folder``, ADEChallengeData2016."""
     return PanopticSplit(
         image_root=folder / "images" / FOLDERS[split],
         panoptic_root=folder / f"ade20k_panoptic_{split}",

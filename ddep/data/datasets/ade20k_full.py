@@ -1,7 +1,7 @@
 """The full ADE20K of 2021, with its 847 most frequent classes, in MaskFormer's form.
 
-Images are scaled so that the shorter side has 512 pixels, if it has more. Labels are 16-bit TIFF
-files: places in the list of classes, 65535 for everything else.
+Images are scaled down to a shorter side of 512 pixels, if it is longer. Labels are 16-bit TIFF
+files: indices into the list of classes, 65535 for everything else.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from ddep.parallel import check_workers
 FOLDERS = {"train": "training", "val": "validation"}
 IGNORE_LABEL = 65535
 SHORTER_SIDE = 512
-# The owners' number of a class, and its name; a label is the place in this list.
+# Each class's number in the original data, and its name; labels are indices into this list.
 CLASSES = [(int(row["id"]), row["name"]) for row in read_table("ade20k_full")]
-# Red and green of the owners' label images make up the class's number: red // 10 * 256 + green.
+# In the original label images a class's number is red // 10 * 256 + green.
 _LABEL_OF_CLASS = np.full(26 * 256, IGNORE_LABEL, dtype=np.uint16)
 _LABEL_OF_CLASS[[class_id for class_id, _ in CLASSES]] = np.arange(len(CLASSES))
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One image: its files, and where they go."""
+    """One image: its files, and the files to write."""
 
     image: Path
     labels: Path
@@ -64,11 +64,11 @@ def prepare_ade20k_full(folder: Path, workers: int) -> dict[str, dict[str, int]]
     """Write ``images_detectron2`` and ``annotations_detectron2``.
 
     Args:
-        folder: ADE20K_2021_17_01, as its owners lay it out.
+        folder: ADE20K_2021_17_01, as distributed.
         workers: number of processes.
 
     Returns:
-        Per split, the number of images.
+        For each split, the number of images.
 
     Raises:
         UserError: a file missing or unreadable, sizes that differ.
@@ -83,7 +83,7 @@ def prepare_ade20k_full(folder: Path, workers: int) -> dict[str, dict[str, int]]
 
 
 def _list_jobs(folder: Path, split: str) -> list[_Job]:
-    """The images of a split: ADE_val_* for validation, all others (ADE_frame_* too) to train."""
+    """The images of a split: ADE_val_* for val, all others (including ADE_frame_*) for train."""
     found = sorted((folder / "images").rglob("ADE_*.jpg"))
     images = [path for path in found if path.name.startswith("ADE_val_") == (split == "val")]
     if not images:
@@ -95,7 +95,7 @@ def _list_jobs(folder: Path, split: str) -> list[_Job]:
     for image in images:
         labels = image.with_name(f"{image.stem}_seg.png")
         if not labels.exists():
-            raise UserError(f"{image}: its label {labels.name} is missing beside it")
+            raise UserError(f"{image}: its label {labels.name} is missing from its folder")
         prepared = folder / "annotations_detectron2" / FOLDERS[split] / f"{image.stem}.tif"
         copy = folder / "images_detectron2" / FOLDERS[split] / image.name
         jobs.append(_Job(image, labels, prepared_image=copy, prepared_labels=prepared))
@@ -129,7 +129,7 @@ declare(
         },
         register=register_ade20k_full,
         preparation=Preparation(
-            summary="the full ADE20K as MaskFormer reads it: 847 classes, shorter side 512 at most",
+            summary="the full ADE20K as MaskFormer reads it: 847 classes, shorter side at most 512",
             folder="ADE20K_2021_17_01",
             folder_help="with images/; images_detectron2/ and annotations_detectron2/ are written "
             "into it",

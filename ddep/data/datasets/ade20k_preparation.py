@@ -1,4 +1,4 @@
-"""Makes ADE20K's labels into what detectron2 reads: semantic, and panoptic and instance labels."""
+"""Convert ADE20K's labels to semantic, panoptic and instance labels that detectron2 reads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _EXPECTED_INSTANCES = "annotations_instance/{training,validation}, as in annotat
 
 @dataclass(frozen=True)
 class _Job:
-    """One image: its files, and where its labels go. Without instances the last two are None."""
+    """One image: its files, and the labels to write. Without instances the last two are None."""
 
     image: Path
     labels: Path
@@ -47,7 +47,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Labels:
-    """What the JSON files say of one image; ``objects`` are COCO's annotations without their id."""
+    """The JSON entries of one image; ``objects`` are COCO's annotations without their id."""
 
     image: dict[str, Any]
     annotation: dict[str, Any]
@@ -57,9 +57,8 @@ class _Labels:
 def prepare_ade20k(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write semantic labels in which classes start at 0, and panoptic and instance labels.
 
-    The last two need ``annotations_instance`` and are left out where it is not there. Panoptic
-    labels are the stuff of the semantic labels with the instances on top; things without an
-    instance are void.
+    The last two need ``annotations_instance``; without it they are left out. Panoptic labels are
+    the stuff of the semantic labels with the instances on top; things without an instance are void.
 
     Args:
         folder: ADEChallengeData2016, whose labels are 1..150, and 0 for unlabelled pixels, which
@@ -67,7 +66,7 @@ def prepare_ade20k(folder: Path, workers: int) -> dict[str, dict[str, int]]:
         workers: number of processes.
 
     Returns:
-        Per split, the number of labels.
+        For each split, the number of labels.
 
     Raises:
         UserError: a file missing or unreadable, a label out of range, sizes that differ.
@@ -126,7 +125,7 @@ def _prepare_image(job: _Job) -> _Labels | None:
     if job.instances is None or job.panoptic is None:
         return None
     check_same_size(job.image, read_image(str(job.image)), job.labels, labels)
-    # Red is the class, 1..100, green the instance, 0 where there is none.
+    # Red is the class, 1..100; green is the instance, 0 where there is none.
     coded = read_panoptic(str(job.instances))
     check_same_size(job.image, labels[..., None], job.instances, coded)
     classes, instances = coded & 255, coded >> 8 & 255
@@ -157,7 +156,7 @@ def _prepare_image(job: _Job) -> _Labels | None:
 def _classes_of_instances(
     source: Path, classes: np.ndarray, instances: np.ndarray
 ) -> dict[int, int]:
-    """Category id of each instance of a label image, (H, W) numbers of its things and instances."""
+    """Map each instance to its category id, given the (H, W) class and instance of each pixel."""
     category_ids = {}
     for instance in np.unique(instances[instances > 0]).tolist():
         numbers = np.unique(classes[instances == instance]).tolist()
@@ -173,7 +172,7 @@ def _classes_of_instances(
 def merge_instances(
     sem_seg: np.ndarray, instances: np.ndarray, class_of_instance: Mapping[int, int]
 ) -> tuple[np.ndarray, dict[int, int]]:
-    """Make a panoptic label of a semantic and an instance label.
+    """Combine a semantic and an instance label into a panoptic one.
 
     Args:
         sem_seg: (H, W) uint8, classes 0..149, 255 for unlabelled.

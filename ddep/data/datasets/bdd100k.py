@@ -13,7 +13,7 @@ SPLITS = ("train", "val")
 def register_bdd100k(root: Path) -> None:
     """Register ``bdd100k_sem_seg_{train,val}`` below ``root``.
 
-    Some of the owners' archives hold images without a label and labels without an image.
+    Some of the original archives hold images without a label and labels without an image.
     """
     folder = root / "bdd100k"
     for split in SPLITS:

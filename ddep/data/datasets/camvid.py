@@ -1,8 +1,8 @@
 """CamVid: road scenes, 11 classes, in the split that SegNet's authors published.
 
 CamVid has no instance labels. The panoptic sets take each 8-connected component of car, pedestrian
-and bicyclist as one instance: objects of a class that touch count as one, and an object that
-something else cuts in two counts as two.
+and bicyclist as one instance: touching objects of a class count as one, and an object that is cut
+in two counts as two.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from ddep.data.record import Record
 
 SPLITS = ("train", "val", "test")
 SOURCE_UNLABELLED = 11
-# Smaller components, in pixels, are specks of the labelling rather than objects: the panoptic
-# labels leave them void, so that no evaluation counts them.
+# Components with fewer pixels are labelling noise, not objects: they become void in the panoptic
+# labels, so that no evaluation counts them.
 MIN_COMPONENT_AREA = 20
 
 CATEGORIES: list[Category] = [
@@ -90,11 +90,10 @@ def prepare_camvid(source: Path, target: Path) -> dict[str, dict[str, int]]:
 
     Args:
         source: the tree of SegNet's split; labels are 0..10, 11 is unlabelled.
-        target: folder to write to. It may be ``source``: then the images stay as they are,
-            otherwise they are copied.
+        target: folder to write to. Images are copied, unless it is ``source``.
 
     Returns:
-        Per split, what was written: images, instances of each thing, specks left void.
+        For each split, what was written: images, instances of each thing, specks left void.
 
     Raises:
         UserError: a file missing or unreadable, a label out of range, sizes that differ.
@@ -129,15 +128,15 @@ def _prepare_split(pairs: Sequence[tuple[Path, Path]], target: Path, name: str) 
 
 
 def panoptic_from_semantic(sem_seg: np.ndarray) -> tuple[np.ndarray, dict[int, int], int]:
-    """Make a panoptic label of a semantic one: one segment per stuff class, one per component of
-    a thing class.
+    """Turn a semantic label into a panoptic one: a segment per stuff class and per component of a
+    thing class.
 
     Args:
         sem_seg: (H, W) uint8, contiguous class ids, 255 for void.
 
     Returns:
-        segment ids (H, W) int32 with 0 for void; the category id of each segment id; how many
-        components were left void because they have fewer than ``MIN_COMPONENT_AREA`` pixels.
+        segment ids (H, W) int32 with 0 for void; the category id of each segment id; the number of
+        components with fewer than ``MIN_COMPONENT_AREA`` pixels, which were left void.
     """
     panoptic = np.zeros(sem_seg.shape, dtype=np.int32)
     category_ids: dict[int, int] = {}
@@ -172,7 +171,7 @@ declare(
         how_to_get={"camvid_*": "make it with python datasets/prepare.py camvid SRC"},
         register=register_camvid,
         preparation=Preparation(
-            summary="images, semantic labels, and panoptic ones made of connected components",
+            summary="images, semantic labels, and panoptic ones from connected components",
             source_help="CamVid in SegNet's split: {train,val,test}/ and {train,val,test}annot/",
             folder="camvid",
             folder_help="folder to write to, images included",

@@ -1,4 +1,4 @@
-"""Where data sets lie, and how one is entered into detectron2's catalogues."""
+"""Locate data sets, and register them in detectron2's catalogues."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ def dataset_root() -> Path:
 
 
 def possible_paths(given: str) -> list[Path]:
-    """The absolute paths that ``given`` in a config may mean, the first choice first: a relative
-    one lies in the working directory or else in $DETECTRON2_DATASETS."""
+    """The absolute paths that a path in a config may mean, in order of preference.
+
+    A relative path is looked for in the working directory, then in $DETECTRON2_DATASETS.
+    """
     path = Path(given).expanduser()
     return list(dict.fromkeys([path.absolute(), (dataset_root() / path).absolute()]))
 
 
 def register(name: str, load: Callable[[], Sequence[Record]], **metadata: Any) -> None:
-    """Enter a data set into detectron2's catalogues; one of the same name is replaced.
+    """Register a data set in detectron2's catalogues; one of the same name is replaced.
 
     Args:
         name: what configs call the data set.
-        load: returns its dicts, in detectron2's standard format. Called when they are needed.
-        metadata: attributes of ``MetadataCatalog.get(name)``. ``labelled_for`` says what it has
-            labels for (see :mod:`ddep.data.datasets.label_kinds`), and ``required_files`` which
-            attributes are paths that must exist.
+        load: returns its records, in detectron2's standard format. Called when they are needed.
+        metadata: attributes of ``MetadataCatalog.get(name)``, among them ``labelled_for``, what it
+            has labels for (see :mod:`ddep.data.datasets.label_kinds`), and ``required_files``, the
+            attributes that are paths which must exist.
     """
     DatasetCatalog.pop(name, None)
     MetadataCatalog.pop(name, None)

@@ -1,8 +1,9 @@
-"""Cityscapes: what detectron2 reads, made without the owners' scripts, and its instance sets.
+"""Cityscapes: makes the files that detectron2 reads, and registers its instance sets.
 
-detectron2 registers ``cityscapes_fine_{sem_seg,panoptic}_*`` and reads files that the owners'
-scripts write. It makes the labels of ``cityscapes_fine_instance_seg_*`` anew in each run, with the
-owners' package, so these are registered here again, to read a JSON file of COCO's format.
+detectron2 registers ``cityscapes_fine_{sem_seg,panoptic}_*`` and reads files that Cityscapes' own
+scripts write; here they are made without these. It makes the labels of
+``cityscapes_fine_instance_seg_*`` in every run, with Cityscapes' own package, so these sets are
+registered again here, to read a JSON file in COCO's format.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from ddep.parallel import check_workers
 
 SPLITS = ("train", "val")
 _HIGHEST_CLASS = 33
-# Ids of void in the owners' label images.
+# Ids of void in the original label images.
 VOID = sorted(set(range(_HIGHEST_CLASS + 1)) - {category["id"] for category in CATEGORIES})
 _LABEL_OF_CLASS = label_table({c["id"]: c["name"] for c in CATEGORIES}, _HIGHEST_CLASS)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One image: its label image, and the folder of the panoptic ones."""
+    """One image: its label image, and the folder for panoptic labels."""
 
     instance_ids: Path
     panoptic_root: Path
@@ -50,7 +51,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Labels:
-    """What the JSON files say of one image; ``objects`` are COCO's annotations without their id."""
+    """The JSON entries of one image; ``objects`` are COCO's annotations without their id."""
 
     panoptic_image: dict[str, Any]
     instance_image: dict[str, Any]
@@ -91,7 +92,7 @@ def register_cityscapes(root: Path) -> None:
 
 
 def _check_files(name: str) -> None:
-    """Raise UserError unless a semantic set has the label images that this file makes."""
+    """Raise UserError if a semantic set lacks the label images that this file makes."""
     if not name.startswith("cityscapes_fine_sem_seg_"):
         return
     labels = Path(MetadataCatalog.get(name).gt_dir)
@@ -110,17 +111,17 @@ def instance_ids_file(gt_dir: str, image: str) -> str:
 
 
 def prepare_cityscapes(folder: Path, workers: int) -> dict[str, dict[str, int]]:
-    """Write semantic, panoptic and instance labels for the splits that are there.
+    """Write semantic, panoptic and instance labels for the existing splits.
 
     They are ``*_labelTrainIds.png``, ``cityscapes_panoptic_*`` and ``cityscapes_instances_*.json``.
-    The first two are the same as the owners' scripts write.
+    The first two are the same as Cityscapes' own scripts write.
 
     Args:
         folder: cityscapes, with ``gtFine`` and ``leftImg8bit``.
         workers: number of processes.
 
     Returns:
-        Per split, what was written: label images and instances.
+        For each split, what was written: label images and instances.
 
     Raises:
         UserError: no label images, an unreadable one, a label out of range.
@@ -171,8 +172,8 @@ def _prepare_split(folder: Path, split: str, jobs: list[_Job], workers: int) -> 
 
 
 def _prepare_image(job: _Job) -> _Labels:
-    # class * 1000 + number for an instance; the class alone for stuff, and for groups of instances
-    # that could not be told apart.
+    # class * 1000 + number for an instance; only the class for stuff and for groups of instances
+    # that could not be separated.
     ids = read_labels(str(job.instance_ids))
     classes = np.where(ids >= 1000, ids // 1000, ids)
     check_range(job.instance_ids, classes, _HIGHEST_CLASS, f"classes 0..{_HIGHEST_CLASS}")

@@ -1,4 +1,4 @@
-"""Cityscapes' 19 classes, which data sets of street scenes share to train and test across them."""
+"""Cityscapes' 19 classes, which data sets of street scenes share, to train and test across them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from ddep.data.datasets.panoptic import IGNORE_LABEL, Category
 from ddep.data.datasets.semantic import register_semantic
 
-# The 19 classes that are evaluated; ids are the owners'.
+# The 19 classes that are evaluated; ids are Cityscapes' own.
 CATEGORIES: list[Category] = [
     {
         "id": category["id"],
@@ -26,7 +26,7 @@ THINGS = [category for category in CATEGORIES if category["isthing"]]
 CLASSES = [category["name"] for category in CATEGORIES]
 _NOT_IN_SYNTHIA = {"terrain", "truck", "train"}
 # Published results for SYNTHIA are means over the classes that it has (mIoU), and over these
-# without the three that are the hardest to learn from it (mIoU*).
+# without the three hardest (mIoU*).
 _NOT_IN_13 = _NOT_IN_SYNTHIA | {"wall", "fence", "pole"}
 CLASS_SUBSETS = {
     "mIoU16": [name for name in CLASSES if name not in _NOT_IN_SYNTHIA],
@@ -37,8 +37,8 @@ CLASS_SUBSETS = {
 def register_19_classes(name: str, image_root: Path, sem_seg_root: Path, **arguments: Any) -> None:
     """Register a semantic data set of Cityscapes' 19 classes.
 
-    Its classes are those of detectron2's ``cityscapes_fine_sem_seg_*``: both can be trained on at
-    once.
+    Its classes are those of detectron2's ``cityscapes_fine_sem_seg_*``, so that one model can train
+    on both.
 
     Args:
         name: what configs call it.
@@ -57,10 +57,10 @@ def register_19_classes(name: str, image_root: Path, sem_seg_root: Path, **argum
 
 
 def label_table(class_of_id: Mapping[int, str], highest: int) -> np.ndarray:
-    """Table of the label, 0..18 or 255 for void, of each number that a data set uses.
+    """Table from a data set's own numbers to labels, 0..18 or 255 for void.
 
     Args:
-        class_of_id: one of ``CLASSES`` for each number that means one; others are void.
+        class_of_id: from numbers to names in ``CLASSES``; other numbers are void.
         highest: the highest number.
 
     Returns:

@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 def register_class_folders(name: str) -> None:
-    """Register ``classes:<folder>``. Nothing is looked at before its dicts are asked for.
+    """Register ``classes:<folder>``, without looking at the folder yet.
 
-    Its metadata ``classes``, the classes' names, is known after :func:`check_class_folders`.
+    :func:`check_class_folders` sets its metadata ``classes``, the classes' names.
     """
     register(
         name,
@@ -38,7 +38,7 @@ def register_class_folders(name: str) -> None:
 
 
 def check_class_folders(name: str) -> None:
-    """Find the classes of the registered ``classes:<folder>``, for its metadata.
+    """Find the classes of the registered ``classes:<folder>`` and set its metadata.
 
     Raises:
         UserError: see :func:`load_class_folders`.
@@ -63,14 +63,14 @@ def find_class_names(name: str) -> Sequence[str]:
 
 
 def load_class_folders(name: str) -> ClassFolders:
-    """The images of ``classes:<folder>``, without opening them, in torchvision's layout.
+    """List the images of ``classes:<folder>`` without opening them (torchvision's layout).
 
-    A class is a folder in ``<folder>``; its images lie there at any depth. The classes are numbered
-    in the order of their folders' names. ``<folder>`` is found and indexed as that of
-    ``images:<folder>``; tar files count as folders.
+    Each class is a folder in ``<folder>``, with images at any depth. Classes are numbered in the
+    order of their folders' names. ``<folder>`` is found and indexed as for ``images:<folder>``; tar
+    files count as folders.
 
     Raises:
-        UserError: no such folder, no images in it; an image that lies beside the classes' folders.
+        UserError: no such folder, no images in it; an image that is in no class's folder.
     """
     folder = name[len(PREFIX) :]
     if not folder:
@@ -86,9 +86,9 @@ def load_class_folders(name: str) -> ClassFolders:
 
 
 class ClassFolders(Sequence[Record]):
-    """The records of images in folders of classes, made when they are asked for.
+    """The records of images in folders of classes, made on access.
 
-    To an image's record, ``classes`` is added: the number of its class, in a list.
+    Each has ``classes``, a list with the index of its class.
 
     Attributes:
         classes: names of the classes, sorted.
@@ -109,11 +109,11 @@ class ClassFolders(Sequence[Record]):
             folder, separator, _ = images[start]["image_id"].partition("/")
             if not separator:
                 raise UserError(
-                    f"{images[start]['file_name']} lies beside the folders of the classes; "
+                    f"{images[start]['file_name']} is beside the folders of the classes; "
                     "expected each image in the folder of its class"
                 )
             names.append(folder)
-            # "0" follows "/": what comes before is in the folder.
+            # "0" follows "/" in ASCII: names before it are in the folder.
             starts.append(bisect_left(images, f"{folder}0", lo=start, key=_image_id))
         self.classes = sorted(names)
         self._starts = np.array([0, *starts])

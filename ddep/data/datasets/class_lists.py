@@ -1,4 +1,4 @@
-"""Classes of images in a CSV file: a row for each image, its name and then its classes.
+"""CSV files with the classes of images: each row has an image's name, then its classes.
 
 beach/1.jpg,sky,water
 beach/2.jpg,sky
@@ -28,8 +28,8 @@ class ClassList:
 
     Attributes:
         path: of the CSV file.
-        classes: names of the classes, by number.
-        of_image: numbers of its classes, sorted, by the image's name.
+        classes: names of the classes, by index.
+        of_image: from an image's name to the sorted indices of its classes.
     """
 
     path: Path
@@ -42,11 +42,11 @@ class ClassList:
 
         Args:
             path: of the file, in UTF-8.
-            classes: names of the classes; None takes all that occur, sorted.
+            classes: names of the classes; None takes all names that occur, sorted.
 
         Raises:
-            UserError: a file that cannot be read or names no image; an image without name or with
-                two rows; a class that ``classes`` does not have.
+            UserError: a file that cannot be read or names no image; an image without a name or with
+                two rows; a class that is not in ``classes``.
         """
         names: dict[str, list[str]] = {}
         try:
@@ -64,30 +64,30 @@ class ClassList:
                         raise UserError(f"{path}, row {number}: {image} has a row already")
                     names[image] = of_image
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: no text in UTF-8") from error
+            raise UserError(f"{path}: not UTF-8 text") from error
         except csv.Error as error:
-            raise UserError(f"{path}: no CSV file ({error})") from error
+            raise UserError(f"{path}: not a CSV file ({error})") from error
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         if not names:
-            raise UserError(f"{path}: no image; expected a row for each")
+            raise UserError(f"{path} names no image; expected a row for each")
         if classes is None:
             classes = sorted({name for of_image in names.values() for name in of_image})
         return cls(path, list(classes), _number(path, names, classes))
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image has another number of classes than one."""
+        """Whether any image has no class, or more than one."""
         return any(len(numbers) != 1 for numbers in self.of_image.values())
 
     def records(self, images: Iterable[Record]) -> list[Record]:
-        """The records of ``images`` that have a row, in their order, with ``classes``.
+        """The records of those ``images`` that have a row, in order, with ``classes`` added.
 
         Args:
             images: records with ``image_id``, the path that a row begins with.
 
         Raises:
-            UserError: a row whose image is not there.
+            UserError: a row whose image does not exist.
         """
         found = [
             {**record, "classes": self.of_image[record["image_id"]]}
@@ -98,17 +98,17 @@ class ClassList:
             missing = sorted(self.of_image.keys() - {record["image_id"] for record in found})
             raise UserError(
                 f"{self.path}: {missing[0]} ({len(missing)} of {len(self.of_image)} images) is not "
-                "in the folder of the images; expected paths relative to that"
+                "in the folder of the images; expected paths relative to it"
             )
         return found
 
 
 def register_class_list(name: str, images: str, class_list: ClassList, **metadata: Any) -> None:
-    """Register the images that a list names, with the metadata that evaluators read.
+    """Register the images in a class list, with the metadata that evaluators read.
 
     Args:
         name: what configs call them.
-        images: ``images:<folder>``, where they lie; it is looked at when dicts are asked for.
+        images: ``images:<folder>`` with the images, listed when records are needed.
         class_list: their classes.
         metadata: further attributes.
     """
@@ -126,7 +126,7 @@ def register_class_list(name: str, images: str, class_list: ClassList, **metadat
 def _number(
     path: Path, names: Mapping[str, Sequence[str]], classes: Sequence[str]
 ) -> dict[str, list[int]]:
-    """Numbers of the classes that ``names`` gives each image."""
+    """Replace the names of each image's classes by their sorted indices."""
     numbers = {name: number for number, name in enumerate(classes)}
     for image, of_image in names.items():
         for name in of_image:
@@ -144,7 +144,7 @@ def write_class_list(path: Path, classes: Mapping[str, Iterable[str]]) -> None:
 
     Args:
         path: the file.
-        classes: names of the classes of each image, by the image's name.
+        classes: from each image's name to the names of its classes.
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(

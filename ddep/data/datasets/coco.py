@@ -1,7 +1,7 @@
 """COCO panoptic with semantic labels, under the names that Mask2Former gave them.
 
-detectron2 registers ``coco_2017_{train,val}_panoptic``, which have no semantic labels of all 133
-classes. ``..._with_sem_seg`` adds them, so that mIoU can be measured beside PQ.
+detectron2's ``coco_2017_{train,val}_panoptic`` have no semantic labels of all 133 classes.
+``..._with_sem_seg`` adds them, so that mIoU can be measured besides PQ.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPLITS = ("train", "val")
 
 
 def coco_split(folder: Path, split: str) -> PanopticSplit:
-    """Where a split of COCO 2017 lies below ``folder``, in COCO's and Mask2Former's layout."""
+    """The paths of a COCO 2017 split below ``folder``, in COCO's and Mask2Former's layout."""
     return PanopticSplit(
         image_root=folder / f"{split}2017",
         panoptic_root=folder / f"panoptic_{split}2017",
@@ -62,14 +62,14 @@ def register_coco(root: Path) -> None:
 
 
 def prepare_coco(folder: Path, workers: int) -> dict[str, dict[str, int]]:
-    """Write semantic labels made of COCO's panoptic ones, for the splits that are there.
+    """Write semantic labels made from COCO's panoptic ones, for the existing splits.
 
     Args:
-        folder: COCO as its owners lay it out; the labels go to ``panoptic_semseg_*2017`` in it.
+        folder: COCO as distributed; the labels go to ``panoptic_semseg_*2017`` in it.
         workers: number of processes.
 
     Returns:
-        Per split, the number of labels.
+        For each split, the number of labels.
 
     Raises:
         UserError: no panoptic JSON file; a PNG file that is missing or does not fit the JSON.
@@ -142,7 +142,7 @@ declare(
         },
         register=register_coco,
         preparation=Preparation(
-            summary="semantic labels of COCO's 133 panoptic classes, to measure mIoU beside PQ",
+            summary="semantic labels of COCO's 133 panoptic classes, to measure mIoU besides PQ",
             folder="coco",
             folder_help="with annotations/ and panoptic_{train,val}2017/; "
             "panoptic_semseg_{train,val}2017/ are written into it",

@@ -1,9 +1,8 @@
-"""Data sets of one's own, as ``DATASETS.CUSTOM`` describes them.
+"""Users' own data sets, as ``DATASETS.CUSTOM`` describes them.
 
 Five kinds: ``images`` without labels, ``classes`` (a CSV file with the classes of each image),
 ``semantic`` (a folder of label images), ``panoptic`` (COCO's panoptic JSON and PNG files) and
-``instance`` (COCO's instance JSON). They get the records and the metadata that the built-in sets
-have.
+``instance`` (COCO's instance JSON). They have the same records and metadata as the built-in sets.
 """
 
 from __future__ import annotations
@@ -38,16 +37,16 @@ from ddep.errors import UserError
 def register_custom_sets(cfg: CfgNode, strict: bool = True) -> None:
     """Register the entries of ``DATASETS.CUSTOM`` that DATASETS.TRAIN or TEST name.
 
-    Images and labels need not be there: :func:`check_custom_files` and :func:`check_custom_labels`
-    tell.
+    Images and labels need not exist: :func:`check_custom_files` and :func:`check_custom_labels`
+    check them.
 
     Args:
         cfg: the config.
-        strict: whether the classes must be known; if not, loading such a set says why they are not.
+        strict: whether the classes must be known; if not, the error is raised when the set is
+            loaded.
 
     Raises:
-        UserError: an entry that says too little, or what it cannot mean; classes that cannot be
-            read.
+        UserError: an incomplete or contradictory entry; classes that cannot be read.
     """
     named = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
     for entry in read_entries(cfg.DATASETS.CUSTOM):
@@ -62,7 +61,7 @@ def register_custom_sets(cfg: CfgNode, strict: bool = True) -> None:
 
 
 def check_custom_files(entry: CustomEntry) -> None:
-    """Raise :class:`UserError` unless all files and folders that an entry names are there."""
+    """Raise :class:`UserError` unless all files and folders that an entry names exist."""
     keys = entry.values.keys() & IS_FILE.keys()
     if entry.kind in ("images", "classes"):
         try:
@@ -75,12 +74,11 @@ def check_custom_files(entry: CustomEntry) -> None:
         if isinstance(entry.values[key], str):
             entry.check_path(key)
     if entry.kind == "semantic" and entry.path("images").samefile(entry.path("labels")):
-        raise entry.error("images and labels are one folder; expected a folder for each")
+        raise entry.error("images and labels are the same folder; expected a folder for each")
 
 
 def check_custom_labels(entry: CustomEntry) -> None:
-    """Raise :class:`UserError` unless an entry's labels fit its images, as far as that can be seen
-    without opening an image."""
+    """Raise :class:`UserError` if an entry's labels do not fit its images; opens no image."""
     if entry.kind == "images":
         return
     try:
@@ -159,7 +157,7 @@ _REGISTER: dict[str, Callable[[CustomEntry], None]] = {
     "panoptic": _register_panoptic,
     "instance": _register_instance,
 }
-# The metadata that say where a set lies, by kind and key.
+# The metadata that hold an entry's paths, by kind and key.
 _ATTRIBUTES = {
     "images": {},
     "classes": {},
@@ -184,16 +182,16 @@ def _load_semantic(entry: CustomEntry) -> list[Record]:
     """Pair images and labels by their paths without endings, relative to the two folders.
 
     Returns:
-        One dict per image, sorted by name: file_name and sem_seg_file_name.
+        One record per image, sorted by name: file_name and sem_seg_file_name.
 
     Raises:
-        UserError: an image without label, a label without image, two of one name.
+        UserError: an image without a label, a label without an image, two files of one name.
     """
     found = PairedFolders.read(entry.path("images"), entry.path("labels"))
     for first, second in found.repeated:
         raise entry.error(
-            f"{first} and {second} differ in their endings alone; expected one file of a name, and "
-            "images and labels in folders of their own"
+            f"{first} and {second} differ only in their endings; expected one file per name, and "
+            "images and labels in separate folders"
         )
     for key, other, unpaired in (
         ("images", "labels", found.images_without_label()),
@@ -212,5 +210,5 @@ def _ignore_label(entry: CustomEntry) -> int:
 
 
 def _images(entry: CustomEntry) -> str:
-    """The entry's images as a data set of their own."""
+    """The entry's images as the name of a data set."""
     return f"{PREFIX}{entry.values['images']}"

@@ -1,4 +1,4 @@
-"""The classes of the data sets in ``DATASETS.CUSTOM``: named in the config, or in a JSON file."""
+"""Read the classes of the data sets in ``DATASETS.CUSTOM``, from the config or a JSON file."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ddep.data.datasets.panoptic import Category
 from ddep.data.json_file import read_json
 from ddep.errors import UserError
 
-# What COCO's format has of each annotation, by kind.
+# Keys of each annotation in COCO's format, by kind.
 _ANNOTATION_KEYS = {
     "panoptic": ("image_id", "file_name", "segments_info"),
     "instance": ANNOTATION_KEYS,
 }
-# The key that tells one from the other.
+# The key that tells the two kinds apart.
 _MARK = {"panoptic": "segments_info", "instance": "segmentation"}
 
 
 def read_class_names(entry: CustomEntry) -> list[str]:
-    """The names that ``classes`` lists, or the lines of the file that it names.
+    """Read the names of an entry's classes: a list, or the lines of a file.
 
     Raises:
-        UserError: a file that cannot be read; no class, one without name or of a name that another
-            has.
+        UserError: a file that cannot be read; no class; a class without a name, or with the name of
+            another.
     """
     given = entry.values["classes"]
     source, names = "classes", list(given)
@@ -59,13 +59,14 @@ def check_ignore_label(entry: CustomEntry, number: int, ignore_label: int) -> No
 
 
 def read_categories(entry: CustomEntry) -> list[Category]:
-    """The categories of the entry's JSON file, by ascending id.
+    """Read the categories of the entry's JSON file, by ascending id.
 
-    Instances' are all things. Those without a colour get one of detectron2's.
+    Those of instance annotations are all things. Categories without a colour get one of
+    detectron2's.
 
     Raises:
-        UserError: not a JSON file of the entry's kind in COCO's format; categories of one name or
-            id, or other ones than ``classes`` says.
+        UserError: not a JSON file of the entry's kind in COCO's format; two categories with the
+            same name or id; categories that differ from ``classes``.
     """
     entry.check_path("json")
     path = entry.path("json")
@@ -90,14 +91,14 @@ def read_categories(entry: CustomEntry) -> list[Category]:
     times = Counter(category["id"] for category in categories)
     twice = [number for number, count in times.items() if count > 1]
     if twice:
-        raise entry.error(f"json {path} has two categories of id {twice[0]}; expected one")
+        raise entry.error(f"json {path} has two categories with id {twice[0]}; expected one")
     if "classes" in entry.values:
         _compare(entry, path, read_class_names(entry), names)
     return categories
 
 
 def default_colors(number: int) -> list[list[int]]:
-    """[R, G, B], 0..255, of each of ``number`` classes: detectron2's colours, over and over."""
+    """[R, G, B], 0..255, for each of ``number`` classes: detectron2's colours, repeated."""
     colors = colormap(rgb=True).round().astype(int).tolist()
     return [colors[position % len(colors)] for position in range(number)]
 
@@ -106,7 +107,7 @@ def _read_lines(entry: CustomEntry, source: str) -> list[str]:
     try:
         lines = entry.path("classes").read_text(encoding="utf-8-sig").rstrip().splitlines()
     except UnicodeDecodeError as error:
-        raise entry.error(f"{source} is no text in UTF-8; expected a name a line") from error
+        raise entry.error(f"{source} is not UTF-8 text; expected one name per line") from error
     except OSError as error:
         raise entry.error(f"{source} cannot be read: {error.strerror}") from error
     return [line.strip() for line in lines]
@@ -114,7 +115,7 @@ def _read_lines(entry: CustomEntry, source: str) -> list[str]:
 
 def _check_names(entry: CustomEntry, source: str, names: Sequence[str]) -> None:
     if not names:
-        raise entry.error(f"{source} has no class; expected one at least")
+        raise entry.error(f"{source} has no class; expected at least one")
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         places = [str(position) for position, name in enumerate(names) if name == twice[0]]

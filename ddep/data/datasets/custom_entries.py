@@ -1,4 +1,4 @@
-"""What ``DATASETS.CUSTOM`` says, checked as far as that can be without looking at a file."""
+"""Read and check the entries of ``DATASETS.CUSTOM``, without looking at files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ddep.data.datasets.class_folders import PREFIX as CLASSES
 from ddep.data.datasets.image_folder import PREFIX as IMAGES
 from ddep.errors import UserError
 
-# What each kind of data set must say, beside name and kind, and what it may say.
+# The required and the optional keys of each kind of data set, besides name and kind.
 REQUIRED = {
     "images": ("images",),
     "semantic": ("images", "labels", "classes"),
@@ -30,7 +30,7 @@ OPTIONAL = {
     "instance": ("classes",),
     "classes": ("classes",),
 }
-# The paths, and whether they lead to a file.
+# The keys that are paths, and whether they name a file (or a folder).
 IS_FILE = {
     "images": False,
     "labels": False,
@@ -44,10 +44,10 @@ _README = "datasets/README.md shows an entry of each kind"
 
 @dataclass(frozen=True)
 class CustomEntry:
-    """An entry of ``DATASETS.CUSTOM`` whose keys are right.
+    """An entry of ``DATASETS.CUSTOM`` with valid keys.
 
     Attributes:
-        where: what errors begin with: the entry's position and name.
+        where: the entry's position and name, with which errors begin.
         name: of the data set.
         kind: a key of ``REQUIRED``.
         values: its other keys, as the config has them.
@@ -59,12 +59,12 @@ class CustomEntry:
     values: Mapping[str, Any]
 
     def path(self, key: str) -> Path:
-        """The absolute path of what ``key`` names, or of where it should be."""
+        """The absolute path that ``key`` names, or where it should be."""
         places = possible_paths(self.values[key])
         return next((place for place in places if place.exists()), places[0])
 
     def check_path(self, key: str) -> None:
-        """Raise :class:`UserError` unless there is the file or folder that ``key`` names."""
+        """Raise :class:`UserError` unless the file or folder that ``key`` names exists."""
         path, expected = self.path(key), "file" if IS_FILE[key] else "folder"
         if not path.exists():
             looked = " and ".join(map(str, possible_paths(self.values[key])))
@@ -78,10 +78,10 @@ class CustomEntry:
 
 
 def read_entries(custom: Iterable[Any] | None) -> list[CustomEntry]:
-    """Check the entries of ``DATASETS.CUSTOM``; None, of a key without value, holds none.
+    """Check the entries of ``DATASETS.CUSTOM``; None, from a key without a value, has none.
 
     Raises:
-        UserError: not a mapping; a key that is missing, unknown or of another type; an unknown
+        UserError: not a mapping; a key that is missing, unknown or of the wrong type; an unknown
             kind; a name that is taken.
     """
     entries = [_read_entry(position, item) for position, item in enumerate(custom or (), start=1)]
@@ -90,13 +90,13 @@ def read_entries(custom: Iterable[Any] | None) -> list[CustomEntry]:
         if first.setdefault(entry.name, entry) is not entry:
             raise UserError(
                 f"{entry.where} has the name of {first[entry.name].where.split(', ')[1]}; "
-                "expected a name of its own"
+                "choose another name"
             )
     return entries
 
 
 def custom_entry(name: str) -> CustomEntry | None:
-    """The entry that the registered data set ``name`` was made of, if it is of DATASETS.CUSTOM."""
+    """The entry of DATASETS.CUSTOM that the registered data set ``name`` comes from, if any."""
     return MetadataCatalog.get(name).get("custom_entry")
 
 
@@ -107,15 +107,13 @@ def _read_entry(position: int, item: Any) -> CustomEntry:
     name = item.get("name")
     if not isinstance(name, str) or not name.strip():
         found = f": name is {name!r}" if "name" in item else " has no name"
-        raise UserError(f"{where}{found}; expected text, which TRAIN and TEST name it by")
+        raise UserError(f"{where}{found}; expected text, for TRAIN and TEST to name it by")
     where = f"{where} ({name})"
     for prefix in (IMAGES, CLASSES):
         if name.startswith(prefix):
-            raise UserError(
-                f"{where}: a name cannot begin with {prefix}, which names folders as such"
-            )
+            raise UserError(f"{where}: a name cannot begin with {prefix}, which is for folders")
     if name in DatasetCatalog and custom_entry(name) is None:
-        raise UserError(f"{where}: there is another data set of that name; choose one of its own")
+        raise UserError(f"{where}: there is another data set of that name; choose another name")
     kind = item.get("kind")
     if not isinstance(kind, str) or kind not in REQUIRED:
         found = f": kind is {kind!r}{_hint(kind, REQUIRED)}" if "kind" in item else " has no kind"

@@ -1,7 +1,7 @@
-"""What is known of a data set, declared once, in the data set's own file.
+"""Declare a data set once, in its own file.
 
-A file that adds a data set ends with a call of :func:`declare`. Every file of this package is
-imported with the package; a file elsewhere has to be imported by whoever uses it.
+A file that adds a data set ends with a call of :func:`declare`. The files of this package are
+imported with it; a file elsewhere must be imported by its user.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Preparation:
     """How ``datasets/prepare.py`` makes a data set.
 
     Attributes:
-        summary: one line that says what is written.
-        folder: where the data set lies by default, relative to $DETECTRON2_DATASETS.
+        summary: one line about what is written.
+        folder: the data set's default folder, relative to $DETECTRON2_DATASETS.
         folder_help: what the folder holds, or what is written to it.
-        prepare: called with the source (if there is one) and the folder, and with the options by
-            name. Returns what was written: for each split, numbers by what they count.
+        prepare: called with the source (if there is one), the folder, and the options by name.
+            Returns what was written: for each split, a mapping such as {"images": 10}.
         source_help: what the source folder holds; None if the data set's folder is the source.
         options: by name.
         notes: lines to print afterwards, given the folder.
@@ -55,18 +55,18 @@ class Preparation:
 class DatasetDeclaration:
     """One data set, which may be registered under several names: splits, and kinds of labels.
 
-    ``register`` says the rest through metadata, as :func:`ddep.data.datasets.catalog.register`
-    takes it: classes, the files that must exist and what there are labels for.
+    ``register`` sets the rest as metadata (see :func:`ddep.data.datasets.catalog.register`):
+    classes, the files that must exist, and what it is labelled for.
 
     Attributes:
         name: what ``datasets/prepare.py`` calls it.
-        how_to_get: what to do where files are missing, by pattern of the registered names, in
+        how_to_get: what to do if files are missing, by a pattern of registered names in
             ``fnmatch``'s syntax. The first pattern that matches counts.
-        register: registers all its names below a folder, $DETECTRON2_DATASETS. Called again, it
-            moves them to another folder.
+        register: registers all names below a folder, $DETECTRON2_DATASETS; calling it again moves
+            them to another folder.
         preparation: None if the files are used as they are distributed.
-        check_files: raises :class:`ddep.errors.UserError` if something is wrong with the files of
-            a registered name, in addition to the check that they exist.
+        check_files: raises :class:`ddep.errors.UserError` if a registered name's files have other
+            problems than that they do not exist.
     """
 
     name: str
@@ -94,9 +94,9 @@ def declarations() -> list[DatasetDeclaration]:
 
 
 def find_declaration(registered: str) -> tuple[DatasetDeclaration, str] | None:
-    """The declaration of a registered name, and what to do where its files are missing.
+    """The declaration of a registered name, and what to do if its files are missing.
 
-    None for data sets that were registered without a declaration.
+    None if the data set was registered without a declaration.
     """
     for declaration in declarations():
         for pattern, how in declaration.how_to_get.items():

@@ -1,4 +1,4 @@
-"""Checks the data sets that a config names, before any long work starts."""
+"""Register and check the data sets that a config names, before any long work starts."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from ddep.errors import UserError
 def register_from_config(
     cfg: CfgNode, keys: Sequence[str] = ("TRAIN", "TEST"), *, instances: bool = False
 ) -> None:
-    """Register the sets of ``DATASETS.CUSTOM`` and the ``images:<folder>`` and ``classes:<folder>``
-    sets that ``cfg`` names, and check that all sets are there.
+    """Register the sets in ``cfg`` that are not built in, and check that all sets exist.
+
+    These are the sets of ``DATASETS.CUSTOM``, ``images:<folder>`` and ``classes:<folder>``.
 
     Args:
         cfg: the config; DATASETS.TRAIN, TEST and CUSTOM are read.
-        keys: whose files are needed: "TRAIN", "TEST" or both. Names are checked in both. Without
-            any, not even the classes of sets in DATASETS.CUSTOM need to be known.
-        instances: whether instances will be evaluated, which may need files of their own.
+        keys: the keys whose files are needed: "TRAIN", "TEST" or both. Names are checked in both.
+            Without any, even the classes of sets in DATASETS.CUSTOM may be unknown.
+        instances: whether instances will be evaluated, which may need further files.
 
     Raises:
-        UserError: a name that is not known, a data set whose files or folder are not there, an
-            empty folder, a mistake in DATASETS.CUSTOM; with "TRAIN" among ``keys``, a config that
-            names no training set.
+        UserError: an unknown name, a data set whose files or folder do not exist, an empty folder,
+            a mistake in DATASETS.CUSTOM; with "TRAIN" among ``keys``, a config that names no
+            training set.
     """
     register_custom_sets(cfg, strict=bool(keys))
     for key in ("TRAIN", "TEST"):
@@ -78,13 +79,13 @@ def _explain_unknown(name: str, own: Sequence[str]) -> str:
 
 
 def check_files(name: str, instances: bool = False) -> None:
-    """Raise :class:`UserError` unless the files of a data set are there, as far as they are known.
+    """Raise :class:`UserError` if a data set's files do not exist.
 
     Data sets without a declaration are left to their loaders.
 
     Args:
         name: of a registered data set.
-        instances: whether instances will be evaluated, which may need files of their own.
+        instances: whether instances will be evaluated, which may need further files.
     """
     if name.startswith(PREFIX):
         check_image_folder(name)

@@ -1,6 +1,6 @@
 """GTA5: images of a computer game ("Playing for Data", arXiv 1608.02192), 19 classes of Cityscapes.
 
-Its labels are numbered as Cityscapes' are.
+Its labels use Cityscapes' numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ddep.data.image_reader import read_labels
 _HIGHEST_CLASS = 34
 _LABEL_OF_CLASS = label_table({c["id"]: c["name"] for c in CATEGORIES}, _HIGHEST_CLASS)
 ALL = "all"
-# The names of the owners' splits in split.mat.
+# The names of the original splits in split.mat.
 SPLITS = {"train": "trainIds", "val": "valIds", "test": "testIds"}
 _LABELS = "labels_19"
 _EXPECTED = "GTA5: images/NNNNN.png and labels/NNNNN.png"
@@ -47,20 +47,18 @@ def register_gta5(root: Path) -> None:
 def prepare_gta5(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write labels of Cityscapes' 19 classes, and the names of the images of each split.
 
-    Images whose label is of another size, of which the owners' files have a few, are left out; they
-    are listed in ``left_out.txt``. The owners' splits need their ``split.mat``, and are left out
-    where it is not there.
+    The few images whose label has another size are left out, and listed in ``left_out.txt``. The
+    original splits need ``split.mat``; without it they are left out.
 
     Args:
         folder: gta5, with ``images`` and ``labels``; other files in it stay as they are.
         workers: number of processes.
 
     Returns:
-        Per split, the number of images, and of those left out.
+        For each split, the number of images, and of those left out.
 
     Raises:
-        UserError: a file missing or unreadable, a label out of range, a ``split.mat`` of another
-            kind.
+        UserError: a file missing or unreadable, a label out of range, an unusable ``split.mat``.
     """
     splits = _read_splits(folder / "split.mat")
     pairs = image_pairs(folder / "images", folder / "labels", ".png", _EXPECTED)
@@ -83,7 +81,7 @@ def prepare_gta5(folder: Path, workers: int) -> dict[str, dict[str, int]]:
 
 
 def read_gta5(path: Path) -> np.ndarray:
-    """Read one of the owners' label images, which have palettes.
+    """Read one of the original label images, which have palettes.
 
     Returns:
         (H, W) uint8, 0..18 or 255 for void.
@@ -94,11 +92,11 @@ def read_gta5(path: Path) -> np.ndarray:
 
 
 def _read_splits(path: Path) -> dict[str, set[str]]:
-    """Names of the images of each of the owners' splits; none without the file."""
+    """Names of the images of each original split; no splits without the file."""
     if not path.exists():
         return {}
     numbers = {split: read_matlab(path, variable).ravel() for split, variable in SPLITS.items()}
-    # MATLAB's numbers may be read as floating-point ones.
+    # MATLAB's numbers may be floats.
     return {split: {f"{int(n):05d}" for n in found} for split, found in numbers.items()}
 
 

@@ -22,31 +22,31 @@ logger = logging.getLogger(__name__)
 
 
 def register_image_folder(name: str) -> None:
-    """Register ``images:<folder>``. Nothing is looked at before its dicts are asked for."""
+    """Register ``images:<folder>``, without looking at the folder yet."""
     register(name, lambda: load_image_folder(name), evaluator_type="images", labelled_for=())
 
 
 def check_image_folder(name: str) -> None:
     """Raise UserError unless ``images:<folder>`` names a folder with at least one image.
 
-    It is indexed, if it is not yet.
+    Indexes the folder if needed.
     """
     _open(name)
 
 
 def load_image_folder(name: str) -> ImageIndex:
-    """The images of ``images:<folder>``, at any depth, without opening them.
+    """List the images of ``images:<folder>``, at any depth, without opening them.
 
     The folder is absolute, or relative to the working directory or else to $DETECTRON2_DATASETS. It
     may also be a tar file; tar files in the folder count as folders.
 
     Returns:
-        A sequence of one dict per image, sorted by ``image_id``, its path relative to the folder
-        (with ``/``); ``file_name`` is its path, or what ``PathManager`` opens as a file in a tar
-        file. It lies in an index that is built the first time.
+        A sequence of one record per image, sorted by ``image_id``, its path relative to the folder
+        (with ``/``); ``file_name`` is its path, or the name by which ``PathManager`` opens it in a
+        tar file. The records come from an index that is built the first time.
 
     Raises:
-        UserError: no such folder, no images in it; a folder that may not be listed, a damaged tar
+        UserError: no such folder, no images in it; a folder that cannot be listed, a damaged tar
             file.
     """
     source, index = _open(name)
@@ -57,11 +57,10 @@ def load_image_folder(name: str) -> ImageIndex:
 def find_images(folder: Path) -> list[str]:
     """The paths of all images below ``folder``, sorted, found by their endings (``SUFFIXES``).
 
-    Hidden files and folders are skipped, and so are tar files. Links are followed, but no folder is
-    entered twice.
+    Skips hidden files and folders, and tar files. Follows links, but enters no folder twice.
 
     Raises:
-        UserError: no such folder, no images in it, or a folder that may not be listed.
+        UserError: no such folder, no images in it, or a folder that cannot be listed.
     """
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"

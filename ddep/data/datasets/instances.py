@@ -16,7 +16,7 @@ from ddep.data.datasets.panoptic import Category
 from ddep.data.record import Record
 from ddep.errors import UserError, one_line
 
-# What COCO's format has of each annotation; mask AP needs all of it.
+# The keys of an annotation in COCO's format; mask AP needs all of them.
 ANNOTATION_KEYS = ("id", "image_id", "category_id", "segmentation", "area", "bbox", "iscrowd")
 
 
@@ -33,7 +33,7 @@ def register_instances(
     Args:
         name: what configs call it.
         image_root: folder of the images.
-        json_file: nothing is opened before the dicts are asked for.
+        json_file: opened only when the records are needed.
         categories: its classes, all things, by ascending id; their order gives the contiguous ids.
         evaluator_type: "coco" for COCO's AP, "cityscapes_instance" for Cityscapes'.
         metadata: further attributes.
@@ -54,15 +54,15 @@ def register_instances(
 
 
 def load_instances(name: str, image_root: Path, json_file: Path) -> list[Record]:
-    """Read a JSON file of COCO's format.
+    """Read a JSON file in COCO's format.
 
     Returns:
         detectron2's standard dicts: file_name, image_id, height, width (pixels) and annotations,
         with contiguous ``category_id``.
 
     Raises:
-        UserError: a file that is missing, not of this format or of other classes than ``name`` is
-            registered with; none of the images is there.
+        UserError: a file that is missing, not in this format or has other classes than ``name`` is
+            registered with; no image exists.
     """
     try:
         dicts = load_coco_json(str(json_file), str(image_root), name)
@@ -82,8 +82,8 @@ def load_instances(name: str, image_root: Path, json_file: Path) -> list[Record]
 
 
 def describe_mask(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's ``segmentation`` (run lengths), ``area`` (pixels) and ``bbox`` [x, y, width, height]
-    of a mask, (H, W) bool."""
+    """Describe a mask, (H, W) bool, as COCO does: ``segmentation`` (run lengths), ``area`` (pixels)
+    and ``bbox`` [x, y, width, height]."""
     encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {
         "segmentation": {"size": encoded["size"], "counts": encoded["counts"].decode("ascii")},

@@ -1,4 +1,4 @@
-"""What a data set has labels for, in the words that mappers, models and evaluators share.
+"""What data sets are labelled for, in words that mappers, models and evaluators share.
 
 The words are those of detectron2's evaluators: "panoptic_seg", "sem_seg", "bbox" (boxes), "segm"
 (masks of objects), and "classification".
@@ -13,8 +13,8 @@ from ddep.errors import UserError, one_line
 SEMANTIC = ("sem_seg",)
 INSTANCE = ("bbox", "segm")
 CLASSIFICATION = ("classification",)
-# For data sets that were registered without ``labelled_for``: what detectron2's ``evaluator_type``
-# means. Of panoptic sets it does not say whether they have other labels too.
+# What detectron2's ``evaluator_type`` means, for data sets without ``labelled_for``. It does not
+# say which other labels panoptic sets have.
 _LABELS_OF_TYPE = {
     "sem_seg": SEMANTIC,
     "cityscapes_sem_seg": SEMANTIC,
@@ -33,9 +33,9 @@ _PANOPTIC_TYPES = (
 def labelled_for(name: str) -> tuple[str, ...]:
     """What a registered data set has labels for.
 
-    That is its metadata ``labelled_for``, or else what detectron2's ``evaluator_type`` means. The
-    records of a panoptic set without ``labelled_for`` are loaded, to see whether they have semantic
-    labels. Empty if there are no labels, or if nothing is known of them.
+    That is its metadata ``labelled_for``, or else what detectron2's ``evaluator_type`` means. For a
+    panoptic set without ``labelled_for``, the records are loaded to see whether they have semantic
+    labels. Empty if there are no labels, or none that are known.
 
     Raises:
         UserError: the records cannot be loaded.
@@ -54,13 +54,13 @@ def labelled_for(name: str) -> tuple[str, ...]:
 
 
 def panoptic_labels(semantic: bool, instances: bool) -> tuple[str, ...]:
-    """What a panoptic data set has labels for, with or without semantic labels and instance
-    annotations in files of their own."""
+    """What a panoptic data set has labels for, given whether further files hold semantic labels and
+    instance annotations."""
     return ("panoptic_seg", *(SEMANTIC if semantic else ()), *(INSTANCE if instances else ()))
 
 
 def may_be_labelled_for(name: str, label: str) -> bool:
-    """Whether a registered data set has labels of a kind; True where its metadata do not tell.
+    """Whether a registered data set has labels of a kind; True if its metadata do not say.
 
     Unlike :func:`labelled_for`, this never loads records.
     """

@@ -1,7 +1,7 @@
-"""Writes the label images of semantic data sets whose owners number the classes in another way.
+"""Convert the label images of semantic data sets that number their classes differently.
 
-The labels go into a folder of their own, and the names of the images to use into a text file that
-is written last: an interrupted preparation leaves a data set that is known to be absent.
+The labels go into a separate folder, and the names of the images to use into a text file that is
+written last: after an interrupted preparation the data set counts as missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ddep.parallel import check_workers
 
 @dataclass(frozen=True)
 class LabelJob:
-    """One image, its label file, and where the label that is made of it goes."""
+    """One image, its original label file, and the label file to write."""
 
     image: Path
     source: Path
@@ -39,15 +39,15 @@ def write_labels(
     """Write the label image of each job.
 
     Args:
-        jobs: what to do.
-        read: makes a label, (H, W) uint8, of the owners' file. It can be pickled.
+        jobs: the labels to write.
+        read: picklable; makes a label, (H, W) uint8, from an original file.
         workers: number of processes.
-        progress: what the progress bar is called.
-        leave_out_mismatched: whether a label that has not its image's size is left out, rather
-            than an error.
+        progress: name of the progress bar.
+        leave_out_mismatched: whether to leave out labels whose size is not their image's, instead
+            of raising an error.
 
     Returns:
-        Names of the images that were left out, without their ending.
+        Names of the images that were left out, without endings.
 
     Raises:
         UserError: an unreadable file, a label out of range, sizes that differ.
@@ -65,7 +65,7 @@ def write_labels(
 
 
 def _write_label(job: LabelJob, read: Callable[[Path], np.ndarray]) -> str:
-    """Write a label; what is wrong with its size, if anything is."""
+    """Write a label; return what is wrong with its size, or an empty string."""
     labels = read(job.source)
     with open_image(str(job.image)) as image:
         height, width = image.size
@@ -80,7 +80,7 @@ def _write_label(job: LabelJob, read: Callable[[Path], np.ndarray]) -> str:
 
 
 def write_names(path: Path, names: Iterable[str]) -> None:
-    """Write the names of images, sorted, one in each line."""
+    """Write the names of images, sorted, one per line."""
     with new_file(path) as file:
         file.write("".join(f"{name}\n" for name in sorted(names)).encode())
 

@@ -1,8 +1,7 @@
-"""Mapillary Vistas v1.2: street scenes, 65 classes, read as its owners lay it out.
+"""Mapillary Vistas v1.2: street scenes, 65 classes, read as distributed.
 
-What sets it apart from the other sets: unlabelled pixels are 65 in the semantic labels, not 255.
-Work on domain generalisation evaluates on it with Cityscapes' 19 classes: labels of these can be
-written.
+Unlike in other sets, unlabelled pixels are 65 in the semantic labels, not 255. Labels of
+Cityscapes' 19 classes can also be written: work on domain generalisation evaluates with these.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ CATEGORIES: list[Category] = [
     for i, row in enumerate(_TABLE, start=1)
 ]
 IGNORE_LABEL = len(CATEGORIES)
-# Cityscapes' label of each class, 255 for those that it has not.
+# Cityscapes' label of each class, 255 for classes that it does not have.
 _LABEL_OF_CLASS = label_table(
     {i: row["cityscapes"] for i, row in enumerate(_TABLE) if row["cityscapes"]}, IGNORE_LABEL
 )
@@ -72,14 +71,14 @@ def register_mapillary_vistas(root: Path) -> None:
 
 
 def prepare_mapillary_vistas(folder: Path, workers: int) -> dict[str, dict[str, int]]:
-    """Write labels of Cityscapes' 19 classes, for the splits that are there.
+    """Write labels of Cityscapes' 19 classes, for the existing splits.
 
     Args:
-        folder: mapillary_vistas, of version 1.2; its files stay as they are.
+        folder: mapillary_vistas, version 1.2; its files are not changed.
         workers: number of processes.
 
     Returns:
-        Per split, the number of labels.
+        For each split, the number of labels.
 
     Raises:
         UserError: no labels, a file missing or unreadable, a label out of range, sizes that differ.
@@ -101,7 +100,7 @@ def prepare_mapillary_vistas(folder: Path, workers: int) -> dict[str, dict[str, 
 
 
 def read_as_cityscapes(path: Path) -> np.ndarray:
-    """Read one of the owners' label images as labels of Cityscapes' 19 classes.
+    """Read one of the original label images as labels of Cityscapes' 19 classes.
 
     Returns:
         (H, W) uint8, 0..18 or 255 for void.
@@ -117,7 +116,7 @@ declare(
         how_to_get={
             "mapillary_vistas_19_*": "unpack Mapillary Vistas v1.2, then run python "
             "datasets/prepare.py mapillary_vistas",
-            "mapillary_vistas_*": "unpack Mapillary Vistas v1.2 (of v2.0, move what is in v1.2/ "
+            "mapillary_vistas_*": "unpack Mapillary Vistas v1.2 (from v2.0, move what is in v1.2/ "
             "up)",
         },
         register=register_mapillary_vistas,

@@ -12,12 +12,12 @@ from ddep.data.datasets.image_folder import find_images
 
 @dataclass(frozen=True)
 class PairedFolders:
-    """What two folders hold, at any depth.
+    """The files of two folders, at any depth.
 
     Attributes:
-        images: paths by name: relative to the folder, without the ending.
-        labels: the same of the label images.
-        repeated: two paths for each further file of one folder that has the name of another.
+        images: paths by name, which is relative to the folder and without the ending.
+        labels: the same for the label images.
+        repeated: pairs of files in one folder that have the same name.
     """
 
     images: dict[str, str]
@@ -26,10 +26,10 @@ class PairedFolders:
 
     @classmethod
     def read(cls, image_root: str | Path, label_root: str | Path) -> PairedFolders:
-        """List two folders. One may lie in the other: what is in the inner one is in it alone.
+        """List two folders. If one is inside the other, the outer one is listed without it.
 
         Raises:
-            UserError: a folder that is not there or has no images.
+            UserError: a folder that does not exist or has no images.
         """
         images, labels = (
             {os.path.normpath(path) for path in find_images(Path(root))}
@@ -45,7 +45,7 @@ class PairedFolders:
         )
 
     def pairs(self) -> list[dict[str, str]]:
-        """``file_name`` and ``sem_seg_file_name`` of each image that has a label, by name."""
+        """Records, sorted by name, of the images that have a label."""
         return [
             {"file_name": self.images[name], "sem_seg_file_name": self.labels[name]}
             for name in sorted(self.images.keys() & self.labels.keys())

@@ -1,12 +1,12 @@
 """Panoptic data sets in COCO's format: one JSON file and a folder of PNG files per split.
 
 A pixel of a panoptic PNG holds its segment's id as R + 256 G + 256^2 B; 0 is void. The JSON file
-says which category each segment is of. Beside it lie semantic labels, one PNG per image, whose
-pixels are contiguous class ids, 255 (or another number that the metadata says) for void.
+gives the category of each segment. There may also be semantic labels, one PNG per image, whose
+pixels are contiguous class ids, 255 (or the metadata's ``ignore_label``) for void.
 
-Three kinds of ids: a *category id* is what the JSON file writes (1..K in the project's own sets), a
-*contiguous id* is the category's place in the list of categories (0..K-1), which models predict,
-and a *segment id* numbers the segments of one image.
+Three kinds of ids: the JSON file writes *category ids* (1..K in the project's own sets), models
+predict *contiguous ids*, the categories' indices in their list (0..K-1), and *segment ids* number
+the segments of one image.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class Category(TypedDict):
 
 @dataclass(frozen=True)
 class PanopticSplit:
-    """Where one split of a panoptic data set lies.
+    """The paths of one split of a panoptic data set.
 
     Attributes:
         image_root: folder of the images.
         panoptic_root: folder of the panoptic PNG files.
         panoptic_json: the JSON file.
         sem_seg_root: folder of the semantic PNG files; None if there are none.
-        image_suffix: how images end, where they are named like their panoptic PNG files and not as
-            the JSON file says.
+        image_suffix: ending of the images if they are named after their panoptic PNG files, not as
+            in the JSON file.
     """
 
     image_root: Path
@@ -58,8 +58,8 @@ class PanopticSplit:
 
     @classmethod
     def below(cls, folder: Path, split: str, images: str | None = None) -> PanopticSplit:
-        """The project's own layout: ``folder`` is the data set's, ``images`` (default: named like
-        the split) its folder of images."""
+        """The project's own layout in a data set's ``folder``; ``images`` is the folder of images
+        in it, by default named like the split."""
         return cls(
             image_root=folder / (split if images is None else images),
             panoptic_root=folder / f"panoptic_{split}",
@@ -68,7 +68,7 @@ class PanopticSplit:
         )
 
     def image_name(self, annotation: Mapping[str, Any]) -> str:
-        """File name of the image that ``annotation``, of :func:`load_annotations`, belongs to."""
+        """File name of the image of ``annotation``, which :func:`load_annotations` returned."""
         if self.image_suffix is None:
             return annotation["image"]["file_name"]
         return Path(annotation["file_name"]).stem + self.image_suffix
@@ -78,9 +78,9 @@ def panoptic_metadata(categories: Sequence[Category]) -> dict[str, Any]:
     """detectron2's metadata for ``categories``, whose order gives the contiguous ids.
 
     ``stuff_classes`` and ``stuff_colors`` hold all classes. ``thing_classes`` and ``thing_colors``
-    hold the classes up to the last thing, so that a contiguous id is an index into them; where
-    things come first they hold just the things, as detectron2's COCO evaluator needs it. Which
-    classes are things is said by ``thing_dataset_id_to_contiguous_id`` alone.
+    hold the classes up to the last thing, so that a contiguous id is an index into them; if things
+    come first they hold only the things, as detectron2's COCO evaluator needs it. Only
+    ``thing_dataset_id_to_contiguous_id`` says which classes are things.
     """
     names = [category["name"] for category in categories]
     colors = [list(category["color"]) for category in categories]
@@ -109,12 +109,12 @@ def register_panoptic(
 
     Args:
         name: what configs call it.
-        split: where it lies; nothing is opened before its dicts are asked for.
+        split: its paths; nothing is opened before the records are needed.
         categories: all its classes; their order gives the contiguous ids.
         evaluator_type: "panoptic_seg", or detectron2's name for a set that it knows.
-        ignore_label: what void is in the semantic PNG files.
+        ignore_label: of void in the semantic PNG files.
         metadata: further attributes. ``json_file`` (COCO's instance annotations) or ``gt_dir``
-            (Cityscapes' label images) say that there are instance annotations too.
+            (Cityscapes' label images) mean that there are also instance annotations.
     """
     required_files = ("image_root", "panoptic_json", "panoptic_root")
     if split.sem_seg_root is not None:
@@ -142,13 +142,13 @@ def load_panoptic(split: PanopticSplit, categories: Sequence[Category]) -> list[
     """Read a split's JSON file.
 
     Returns:
-        One dict per image, in the file's order: file_name, image_id, height, width (pixels),
-        pan_seg_file_name, sem_seg_file_name where the split has semantic labels, and
-        segments_info: COCO's, with contiguous ``category_id`` and a bool ``isthing``.
+        One record per image, in the file's order: file_name, image_id, height, width (pixels),
+        pan_seg_file_name, sem_seg_file_name if the split has semantic labels, and segments_info:
+        COCO's, with contiguous ``category_id`` and a bool ``isthing``.
 
     Raises:
-        UserError: a JSON file that is missing or not of this format; images or labels of which none
-            is there. That some are missing shows when they are read.
+        UserError: a JSON file that is missing or not in this format; none of the images, or of the
+            labels, exists. If only some are missing, reading them fails later.
     """
     annotations = load_annotations(split.panoptic_json, categories)
     dicts = [
@@ -180,11 +180,11 @@ def load_annotations(panoptic_json: Path, categories: Sequence[Category]) -> lis
     """Read the annotations of a panoptic JSON file, each with its image's entry.
 
     Returns:
-        Per annotation: file_name (of the panoptic PNG), image (a dict with id, file_name, height,
-        width) and segments_info, with contiguous ``category_id`` and a bool ``isthing``.
+        For each annotation: file_name (of the panoptic PNG), image (a dict with id, file_name,
+        height, width) and segments_info, with contiguous ``category_id`` and a bool ``isthing``.
 
     Raises:
-        UserError: a file that is missing, not of this format, or without images.
+        UserError: a file that is missing, not in this format, or without images.
     """
     contiguous = {category["id"]: index for index, category in enumerate(categories)}
     is_thing = {category["id"]: bool(category["isthing"]) for category in categories}
@@ -229,7 +229,7 @@ def segments_info(
         category_ids: category id of each segment id.
 
     Returns:
-        Per segment that has pixels, by ascending id: id, category_id, area (pixels), bbox
+        For each segment with pixels, by ascending id: id, category_id, area (pixels), bbox
         [x, y, width, height] (pixels), iscrowd 0.
     """
     areas = np.bincount(panoptic.ravel())
@@ -256,5 +256,5 @@ def segments_info(
 
 
 def encode_panoptic(panoptic: np.ndarray) -> np.ndarray:
-    """Segment ids (H, W) as the colours (H, W, 3) uint8 of a panoptic PNG."""
+    """Encode segment ids (H, W) as the colours (H, W, 3) uint8 of a panoptic PNG."""
     return np.stack([panoptic >> shift & 255 for shift in (0, 8, 16)], axis=-1).astype(np.uint8)

@@ -1,8 +1,8 @@
 """Pascal Context: scene labels of VOC 2010's images, 59 classes, or 60 with the background.
 
-Two forms of the labels are read: the owners' MATLAB files with numbers of 459 classes, and PNG
-files of the 59, 0 for the background, as mmsegmentation writes them. The classes are the 59 most
-frequent ones in alphabetical order; what is of no such class is background.
+Reads two forms of the labels: the original MATLAB files with numbers of 459 classes, and PNG files
+of the 59, 0 for the background, as mmsegmentation writes them. The classes are the 59 most frequent
+ones in alphabetical order; everything else is background.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _TABLE = read_table("pascal_context")
 CLASSES = [row["name"] for row in _TABLE]
 _COLORS = [color(row) for row in _TABLE]
 _HIGHEST_ID = 459
-# Places in CLASSES of the owners' numbers.
+# From the original numbers to indices into CLASSES.
 _CLASS_OF_ID = np.zeros(_HIGHEST_ID + 1, dtype=np.uint8)
 _CLASS_OF_ID[[int(row["id"]) for row in _TABLE]] = np.arange(len(_TABLE))
-# Folder and ending of the labels, and the folder of the lists of images that goes with them.
+# Folder and ending of the labels, and the matching folder of the lists of images.
 _FORMS = (
     ("SegmentationClassContext", ".png", "SegmentationContext"),
     ("trainval", ".mat", "Main"),
@@ -64,12 +64,12 @@ def prepare_pascal_context(folder: Path, workers: int) -> dict[str, dict[str, in
     """Write labels of 59 and of 60 classes, and the names of the images of each split.
 
     Args:
-        folder: VOC2010, with ``JPEGImages``, and ``SegmentationClassContext`` or ``trainval``; they
-            stay as they are. Of both the first is read.
+        folder: VOC2010, with ``JPEGImages``, and ``SegmentationClassContext`` or ``trainval``,
+            which are not changed. If there are both, the first is read.
         workers: number of processes.
 
     Returns:
-        Per split, the number of images.
+        For each split, the number of images.
 
     Raises:
         UserError: a file missing or unreadable, a label out of range, sizes that differ.
@@ -96,7 +96,7 @@ def prepare_pascal_context(folder: Path, workers: int) -> dict[str, dict[str, in
 
 
 def _form(folder: Path) -> tuple[str, str, str]:
-    """Which of the forms is there."""
+    """The form in which the labels are there."""
     for form in _FORMS:
         if (folder / form[0]).is_dir():
             return form
@@ -107,7 +107,7 @@ def _form(folder: Path) -> tuple[str, str, str]:
 
 
 def _read_splits(folder: Path) -> dict[str, list[str]]:
-    """Names of the images of each split; UserError unless there is a label for each."""
+    """Names of the images of each split; UserError if a label is missing."""
     source, suffix, lists = _form(folder)
     splits = {}
     for split in SPLITS:
@@ -131,14 +131,14 @@ def read_pascal_context(path: Path, background: bool) -> np.ndarray:
 
     Args:
         path: a MATLAB file with ``LabelMap``, 1..459, or a PNG file of 0..59.
-        background: whether it is a class, which comes first, or void.
+        background: whether the background is a class (the first) or void.
 
     Returns:
         (H, W) uint8, 0..59 with the background, else 0..58 and 255 for void.
     """
     if path.suffix == ".mat":
         numbers = read_matlab(path, "LabelMap").astype(np.int64)
-        check_range(path, numbers, _HIGHEST_ID, f"the owners' numbers, 0..{_HIGHEST_ID}")
+        check_range(path, numbers, _HIGHEST_ID, f"Pascal Context's numbers, 0..{_HIGHEST_ID}")
         labels = _CLASS_OF_ID[numbers]
     else:
         labels = read_labels(str(path))

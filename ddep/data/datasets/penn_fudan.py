@@ -1,6 +1,6 @@
 """Penn-Fudan: photographs of pedestrians, with a mask of each person.
 
-The owners name no split. Here a fifth of the images, chosen by a hash of their names, is for
+It has no official split. Here a fifth of the images, chosen by a hash of their names, is for
 validation: 136 and 34 of the 170 images, the same on every machine.
 """
 
@@ -29,7 +29,7 @@ from ddep.errors import UserError
 
 SPLITS = ("train", "val")
 SPLIT_SEED = 0
-# The thing comes first, so that class 0 is the pedestrian in the instance sets too.
+# The thing comes first, so that class 0 is also the pedestrian in the instance sets.
 CATEGORIES: list[Category] = [
     {"id": 1, "name": "pedestrian", "isthing": 1, "color": [220, 20, 60]},
     {"id": 2, "name": "background", "isthing": 0, "color": [70, 130, 120]},
@@ -56,7 +56,7 @@ def register_penn_fudan(root: Path) -> None:
 
 
 def split_names(names: Iterable[str]) -> dict[str, list[str]]:
-    """Deal ``names`` out to train and val, a fifth (rounded) to val, by a seeded hash of each.
+    """Split ``names`` into train and val, a fifth (rounded) for val, by a seeded hash of each.
 
     Returns:
         The names of each split, sorted.
@@ -72,12 +72,11 @@ def prepare_penn_fudan(source: Path, target: Path) -> dict[str, dict[str, int]]:
     """Write Penn-Fudan's images, and instance, panoptic and semantic labels of both splits.
 
     Args:
-        source: the owners' tree; a mask's pixels are 0 for background and 1..N for its people.
-        target: folder to write to. It may be ``source``: then the images stay as they are,
-            otherwise they are copied.
+        source: the original tree; a mask's pixels are 0 for background and 1..N for its people.
+        target: folder to write to. Images are copied, unless it is ``source``.
 
     Returns:
-        Per split, the number of images and of people.
+        For each split, the number of images and of people.
 
     Raises:
         UserError: a file missing or unreadable, ids that are not 1..N, sizes that differ.

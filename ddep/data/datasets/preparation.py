@@ -1,7 +1,7 @@
-"""What the preparations of data sets share: pairing files, and writing them safely.
+"""Helpers for preparing data sets: pair files, and write them safely.
 
-A file appears under its name only when it is complete, and a split's JSON file is written last: an
-interrupted preparation leaves a data set that is known to be absent, and can be run again.
+A file appears under its name only when it is complete, and a split's JSON file is written last:
+after an interrupted preparation the data set counts as missing, and can be prepared again.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def do_jobs(
     """Call ``function`` on each job, in worker processes; yield the results in the jobs' order.
 
     Args:
-        function: can be pickled, as jobs and results can.
-        jobs: what to do.
+        function: picklable, like jobs and results.
+        jobs: the arguments.
         source: the file that a job reads, for the error message.
         workers: number of processes.
-        progress: what the progress bar is called.
+        progress: name of the progress bar.
 
     Raises:
         UserError: the worker process that did a job died.
@@ -54,14 +54,14 @@ def do_jobs(
     for job, result in zip(jobs, results, strict=True):
         if isinstance(result, Crash):
             raise UserError(
-                f"the process that prepared {source(job)} died; look at the file, and at memory"
+                f"the process that prepared {source(job)} died; check the file, and free memory"
             )
         yield result
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open ``path`` for writing bytes; it appears, with its folder, when it is complete.
+    """Open ``path`` for writing bytes; the file appears when it is complete. Makes its folder.
 
     Raises:
         UserError: it cannot be written.
@@ -78,7 +78,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def write_jpeg(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W, 3) uint8, RGB, as a JPEG file of high quality."""
+    """Write (H, W, 3) uint8, RGB, as a high-quality JPEG file."""
     with new_file(path) as file:
         Image.fromarray(pixels).save(file, format="JPEG", quality=95)
 
@@ -118,8 +118,8 @@ def image_pairs(
         (image, label) paths, sorted by name.
 
     Raises:
-        UserError: a missing folder, no images, two images of one name, an image without label or a
-            label without image.
+        UserError: a missing folder, no images, two images with one name, an image without a label
+            or a label without an image.
     """
     for folder in (images, labels):
         if not folder.is_dir():
@@ -146,7 +146,7 @@ def image_pairs(
 
 
 def check_same_size(image: Path, pixels: np.ndarray, label: Path, ids: np.ndarray) -> None:
-    """UserError unless the image (H, W, 3) and its label (H, W) have the same size."""
+    """Raise UserError unless the image (H, W, 3) and its label (H, W) have the same size."""
     if pixels.shape[:2] != ids.shape:
         raise UserError(
             f"{label}: {ids.shape[1]}x{ids.shape[0]} pixels, but its image {image} has "
@@ -155,7 +155,7 @@ def check_same_size(image: Path, pixels: np.ndarray, label: Path, ids: np.ndarra
 
 
 def check_range(label: Path, ids: np.ndarray, highest: int, expected: str) -> None:
-    """UserError unless all ``ids`` are in 0..highest."""
+    """Raise UserError unless all ``ids`` are in 0..highest."""
     for found in (ids.min(), ids.max()):
         if not 0 <= found <= highest:
             raise UserError(f"{label}: label {found} is out of range; expected {expected}")
@@ -178,7 +178,7 @@ class PanopticWriter:
         panoptic: np.ndarray,
         category_ids: Mapping[int, int],
     ) -> None:
-        """Write the labels of one image, which lies (or will lie) in ``split.image_root``.
+        """Write the labels of one image, which belongs in ``split.image_root``.
 
         Args:
             image_name: file name of the image.

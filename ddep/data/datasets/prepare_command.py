@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def print_counts(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Print what was written: a line per split, such as ``train: 367 images, 1421 car``."""
+    """Print what was written, one line per split: ``train: 367 images, 1421 car``."""
     print(f"written to {folder}:")
     for split, numbers in counts.items():
         print(f"  {split}: " + ", ".join(f"{number} {what}" for what, number in numbers.items()))

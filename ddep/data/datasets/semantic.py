@@ -1,4 +1,4 @@
-"""Semantic data sets: a folder of images and one of label images of the same names."""
+"""Semantic data sets: a folder of images, and one of label images with the same names."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ def register_semantic(
 
     Args:
         name: what configs call it.
-        image_root: folder of the images, NAME.jpg. Nothing is opened before the dicts are asked
-            for.
-        sem_seg_root: folder of the label images; their pixels are places in ``classes``.
+        image_root: folder of the images, NAME.jpg; nothing is opened before the records are needed.
+        sem_seg_root: folder of the label images; their pixels are indices into ``classes``.
         classes: names of the classes.
         ignore_label: the label of void pixels.
         label_extension: label images are NAME.<this>.
@@ -85,17 +84,17 @@ def load_semantic(
         image_root: folder of the images, NAME.<image_extension>.
         sem_seg_root: folder of the labels, NAME.<label_extension>.
         label_extension, image_extension: without the dot.
-        names_file: a text file with a NAME in each line, which are the data set. The folders may
-            hold more. By default all their files are the data set.
-        leave_out_unpaired: whether images without a label and labels without an image are left
-            out, with a warning, rather than an error.
+        names_file: a text file with one NAME per line: the images of the data set. The folders may
+            hold more files. By default all are used.
+        leave_out_unpaired: whether to leave out images without a label and labels without an image,
+            with a warning, instead of raising an error.
 
     Returns:
-        One dict per image, sorted by name: file_name and sem_seg_file_name.
+        One record per image, sorted by name: file_name and sem_seg_file_name.
 
     Raises:
-        UserError: no labels, an image without a label or a label without an image; no
-            ``names_file``, or one without names.
+        UserError: no labels, an image without a label or a label without an image; a missing or
+            empty ``names_file``.
     """
     images = _by_name(image_root, image_extension)
     labels = _by_name(sem_seg_root, label_extension)

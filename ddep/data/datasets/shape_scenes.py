@@ -1,9 +1,9 @@
-"""Draws the scenes of the generated data set: textured ground, and textured shapes on it.
+"""Draw the scenes of the generated data set: textured ground, and textured shapes on it.
 
-A scene is two or three bands of stuff (sky, water, grass, stones) with irregular borders, and
-a few discs, squares, triangles and stars that lie on them, turn, occlude each other and cast
-shadows. Things of every class draw their colours and textures from the same stock, and stuff is lit
-and tinted at random: no class can be told by its colour alone.
+A scene is two or three bands of stuff (sky, water, grass, stones) with irregular borders, and a few
+turned discs, squares, triangles and stars on them, which occlude each other and cast shadows.
+Things of all classes share the same colours and textures, and stuff is lit and tinted at random: no
+class can be recognised by its colour alone.
 
 Colours are float64 in [0, 1], RGB; a scene has S x S pixels.
 """
@@ -29,7 +29,7 @@ CATEGORIES: list[Category] = [
     {"id": 8, "name": "stones", "isthing": 0, "color": [130, 125, 120]},
 ]
 NUM_THINGS = 4
-# A thing that shows fewer pixels, or less of itself, than this is not placed.
+# Things of which fewer pixels, or a smaller fraction, would be visible are not placed.
 MIN_VISIBLE_AREA = 30
 MIN_VISIBLE_PART = 0.35
 
@@ -95,7 +95,7 @@ class _Thing:
 
 
 def outline_distance(class_id: int, y: np.ndarray, x: np.ndarray, radius: float) -> np.ndarray:
-    """Signed distance to the outline of a shape at the origin, exact near its edges' middles."""
+    """Signed distance to the outline of a shape at the origin, exact near the middle of edges."""
     if class_id == 0:
         return np.hypot(y, x) - radius
     if class_id == 1:
@@ -112,7 +112,7 @@ def outline_distance(class_id: int, y: np.ndarray, x: np.ndarray, radius: float)
 
 
 def _place_things(rng: np.random.Generator, side: int) -> list[_Thing]:
-    """Choose two to seven things, the front one first, each with enough of it in sight."""
+    """Place up to seven things, the front one first, each of them sufficiently visible."""
     covered = np.zeros((side, side), dtype=bool)
     things: list[_Thing] = []
     for _ in range(int(rng.integers(2, 8))):
@@ -142,7 +142,7 @@ def _place_thing(rng: np.random.Generator, side: int) -> _Thing:
 
 
 def _texture(rng: np.random.Generator, thing: _Thing) -> np.ndarray:
-    """How much of a thing's second colour each pixel takes: (H, W), clipped to [0, 1] in use."""
+    """The weight of a thing's second colour at each pixel: (H, W), clipped to [0, 1] by `mix`."""
     shape = thing.y.shape
     period = max(4.0, thing.radius * rng.uniform(0.25, 0.7))
     contrast = period / 4

@@ -1,4 +1,4 @@
-"""The textured grounds of generated scenes, and the noise and blending that textures are made of.
+"""Draw the textured grounds of generated scenes, with the noise and blending for all textures.
 
 Colours are float64 in [0, 1], RGB; a scene has S x S pixels.
 """
@@ -14,7 +14,7 @@ import numpy as np
 def noise(
     rng: np.random.Generator, shape: tuple[int, int], cells_y: float, cells_x: float
 ) -> np.ndarray:
-    """Smooth noise of ``shape`` (H, W) in about [-1, 1], with so many cells along each axis."""
+    """Smooth noise of ``shape`` (H, W) in about [-1, 1], with this many cells along each axis."""
     grid = rng.uniform(-1, 1, (max(2, round(cells_y)) + 1, max(2, round(cells_x)) + 1))
     return cv2.resize(grid, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
 
@@ -62,7 +62,7 @@ def _stones(rng: np.random.Generator, side: int) -> np.ndarray:
     cells = int(rng.integers(6, 10))
     corners = np.mgrid[0:cells, 0:cells].reshape(2, -1).T
     centres = (corners + rng.uniform(0.1, 0.9, (cells**2, 2))) / cells
-    # The two nearest centres of each pixel, at half resolution: seams run where they are as near.
+    # The two nearest centres of each pixel, at half resolution: seams are where both are as near.
     half = side // 2
     axis = (np.arange(half) + 0.5) / half
     dy, dx = axis[:, None, None] - centres[:, 0], axis[None, :, None] - centres[:, 1]
@@ -81,10 +81,10 @@ STUFF: list[Callable[[np.random.Generator, int], np.ndarray]] = [_sky, _water, _
 
 
 def draw_stuff(rng: np.random.Generator, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bands of stuff from top to bottom; sky, where there is any, on top.
+    """Draw bands of stuff from top to bottom; if there is sky, it is on top.
 
     Returns:
-        image (S, S, 3); which kind of stuff each pixel shows, (S, S), an index into STUFF.
+        image (S, S, 3); each pixel's kind of stuff, (S, S), an index into STUFF.
     """
     number = int(rng.integers(2, 4))
     grounds = rng.permutation(np.arange(1, len(STUFF)))[:number].tolist()

@@ -1,9 +1,9 @@
 """The demo's data set: generated scenes of textured shapes, with panoptic labels.
 
-Of all images, those without panoptic labels included, a CSV file says which classes they show.
+A CSV file lists the classes that each image shows, including images without panoptic labels.
 
-Every image is drawn from its own random numbers, seeded by (seed, split, index): the same seed
-gives the same files, and more images do not change the first ones.
+Every image has its own random numbers, seeded by (seed, split, index): the same seed gives the same
+files, and generating more images does not change the first ones.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ _NAMES = [category["name"] for category in CATEGORIES]
 
 
 def register_shapes(root: Path) -> None:
-    """Register ``shapes_panoptic_{train,val}`` and ``shapes_classes_{train,val,unlabelled}`` below
-    ``root``."""
+    """Register ``shapes_panoptic_{train,val}`` and ``shapes_classes_{train,val,unlabelled}``."""
     folder = root / "shapes"
     for name in SPLITS:
         split = PanopticSplit.below(folder, name)
@@ -41,7 +40,7 @@ def register_shapes(root: Path) -> None:
 
 
 def _register_classes(folder: Path, split: str) -> None:
-    """Register ``shapes_classes_<split>``: which classes each image shows."""
+    """Register ``shapes_classes_<split>``: the classes that each image shows."""
     images, path = folder / split, _class_list(folder, split)
     register(
         f"shapes_classes_{split}",
@@ -69,10 +68,10 @@ def generate_shapes(
     unlabelled: int = 1000,
     size: int = 128,
 ) -> dict[str, dict[str, int]]:
-    """Write the data set: labelled splits train and val, a folder of unlabelled images, and for
-    each of the three a CSV file of the classes that its images show.
+    """Write the data set: labelled splits train and val, unlabelled images, and for each of the
+    three a CSV file with the classes of its images.
 
-    Images of an earlier, larger run that this one does not write are removed.
+    Removes surplus images of an earlier, larger run.
 
     Args:
         target: folder to write to.
@@ -81,7 +80,7 @@ def generate_shapes(
         size: height and width of the images, pixels.
 
     Returns:
-        Per split, the number of images and of things.
+        For each split, the number of images and of things.
 
     Raises:
         UserError: an argument out of range.
@@ -125,7 +124,7 @@ def _semantic(scene: Scene) -> np.ndarray:
 
 
 def _remove_surplus(folder: Path, number: int) -> None:
-    """Remove the generated files of ``folder`` whose index is not below ``number``."""
+    """Remove the generated files in ``folder`` from index ``number`` on."""
     for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
         if int(path.stem) >= number:
             path.unlink()

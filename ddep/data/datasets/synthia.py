@@ -1,8 +1,8 @@
 """SYNTHIA-RAND-CITYSCAPES: rendered street scenes, 16 of Cityscapes' 19 classes.
 
-Terrain, trucks and trains are not in it. Labels have Cityscapes' 19 numbers nevertheless, so that
-models can be trained on it together with other sets, and evaluated on Cityscapes. Results on the 16
-and 13 classes that are usually reported are ``mIoU16`` and ``mIoU13``.
+It lacks terrain, trucks and trains. Labels still have Cityscapes' 19 numbers, so that models can
+train on it together with other sets and be evaluated on Cityscapes. Results are usually reported on
+16 and 13 classes: ``mIoU16`` and ``mIoU13``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ddep.data.datasets.label_preparation import LabelJob, write_labels, write_n
 from ddep.data.datasets.preparation import check_range, image_pairs
 from ddep.errors import UserError
 
-# The owners' numbers. The others are void, parking slots (13), road works (14) and lane markings.
+# SYNTHIA's numbers. The others are void, parking slots (13), road works (14) and lane markings.
 _CLASS_OF_ID = {
     1: "sky",
     2: "building",
@@ -48,7 +48,7 @@ _EXPECTED = "SYNTHIA-RAND-CITYSCAPES: RGB/NAME.png and GT/LABELS/NAME.png"
 
 
 def register_synthia(root: Path) -> None:
-    """Register ``synthia_sem_seg_all`` below ``root``; the owners name no split."""
+    """Register ``synthia_sem_seg_all`` below ``root``; there is no official split."""
     folder = root / "RAND_CITYSCAPES"
     register_19_classes(
         "synthia_sem_seg_all",
@@ -63,7 +63,7 @@ def prepare_synthia(folder: Path, workers: int) -> dict[str, dict[str, int]]:
     """Write labels of Cityscapes' 19 classes, and the names of the images.
 
     Args:
-        folder: RAND_CITYSCAPES, with ``RGB`` and ``GT/LABELS``; they stay as they are.
+        folder: RAND_CITYSCAPES, with ``RGB`` and ``GT/LABELS``, which are not changed.
         workers: number of processes.
 
     Returns:
@@ -81,12 +81,12 @@ def prepare_synthia(folder: Path, workers: int) -> dict[str, dict[str, int]]:
 
 
 def read_synthia(path: Path) -> np.ndarray:
-    """Read one of the owners' label images: 16 bits, the class is red, the instance green.
+    """Read one of the original label images: 16 bits, the class is red, the instance green.
 
     Returns:
         (H, W) uint8, 0..18 or 255 for void.
     """
-    # Pillow keeps eight of the 16 bits of a colour.
+    # Pillow keeps only eight of a colour's 16 bits.
     coded = cv2.imdecode(np.frombuffer(path.read_bytes(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if coded is None:
         raise UserError(f"label image {path} cannot be read: it is damaged")

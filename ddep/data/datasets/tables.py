@@ -1,4 +1,4 @@
-"""Long lists of classes, kept as CSV files in ``tables/``."""
+"""Read the long lists of classes in ``tables/``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def read_table(name: str) -> list[dict[str, str]]:
-    """The rows of ``tables/<name>.csv``, each a value per column, in the file's order."""
+    """The rows of ``tables/<name>.csv`` in the file's order, each a dict by column."""
     path = Path(__file__).parent / "tables" / f"{name}.csv"
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""Folders of millions of images: an index in flat files, which processes share."""
+"""Index folders of millions of images in flat files that processes share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep an index of every root: built once, shared by all processes, brought up to date."""
+"""Keep an index of every root: built once, shared by all processes, updated when needed."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from ddep.files import sync
 
 logger = logging.getLogger(__name__)
 
-# Folders in the one of a root. Finished and unfinished indexes are numbered together.
+# Folders in a root's folder. Finished and unfinished indexes are numbered together.
 _FINISHED = "index"
 _UNFINISHED = "unfinished"
 _NUMBERED = re.compile(rf"(?:{_FINISHED}|{_UNFINISHED})-(\d+)")
-# Another layout of the files gets another number.
+# Increased when the layout of the files changes.
 _LAYOUT = 1
 
 
@@ -51,18 +51,18 @@ def cache_folder() -> Path:
 
 
 def open_index(source: Path) -> ImageIndex:
-    """The index of a folder or of a tar file, built or brought up to date if need be.
+    """Open the index of a folder or tar file; build or update it if needed.
 
-    Only containers that have changed since are listed again. Of processes that ask at the same
-    time, on this machine or on others with the same cache, one builds and the others wait for it.
-    Where the cache cannot be written, the index is a temporary one, with a warning.
+    Only containers that have changed are listed again. If several processes ask at the same time,
+    on this machine or on others with the same cache, one builds and the others wait. If the cache
+    cannot be written, the index is a temporary one, with a warning.
 
     Args:
         source: absolute path.
 
     Raises:
-        UserError: a container that cannot be listed; no images but those in compressed tar files;
-            an index that cannot be written, not even a temporary one.
+        UserError: a container that cannot be listed; images only in compressed tar files; not even
+            a temporary index can be written.
     """
     top = Container("") if source.is_dir() else Container("", source.name)
     root = str(source if source.is_dir() else source.parent)
@@ -72,13 +72,13 @@ def open_index(source: Path) -> ImageIndex:
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home / "lock") as lock:
             began = time.time_ns()
-            # Where another process began to look after this one asked, what it found will do. Its
-            # clock may be another.
+            # If another process began to look after this one asked, its index will do. Its clock
+            # may differ.
             content = lock.read()
             is_checked = content.isdigit() and asked <= int(content) <= began
             index = _newest(home)
             if index is None or not (is_checked or _is_current(index, root)):
-                del index  # it may be removed
+                del index  # closes it: it may be removed
                 index = _build(home, root, top)
             lock.seek(0)
             lock.truncate()
@@ -108,12 +108,12 @@ def home_of(source: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[IO[bytes]]:
-    """Hold a lock that goes away with the process; the file is open for reading and writing."""
+    """Hold a lock that ends with the process; the file is open for reading and writing."""
     with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info(f"waiting for another process that looks after {path.parent}")
+            logger.info(f"waiting for another process that updates {path.parent}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 
@@ -129,22 +129,22 @@ def _numbered(home: Path) -> list[tuple[int, Path]]:
 
 
 def _newest(home: Path) -> ImageIndex | None:
-    """The newest finished index that is whole."""
+    """The newest finished index that is not damaged."""
     for _, path in _numbered(home):
         if path.name.startswith(_FINISHED):
             try:
                 return ImageIndex(path)
             except (OSError, ValueError, LookupError, TypeError) as error:
-                logger.warning(f"{path} is damaged ({error}); another one is made")
+                logger.warning(f"{path} is damaged ({error}); it is built again")
     return None
 
 
 def _is_current(index: ImageIndex, root: str) -> bool:
-    """Whether nothing has changed in any container. The images themselves are not looked at."""
+    """Whether no container has changed. Does not look at the images themselves."""
     tar, status = "", None
     for entry in read_containers(index.folder):
         container = entry.container
-        if not container.tar or container.tar != tar:  # tars in a tar change with it
+        if not container.tar or container.tar != tar:  # nested tars change with the outer one
             try:
                 status = status_of(os.stat(container.path(root)))
             except OSError:
@@ -163,7 +163,7 @@ def _build(home: Path, root: str, top: Container) -> ImageIndex:
     known = _read_known([path for _, path in others])
     try:
         _write(unfinished, root, top, known)
-    except OSError:  # such as a full disk; after UserError and interruptions it is used again
+    except OSError:  # such as a full disk; after other errors the unfinished index is used again
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     finished = home / f"{_FINISHED}-{number:06d}"
@@ -176,14 +176,14 @@ def _build(home: Path, root: str, top: Container) -> ImageIndex:
 
 
 def _read_known(indexes: list[Path]) -> list[StoredListings]:
-    """What is known from the newest finished index and the unfinished one that came furthest.
+    """Read the newest finished index and the unfinished one with the most containers.
 
-    Other unfinished ones are removed, lest they pile up where indexing fails again and again.
+    Other unfinished ones are removed, so that they do not pile up when indexing fails repeatedly.
     """
     finished: list[StoredListings] = []
     unfinished: dict[Path, StoredListings] = {}
     for path in indexes:
-        with contextlib.suppress(OSError):  # interrupted before it had all files
+        with contextlib.suppress(OSError):  # interrupted before all files existed
             if path.name.startswith(_UNFINISHED):
                 unfinished[path] = StoredListings(path)
             elif not finished:
@@ -195,13 +195,13 @@ def _read_known(indexes: list[Path]) -> list[StoredListings]:
 
 
 def _is_used(index: Path) -> bool:
-    """Whether a process, here or on another machine, has it open."""
+    """Whether any process, on this machine or another, has the index open."""
     try:
         with open(index / stored.HEADER, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # it has none: it was never finished
+    except OSError:  # no header: it was never finished
         return False
     return False
 
@@ -213,8 +213,8 @@ def _build_temporary(root: str, top: Container) -> ImageIndex:
         index = ImageIndex(folder)
     except OSError as error:
         raise UserError(
-            f"no index of the images in {root} can be written, neither to keep nor a temporary one "
-            f"({error}); set DDEP_CACHE to a folder with space"
+            f"no index of the images in {root} can be written, not even a temporary one ({error}); "
+            "set DDEP_CACHE to a folder with space"
         ) from error
     index.remove_at_end()
     return index
@@ -230,5 +230,5 @@ def _write(folder: Path, root: str, top: Container, known: list[StoredListings])
         raise lister.compressed[0]
     logger.info(
         f"indexed {lister.images} images in {lister.containers} folders and tar files of {source}, "
-        f"{lister.listed} of them listed anew, in {time.monotonic() - started:.1f} s"
+        f"{lister.listed} of them listed again, in {time.monotonic() - started:.1f} s"
     )

@@ -1,4 +1,4 @@
-"""What holds images: folders, tar files and tar files in tar files; and what is in one of them."""
+"""Containers of images (folders, tar files, tar files in tar files) and their listings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from ddep.data.image_index.strings import Strings
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-# Compressed tar files cannot be read in place; the latter may be plain ones all the same.
+# Compressed tar files cannot be read in place; a .tar.gz or .tgz may still be a plain tar file.
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 
-# Changes when something is added to a container, removed or renamed.
+# Changes when something in a container is added, removed or renamed.
 Status = tuple[int, ...]
-# Of a container that may have changed since without a change of its times.
+# The status of a container that may have changed since without changing its times.
 UNSETTLED: Status = ()
 
 
@@ -24,12 +24,11 @@ class Container(NamedTuple):
     """A folder, a tar file, or a tar file in another one.
 
     Attributes:
-        prefix: what stands in front of the names of its images: a path relative to the root that
-            ends with ``/``, or nothing. A tar file counts as the folder of its name without .tar.
-        tar: path of the tar file relative to the root, of the outer one if there are several;
-            nothing for a folder.
+        prefix: prepended to the names of its images: a path relative to the root that ends with
+            ``/``, or nothing. A tar file counts as a folder with its name without .tar.
+        tar: path of the (outer) tar file, relative to the root; nothing for a folder.
         offset: of the tar in that file, in bytes.
-        size: of the tar in that file, in bytes; -1 is up to the file's end.
+        size: of the tar in that file, in bytes; -1 means up to the file's end.
     """
 
     prefix: str
@@ -38,14 +37,14 @@ class Container(NamedTuple):
     size: int = -1
 
     def path(self, root: str) -> str:
-        """Of the folder or of the (outer) tar file."""
+        """Path of the folder or of the (outer) tar file."""
         inside = self.tar or self.prefix
         return os.path.join(root, inside) if inside else root
 
 
 @dataclass
 class Listing:
-    """The images and containers that a container holds itself, not those further down.
+    """The images and containers directly in a container, not those further down.
 
     Attributes:
         status: of the container just before it was listed.
@@ -62,16 +61,16 @@ class Listing:
 
 
 def status_of(found: os.stat_result) -> Status:
-    """The status to store, of a container's ``os.stat``.
+    """A container's status, from its ``os.stat``.
 
-    Numbers of devices are left out: they change when network disks are mounted anew. The time of
-    the last change of the inode shows what programs hide that set the time of modification.
+    Device numbers are left out: they change when network disks are mounted again. The inode's
+    change time reveals changes by programs that reset the modification time.
     """
     return found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def without_tar_suffix(name: str) -> str | None:
-    """The name that a tar file has as a folder; None if ``name`` is no tar file's."""
+    """The name of a tar file as a folder; None if ``name`` is not that of a tar file."""
     for suffix in TAR_SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]

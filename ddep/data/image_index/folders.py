@@ -17,19 +17,19 @@ from ddep.data.image_index.strings import Strings
 
 logger = logging.getLogger(__name__)
 
-# Progress is told in steps of this many images.
+# Progress is reported in steps of this many images.
 _STEP = 10_000
 
 
 def list_folder(root: str, folder: Container, found: Callable[[int], None]) -> Listing:
-    """List the images, folders and tar files in ``folder``, by their endings; hidden ones are not.
+    """List the images, folders and tar files in ``folder``, by their endings; skip hidden ones.
 
-    Where there is a folder ``x`` beside ``x.tar``, that is taken.
+    A folder ``x`` takes precedence over ``x.tar``.
 
     Args:
-        root: what paths are relative to.
+        root: paths are relative to it.
         folder: the folder.
-        found: told how many more images were found.
+        found: called with the number of further images found.
 
     Raises:
         OSError: it cannot be listed.
@@ -58,7 +58,7 @@ def list_folder(root: str, folder: Container, found: Callable[[int], None]) -> L
         prefix = f"{folder.prefix}{without_tar_suffix(name)}/"
         if prefix in children:
             other = children[prefix] or prefix
-            logger.warning(f"{root}: {folder.prefix}{name} is left out, {other} is taken instead")
+            logger.warning(f"{root}: {folder.prefix}{name} is left out, {other} is used instead")
         else:
             children[prefix] = f"{folder.prefix}{name}"
     return Listing(

@@ -1,4 +1,4 @@
-"""Tell how far indexing is: a bar on a terminal, now and then a line in the log."""
+"""Show the progress of indexing: a bar on a terminal, and occasional lines in the log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOG_EVERY = 100_000
 
 
 class Progress:
-    """Counts images."""
+    """Counts the images found so far."""
 
     def __init__(self, root: str, bar: tqdm) -> None:
         self._root = root
@@ -22,7 +22,7 @@ class Progress:
         self._images = 0
 
     def found(self, number: int) -> None:
-        """``number`` more images were found."""
+        """Add ``number`` images."""
         before, self._images = self._images, self._images + number
         self._bar.update(number)
         for images in range(before // _LOG_EVERY + 1, self._images // _LOG_EVERY + 1):
@@ -31,6 +31,6 @@ class Progress:
 
 @contextlib.contextmanager
 def show_progress(root: str) -> Iterator[Progress]:
-    """Show the progress of indexing ``root`` as long as the context lasts."""
+    """Show the progress of indexing ``root`` while the context is open."""
     with tqdm(desc="indexing", unit="image", unit_scale=True, disable=None) as bar:
         yield Progress(root, bar)

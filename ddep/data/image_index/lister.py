@@ -1,4 +1,4 @@
-"""List containers, unless what was stored of them still holds."""
+"""List containers, or reuse their stored listings if these are still valid."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ddep.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# A container that changed less than this before it was listed may change again without a change of
-# its times: clocks of file systems tick coarsely, and those of file servers are seconds apart.
+# A container that changed less than this before it was listed may change again and keep its times:
+# the clocks of file systems are coarse, and those of file servers differ by seconds.
 _SETTLING_NS = 10 * 10**9
 
 
 class Lister:
-    """Finds the listing of a container; links lead into none a second time."""
+    """Finds the listing of each container, once even if links lead to it again."""
 
     def __init__(
         self,
@@ -34,13 +34,13 @@ class Lister:
     ) -> None:
         """
         Args:
-            root: what paths are relative to.
-            stored: listings that may still hold.
-            found: told how many more images were found.
-            tars: whether tar files are looked into.
+            root: paths are relative to it.
+            stored: listings that may still be valid.
+            found: called with the number of further images found.
+            tars: whether to look into tar files.
         """
         self.containers = 0
-        self.listed = 0  # of the containers, those of which nothing stored held
+        self.listed = 0  # containers without a valid stored listing
         self.images = 0
         self.compressed: list[CompressedTarError] = []
         self._root = root
@@ -50,7 +50,7 @@ class Lister:
         self._entered: set[tuple[int, int, int]] = set()
 
     def __call__(self, container: Container) -> Listing | None:
-        """Its listing; None if it was entered before, is gone, or is a compressed tar file.
+        """List a container; None if it was listed before, is gone, or is a compressed tar file.
 
         Raises:
             UserError: it cannot be listed.
@@ -71,7 +71,7 @@ class Lister:
             self.compressed.append(error)
             return None
         except FileNotFoundError as error:
-            if container.prefix:  # removed meanwhile, or a link whose target is away
+            if container.prefix:  # removed meanwhile, or a broken link
                 logger.warning(f"{path} is gone; left out")
                 return None
             raise _not_listed(path, error) from error
@@ -100,7 +100,7 @@ def _not_listed(path: str, error: OSError) -> UserError:
 
 
 def list_images(folder: str) -> list[str]:
-    """The names of all images below ``folder``, sorted; those in tar files are left out.
+    """The sorted names of all images below ``folder``, except those in tar files.
 
     Raises:
         UserError: a folder cannot be listed.

@@ -1,4 +1,4 @@
-"""Make records from an index."""
+"""Read an index: make records from it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ddep.data.tar_members import name_member
 
 
 class ImageIndex(Sequence[Record]):
-    """The records of all images below a root, sorted by ``image_id``; made when they are asked for.
+    """The records of all images below a root, sorted by ``image_id``, made on access.
 
-    The index stays in its files, which are mapped into memory. Worker processes share what they
-    read of it, whichever way they were started. It is not removed while anyone uses it.
+    The index stays in its files, which are mapped into memory and shared by worker processes,
+    however these are started. It is not removed while anyone uses it.
 
-    A record is a dict of ``file_name``, which ``PathManager`` opens, and ``image_id``, the path
-    relative to the root, with ``/``.
+    A record has ``file_name``, which ``PathManager`` opens, and ``image_id``, the path relative to
+    the root, with ``/``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class ImageIndex(Sequence[Record]):
         header = json.loads((folder / stored.HEADER).read_text(encoding="utf-8"))
         for name, size in header["sizes"].items():
             if (folder / name).stat().st_size != size:
-                raise ValueError(f"{folder / name} has not the size that it should have")
+                raise ValueError(f"{folder / name} does not have the expected size")
         self._root = header["root"]
         self._names, self._prefixes = (
             Strings(map_file(folder / block, np.uint8), map_file(folder / starts, np.int64))
@@ -58,9 +58,9 @@ class ImageIndex(Sequence[Record]):
             )
         )
         self._spans = map_file(folder / stored.SPANS, np.int64).reshape(-1, 2)
-        # A run is images that follow each other in the order and in ``names``: number of the first
-        # in ``names``, number of its span if it has one, and number of the container; and its first
-        # position in the order, with the number of all images at the end.
+        # A run is a series of images that are consecutive both in the order and in ``names``. It
+        # has the index of its first name, of that image's span (if any) and of the container.
+        # Positions are each run's first position in the order, and finally the number of images.
         self._runs = map_file(folder / stored.RUNS, np.int64).reshape(-1, 3)
         self._positions = map_file(folder / stored.RUN_POSITIONS, np.int64)
         self._length = int(self._positions[-1])
@@ -94,7 +94,7 @@ class ImageIndex(Sequence[Record]):
         return {"file_name": name_member(path, offset, size, image_id), "image_id": image_id}
 
     def remove_at_end(self) -> None:
-        """Remove the index when this object goes away, or this process ends in good order."""
+        """Remove the index when this object is deleted or this process exits normally."""
         weakref.finalize(self, _remove, self.folder, os.getpid())
 
 

@@ -1,9 +1,9 @@
-"""What an index keeps of every container, for the next time; those of interrupted ones count too.
+"""The listings of containers that an index keeps for the next time, even an interrupted one.
 
 An index is a folder of flat files:
 
 * ``names``, ``name_starts``: :class:`Strings`, the names of all images, container by container;
-* ``spans``: (M, 2) int64, offset and size of those in tar files;
+* ``spans``: (M, 2) int64, offset and size of the images in tar files;
 * ``containers.jsonl``: a line for each container, see :class:`StoredContainer`;
 * ``prefixes``, ``prefix_starts``: :class:`Strings`, prefix and tar file of each container;
 * ``runs``, ``run_positions``: see :mod:`ddep.data.image_index.read_index`;
@@ -43,9 +43,9 @@ class StoredContainer(NamedTuple):
         container: the container.
         status: from its listing.
         children: from its listing.
-        first: number of its first image among ``names``.
-        images: how many there are.
-        first_span: number of the first image's span among ``spans``.
+        first: index of its first image in ``names``.
+        images: number of images.
+        first_span: index of the first image's span in ``spans``.
         checksum: of names, their lengths and spans.
     """
 
@@ -76,13 +76,13 @@ class StoredContainer(NamedTuple):
 
 
 def checksum(listing: Listing) -> int:
-    """Differs when names or spans have been damaged."""
+    """A checksum that shows whether names or spans are damaged."""
     lengths = np.diff(listing.names.starts)
     return zlib.crc32(listing.spans, zlib.crc32(lengths, zlib.crc32(listing.names.block)))
 
 
 def map_file(path: Path, dtype: type[np.generic]) -> np.ndarray:
-    """The whole items in a file, (N,), mapped into memory: processes share what they read."""
+    """Map the whole items in a file into memory, (N,): processes share what they read."""
     items = path.stat().st_size // np.dtype(dtype).itemsize
     if not items:
         return np.empty(0, dtype=dtype)
@@ -90,7 +90,7 @@ def map_file(path: Path, dtype: type[np.generic]) -> np.ndarray:
 
 
 def read_containers(index: Path) -> Iterator[StoredContainer]:
-    """The lines of ``containers.jsonl`` up to the first that is damaged or unfinished."""
+    """Yield the lines of ``containers.jsonl`` up to the first damaged or unfinished one."""
     with open(index / CONTAINERS, "rb") as file:
         for line in file:
             try:
@@ -116,7 +116,7 @@ class StoredListings:
         return len(self._containers)
 
     def find(self, container: Container, status: Status) -> Listing | None:
-        """The listing of ``container``; None if it is not known, has changed or is damaged."""
+        """The listing of ``container``; None if it is unknown, has changed or is damaged."""
         stored = self._containers.get(container)
         if stored is None or stored.status != status:
             return None

@@ -1,4 +1,4 @@
-"""Many strings in one block of bytes."""
+"""A sequence of strings in one block of bytes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 
 class Strings(Sequence[str]):
-    """Strings that take their bytes and an offset each, in arrays that may lie in mapped files."""
+    """Strings that take only their bytes and an offset each, in arrays that may be mapped files."""
 
     def __init__(self, block: np.ndarray, starts: np.ndarray) -> None:
         """
         Args:
-            block: (B,) uint8, the strings in UTF-8, one after the other.
+            block: (B,) uint8, the concatenated strings in UTF-8.
             starts: (N + 1,) int64; string i is ``block[starts[i] : starts[i + 1]]``.
         """
         self.block = block
@@ -22,7 +22,7 @@ class Strings(Sequence[str]):
     @classmethod
     def pack(cls, strings: Iterable[str]) -> Strings:
         """Copy ``strings`` into a new block."""
-        # File names that are no text have lone surrogates, which this keeps, and keeps in order.
+        # File names that are not text have lone surrogates; this keeps them, and their order.
         encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
         starts = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=starts[1:])

@@ -1,4 +1,4 @@
-"""List what a tar file holds, without unpacking it."""
+"""List the images in a tar file without unpacking it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ddep.errors import UserError
 logger = logging.getLogger(__name__)
 
 _GZIP = b"\x1f\x8b"
-# Progress is told in steps of this many images.
+# Progress is reported in steps of this many images.
 _STEP = 1_000
 
 # Offset in the (outer) file and size of a member, in bytes.
@@ -32,25 +32,24 @@ _Span = tuple[int, int]
 
 
 class CompressedTarError(UserError):
-    """A tar file is compressed, so that nothing in it can be read in place."""
+    """A tar file is compressed, so its members cannot be read in place."""
 
 
 def list_tar(root: str, tar: Container, found: Callable[[int], None]) -> Listing:
-    """List the images and tar files in ``tar``, by their endings; hidden ones are not.
+    """List the images and tar files in ``tar``, by their endings; skip hidden ones.
 
-    Only headers are read. Of members of the same name the last one counts, as in unpacking. Links
-    to members are what they link to. Where there is a directory ``x`` beside ``x.tar``, that is
-    taken.
+    Reads only headers. The last of several members with the same name counts, as in unpacking.
+    Links to members are followed. A directory ``x`` takes precedence over ``x.tar``.
 
     Args:
-        root: what paths are relative to.
+        root: paths are relative to it.
         tar: the tar file.
-        found: told how many more images were found.
+        found: called with the number of further images found.
 
     Raises:
         CompressedTarError: it is compressed.
-        UserError: it is truncated or damaged, or has images with holes, which are not stored in
-            one piece.
+        UserError: it is truncated or damaged, or has sparse images, which are not stored in one
+            piece.
         OSError: it cannot be read.
     """
     path = tar.path(root)
@@ -67,7 +66,7 @@ def list_tar(root: str, tar: Container, found: Callable[[int], None]) -> Listing
     children = []
     for name, stem in tars.items():
         if stem in folders:
-            logger.warning(f"{path}: {name} in it is left out, {stem}/ in it is taken instead")
+            logger.warning(f"{path}: {name} in it is left out, {stem}/ in it is used instead")
             continue
         folders.add(stem)
         children.append(Container(f"{tar.prefix}{stem}/", tar.tar, *spans[name]))
@@ -90,7 +89,7 @@ class _Members:
         self._description = description
 
     def wanted(self) -> Iterator[tuple[str, _Span]]:
-        """Their names and where they lie; a name may come again, with a later member."""
+        """Yield names and spans; a name may come again, for a later member."""
         regular: dict[str, _Span] = {}
         links: dict[str, str] = {}
         for member in self._headers():
@@ -106,7 +105,7 @@ class _Members:
                 links[name] = _normalise(posixpath.join(folder, member.linkname))
         missing = 0
         for name, target in links.items():
-            for _ in links:  # links to links; no more than there are, should they form a circle
+            for _ in links:  # follows links to links, and ends even if they form a circle
                 target = links.get(target, target)
             if target in regular:
                 yield name, regular[target]
@@ -118,7 +117,7 @@ class _Members:
     def _headers(self) -> Iterator[tarfile.TarInfo]:
         """
         Raises:
-            UserError: compressed, damaged, or without tar's end mark, as after an interruption.
+            UserError: compressed, damaged, or without tar's end mark (interrupted, for example).
         """
         self._file.seek(self._start)
         if self._file.read(len(_GZIP)) == _GZIP:
@@ -130,9 +129,9 @@ class _Members:
         try:
             with tarfile.TarFile(fileobj=self._file) as archive:
                 while (member := archive.next()) is not None:
-                    # It would keep every header; there may be millions.
+                    # Otherwise it keeps every header, perhaps millions.
                     archive.members.clear()
-                    if archive.offset <= member.offset:  # else it would come again, for ever
+                    if archive.offset <= member.offset:  # it would come again for ever
                         raise tarfile.ReadError(f"{member.name} has a negative size")
                     yield member
                 end = archive.offset
@@ -140,7 +139,7 @@ class _Members:
             raise self._damaged(str(error)) from error
         self._file.seek(end)
         mark = self._file.read(min(tarfile.BLOCKSIZE, max(0, self._end - end)))
-        # tarfile stops at a damaged header as if it were the end.
+        # tarfile takes a damaged header for the end.
         if len(mark) < tarfile.BLOCKSIZE:
             raise self._damaged("its end is missing")
         if any(mark):
@@ -173,13 +172,13 @@ def _is_image(name: str) -> bool:
 
 
 def _is_wanted(name: str) -> bool:
-    """Whether it is an image or a tar file, and not hidden or outside."""
+    """Whether it is an image or a tar file, and neither hidden nor outside."""
     is_hidden = name.startswith(".") or "/." in name
     return not is_hidden and (_is_image(name) or without_tar_suffix(name) is not None)
 
 
 def _folders(names: Iterable[str]) -> set[str]:
-    """The directories that hold the members, at any depth."""
+    """All directories above the members."""
     folders: set[str] = set()
     for name in names:
         folder = posixpath.dirname(name)

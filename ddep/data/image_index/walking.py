@@ -1,4 +1,4 @@
-"""Go through all containers below a root, so that their images come in the order of their names."""
+"""Walk through all containers below a root, with their images in the order of their names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ddep.data.image_index.containers import Container, Listing
 
 
 class Unit(NamedTuple):
-    """A container that the walk came to; units count from 0, in the order in which they come."""
+    """A container that the walk reached; units are numbered from 0 in their order."""
 
     container: Container
     listing: Listing
 
 
 class Run(NamedTuple):
-    """The next images in the order: those from ``start`` to before ``stop`` of a unit's own."""
+    """The next images in the order: ``names[start:stop]`` of a unit's listing."""
 
     unit: int
     start: int
@@ -25,14 +25,14 @@ class Run(NamedTuple):
 
 
 def walk(top: Container, find: Callable[[Container], Listing | None]) -> Iterator[Unit | Run]:
-    """Yield every container, and then the runs of its images between those that it holds.
+    """Yield every container, then the runs of its images, with its child containers in between.
 
-    Images come sorted by their names, that is by prefix and name as one string: containers' names
-    end with ``/``, so that they sort among the images of the container that holds them.
+    Images are sorted by prefix and name as one string. Names of containers end with ``/``, so that
+    they sort among the images of their parent.
 
     Args:
         top: where to start.
-        find: gives the listing of a container, or None to pass it by.
+        find: returns the listing of a container, or None to skip it.
     """
     units = 0
     stack: list[Iterator[Run | Container]] = [iter((top,))]

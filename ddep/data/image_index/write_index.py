@@ -18,12 +18,12 @@ from ddep.files import sync
 def write_index(folder: Path, root: str, parts: Iterable[Unit | Run]) -> None:
     """Write an index into ``folder``.
 
-    What has been listed is on its way to the disk before the next container is, so that it is not
-    lost when the process is killed.
+    Each listing is flushed before the next container is listed, so that it is not lost if the
+    process is killed.
 
     Args:
-        folder: an empty one, or to be made.
-        root: what the containers' paths are relative to.
+        folder: empty, or created.
+        root: the containers' paths are relative to it.
         parts: as :func:`ddep.data.image_index.walking.walk` yields them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Mappers: from a data set's record to what a model takes."""
+"""Mappers: turn a data set's records into a model's input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
     """Build the mapper that ``INPUT.DATASET_MAPPER_NAME`` names.
 
     Raises:
-        UserError: the name or another value of the config is not known.
+        UserError: an unknown name, or another impossible value in the config.
     """
     return mapper_class(cfg.INPUT.DATASET_MAPPER_NAME)(cfg, is_train)
 

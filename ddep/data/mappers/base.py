@@ -1,4 +1,4 @@
-"""The pipeline that all segmentation mappers share; each adds how its labels are read."""
+"""The pipeline that segmentation mappers share; each adds the reading of its labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SegmentationMapper:
     """Turn a data set's record into the model's input; base of the segmentation mappers.
 
     A subclass reads label maps (:meth:`read_maps`) and makes masks (:meth:`make_masks`). Both are
-    called in training only: evaluators read the labels themselves.
+    only called in training: evaluators read the labels themselves.
     """
 
     needs_labels: ClassVar[str | None]
@@ -44,7 +44,7 @@ class SegmentationMapper:
     ) -> None:
         """
         Args:
-            is_train: augment and read labels, or only resize the image.
+            is_train: whether to augment and read labels, or only resize the image.
             augmentations: see :func:`ddep.data.augmentation.build_augmentations`.
             image_format: order of the channels, RGB or BGR.
             num_classes: classes are 0 .. ``num_classes - 1``.
@@ -91,7 +91,7 @@ class SegmentationMapper:
         """
         with open_image(record["file_name"]) as file:
             size = file.size
-            # Resized before it becomes an array, which saves three copies of the large image.
+            # Resizing before it becomes an array saves three copies of the large image.
             resizing, augmentations = draw_resizing(self.augmentations.augs, size)
             resized = (resizing[0].new_h, resizing[0].new_w) if resizing else None
             image = file.pixels(self.image_format, resized=resized)
@@ -144,7 +144,7 @@ class SegmentationMapper:
         """Read the record's label maps, ``sem_seg`` and ``pan_seg``, and check them.
 
         Args:
-            record: as :meth:`__call__`'s.
+            record: as in :meth:`__call__`.
             size: height and width of the original image.
 
         Returns:
@@ -162,7 +162,7 @@ class SegmentationMapper:
         """Make the masks of the augmented image, which may be empty.
 
         Args:
-            record: as :meth:`__call__`'s.
+            record: as in :meth:`__call__`.
             maps: the augmented label maps.
             transforms: what the augmentations did.
             size: height and width of the original image.
@@ -174,7 +174,7 @@ class SegmentationMapper:
 
 
 def describe(record: Record, size: tuple[int, int]) -> Record:
-    """What every sample says of its image: where it comes from and its original size."""
+    """Start a sample: the image's file name, id (if any) and original size."""
     sample = {"file_name": record["file_name"], "height": size[0], "width": size[1]}
     if "image_id" in record:
         sample["image_id"] = record["image_id"]
@@ -182,31 +182,31 @@ def describe(record: Record, size: tuple[int, int]) -> Record:
 
 
 def check_size(record: Record, size: tuple[int, int]) -> None:
-    """Raise :class:`UserError` if the image is not of the size that its record states."""
+    """Raise :class:`UserError` unless the image has the size that its record states."""
     height, width = size
     stated = record.get("height", height), record.get("width", width)
     if stated != (height, width):
         raise UserError(
             f"image {record['file_name']} is {width}x{height}, but its annotation says "
-            f"{stated[1]}x{stated[0]}; correct the annotation (EXIF orientation is obeyed here)"
+            f"{stated[1]}x{stated[0]}; correct the annotation (EXIF orientation is applied)"
         )
 
 
 def check_label_size(path: str, labels: np.ndarray, size: tuple[int, int]) -> None:
-    """Raise :class:`UserError` unless a label map is as large as its image."""
+    """Raise :class:`UserError` unless a label map has its image's size."""
     if labels.shape != size:
         raise UserError(
             f"label image {path} is {labels.shape[1]}x{labels.shape[0]}, but its image is "
-            f"{size[1]}x{size[0]}; they must be of one size"
+            f"{size[1]}x{size[0]}; they must have the same size"
         )
 
 
 def check_classes(
     path: str, classes: np.ndarray, num_classes: int, key: str = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
 ) -> None:
-    """Raise :class:`UserError` unless all classes that annotations name are in range.
+    """Raise :class:`UserError` unless all classes in an annotation are in range.
 
-    ``key`` is where ``num_classes`` comes from.
+    ``key`` is the config key of ``num_classes``, for the message.
     """
     wrong = np.unique(classes[(classes < 0) | (classes >= num_classes)])
     if len(wrong):
@@ -217,9 +217,9 @@ def check_classes(
 
 
 def distinct(labels: np.ndarray) -> np.ndarray:
-    """The different values of a label map, ascending: what ``numpy.unique`` gives, but faster.
+    """The distinct values of a label map, ascending: ``numpy.unique``, but faster.
 
-    Neighbours are mostly equal, so only the first pixel of each run of equal ones is looked at.
+    Neighbours are mostly equal, so only the first pixel of each run of equal ones is considered.
     """
     flat = labels.ravel()
     starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -227,12 +227,12 @@ def distinct(labels: np.ndarray) -> np.ndarray:
 
 
 def shorten(ids: np.ndarray) -> str:
-    """``1, 2, 3`` or, of many, the first ten and an ellipsis."""
+    """``1, 2, 3``; only the first ten and an ellipsis if there are more."""
     return ", ".join(str(i) for i in ids[:10]) + (", ..." if len(ids) > 10 else "")
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(H, W, C) to a contiguous (C, H, W) tensor of its own memory."""
+    """Copy (H, W, C) into a contiguous (C, H, W) tensor."""
     planes = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
     cv2.split(image, list(planes))
     return torch.from_numpy(planes)

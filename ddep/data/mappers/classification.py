@@ -1,4 +1,4 @@
-"""Images that are classified as a whole."""
+"""Mapper for image classification."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ddep.errors import UserError
 
 @register_mapper("classification")
 class ClassificationMapper:
-    """Records with ``classes``; random resized crops in training, the middle in evaluation."""
+    """Maps records with ``classes``: random resized crops to train, central ones to evaluate."""
 
     needs_labels: ClassVar[str | None] = "classification"
 
@@ -39,11 +39,11 @@ class ClassificationMapper:
     ) -> None:
         """
         Args:
-            is_train: cut out what ``resized_crop`` draws, before ``augmentations``.
+            is_train: whether to apply ``resized_crop`` before ``augmentations``.
             resized_crop: see :class:`ddep.data.classification_augmentation.DrawResizedCrop`.
             augmentations: see :mod:`ddep.data.classification_augmentation`.
             image_format: order of the channels, RGB or BGR.
-            draft_decoding: in training, decode large JPEG files at a part of their size; evaluation
+            draft_decoding: in training, decode large JPEG files at a smaller size; evaluation
                 decodes in full, so that its figures do not depend on this.
         """
         self.is_train = is_train

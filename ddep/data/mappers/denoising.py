@@ -1,4 +1,4 @@
-"""Unlabelled images with Gaussian noise, for decoder denoising pretraining."""
+"""Mapper for denoising pretraining: adds Gaussian noise to unlabelled images."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class DenoisingMapper:
     ) -> None:
         """
         Args:
-            is_train: draw noise from torch's global generator; else from one that is seeded with
-                the record's ``position``, so that an image always gets the same noise.
+            is_train: whether to draw noise from torch's global generator. If not, the record's
+                ``position`` seeds the noise, so that an image always gets the same.
             augmentations: see :func:`ddep.data.augmentation.build_augmentations`.
             image_format: order of the channels, RGB or BGR.
             pixel_mean, pixel_std: three numbers each, in that order, for pixels of 0 .. 255.
             sigma_range: see :func:`ddep.noise.draw_sigma`.
             formulation: see :func:`ddep.noise.add_noise`.
-            draft_decoding: in training, decode large JPEG files at a part of their size; evaluation
+            draft_decoding: in training, decode large JPEG files at a smaller size; evaluation
                 decodes in full, so that its figures do not depend on this.
 
         Raises:
-            UserError: values that are not valid.
+            UserError: an impossible value.
         """
         self.is_train = is_train
         self.augmentations = augmentations
@@ -61,7 +61,7 @@ class DenoisingMapper:
         self.sigma_range = sigma_range
         self.formulation = check_formulation(formulation)
         self.draft_decoding = draft_decoding and is_train
-        draw_sigma(sigma_range, torch.Generator())  # checks it, and leaves the global one alone
+        draw_sigma(sigma_range, torch.Generator())  # a check; leaves the global generator alone
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class DenoisingMapper:
         """
         Args:
             record: ``file_name``, and ``position`` in the data set if not training; labels are
-                not looked at.
+                ignored.
 
         Returns:
             ``image`` (3, H, W) float32, normalised and noisy; ``noise`` (3, H, W) float32;
@@ -106,5 +106,5 @@ class DenoisingMapper:
 
 def _three(key: str, values: list[float]) -> torch.Tensor:
     if len(values) != 3:
-        raise UserError(f"{key} is {values}; expected three numbers, one a channel")
+        raise UserError(f"{key} is {values}; expected three numbers, one per channel")
     return torch.tensor(values, dtype=torch.float32)[:, None, None]

@@ -1,4 +1,4 @@
-"""Instance annotations: polygons, run lengths or bitmaps to one mask for each object."""
+"""Mapper for instance segmentation: one mask per object, from polygons, run lengths or bitmaps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ddep.errors import UserError
 
 @register_mapper("mask_former_instance")
 class InstanceMapper(SegmentationMapper):
-    """Records with ``annotations``; crowds have no mask."""
+    """Maps records with ``annotations``; crowds have no mask."""
 
     needs_labels: ClassVar[str | None] = "segm"
 
@@ -72,14 +72,14 @@ class InstanceJitterMapper(InstanceMapper):
 
 
 def check_mask_size(path: str, segmentation: Any, size: tuple[int, int]) -> None:
-    """Raise :class:`UserError` unless run lengths or a bitmap are of their image's size."""
+    """Raise :class:`UserError` unless run lengths or a bitmap have their image's size."""
     found = segmentation.get("size") if isinstance(segmentation, dict) else size
     if isinstance(segmentation, np.ndarray):
         found = segmentation.shape
     if tuple(found or ()) != size:
         raise UserError(
             f"a mask in the annotation of {path} has (height, width) {found}, but the image has "
-            f"{size}; they must be of one size"
+            f"{size}; they must have the same size"
         )
 
 
@@ -88,7 +88,7 @@ def segmentation_to_mask(
 ) -> np.ndarray:
     """Make the mask of one object in the augmented image.
 
-    Polygons are moved and drawn at the new size; bitmaps and run lengths are resampled.
+    Polygons are transformed and drawn at the new size; bitmaps and run lengths are resampled.
 
     Args:
         segmentation: list of polygons [x0, y0, x1, y1, ...] in pixels of the original image, COCO
@@ -100,7 +100,7 @@ def segmentation_to_mask(
         (H', W') bool.
 
     Raises:
-        ValueError: none of these.
+        ValueError: another kind of segmentation.
     """
     if isinstance(segmentation, list):
         return _draw_polygons(segmentation, transforms, inside.shape) & inside
@@ -120,7 +120,7 @@ def _draw_polygons(
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"a polygon has {len(polygon)} numbers")
-        # A crop need only shift polygons: what lies outside is not drawn, nor is padding kept.
+        # Crops only shift polygons: parts outside are not drawn, and padding is masked later.
         points = transforms.apply_coords(np.array(polygon, dtype=np.float64).reshape(-1, 2))
         moved.append(points.ravel().tolist())
     if not moved:
@@ -129,5 +129,5 @@ def _draw_polygons(
 
 
 def _decode(run_lengths: dict[str, Any]) -> np.ndarray:
-    """(H, W) bool; pycocotools' own is stored by columns, which makes all that follows slow."""
+    """Decode to (H, W) bool, stored by rows: pycocotools' columns would slow down what follows."""
     return cv2.transpose(coco_mask.decode(run_lengths).T).view(bool)

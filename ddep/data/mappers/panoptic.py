@@ -1,4 +1,4 @@
-"""Panoptic labels: one mask for each segment, thing or stuff."""
+"""Mapper for panoptic segmentation: one mask per segment, thing or stuff."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from ddep.errors import UserError
 
 @register_mapper("mask_former_panoptic")
 class PanopticMapper(SegmentationMapper):
-    """Records with ``pan_seg_file_name`` and ``segments_info``; samples with ``pan_seg``.
+    """Maps records with ``pan_seg_file_name`` and ``segments_info``; samples have ``pan_seg``.
 
-    ``sem_seg`` comes along where the record has ``sem_seg_file_name``. Crowds have no mask.
+    They also have ``sem_seg`` if the record has ``sem_seg_file_name``. Crowds have no mask.
     """
 
     needs_labels: ClassVar[str | None] = "panoptic_seg"
@@ -45,7 +45,7 @@ class PanopticMapper(SegmentationMapper):
         if (times > 1).any():
             raise UserError(
                 f"the annotation of {path} lists the segment ids {shorten(values[times > 1])} "
-                "twice; every segment needs an id of its own: correct the annotation file"
+                "twice; every segment needs its own id: correct the annotation file"
             )
         unknown = np.setdiff1d(distinct(segments), [0, *ids])
         if len(unknown):
@@ -69,7 +69,7 @@ class PanopticMapper(SegmentationMapper):
     ) -> tuple[np.ndarray, np.ndarray]:
         ids, classes = _segments(record, crowds=False)
         visible = np.isin(ids, distinct(maps["pan_seg"]))
-        # Of the map's dtype, the comparison is several times faster.
+        # With the map's dtype, the comparison is several times faster.
         shown = ids[visible].astype(maps["pan_seg"].dtype)
         return classes[visible], maps["pan_seg"] == shown[:, None, None]
 
@@ -89,7 +89,7 @@ class DetrPanopticMapper(PanopticMapper):
 
 
 def _segments(record: Record, crowds: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and classes, (T,) int64 each, of a record's segments."""
+    """Ids and classes of a record's segments, (T,) int64 each."""
     segments = [s for s in record["segments_info"] if crowds or not s.get("iscrowd", 0)]
     ids = np.array([segment["id"] for segment in segments], dtype=np.int64)
     return ids, np.array([segment["category_id"] for segment in segments], dtype=np.int64)

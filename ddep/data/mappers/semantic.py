@@ -1,4 +1,4 @@
-"""Semantic labels: one mask for each class that an image shows."""
+"""Mapper for semantic segmentation: one mask per class in an image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ddep.errors import UserError
 
 @register_mapper("mask_former_semantic")
 class SemanticMapper(SegmentationMapper):
-    """Records with ``sem_seg_file_name``; samples with ``sem_seg`` and a mask for each class."""
+    """Maps records with ``sem_seg_file_name``; samples have ``sem_seg`` and a mask per class."""
 
     needs_labels: ClassVar[str | None] = "sem_seg"
 
@@ -52,8 +52,8 @@ def read_semantic(
     """Read a semantic label image, (H, W) int32, and check its size and its classes.
 
     Raises:
-        UnreadableImageError: absent or damaged.
-        UserError: not a label image, of another size than its image, classes out of range.
+        UnreadableImageError: missing or damaged.
+        UserError: not a label image, another size than its image's, classes out of range.
     """
     labels = read_labels(path)
     check_label_size(path, labels, size)

@@ -254,7 +254,7 @@ DAMAGES = [
         "label in colours",
         SEMANTIC,
         lambda tree: tree.save(tree.semantic("b"), np.zeros((HEIGHT, WIDTH, 3), np.uint8)),
-        [("unreadable", r"sem_seg_train/b\.png is of kind RGB; expected one integer a pixel")],
+        [("unreadable", r"sem_seg_train/b\.png is of kind RGB; expected one integer per pixel")],
         "is of kind RGB",
     ),
     Damage(
@@ -300,10 +300,10 @@ DAMAGES = [
         "two images of one name",
         SEMANTIC,
         lambda tree: tree.image("b").with_suffix(".jpg").write_bytes(tree.image("b").read_bytes()),
-        [("duplicate", r"train/b\.jpg and .*train/b\.png differ in their endings alone$")],
+        [("duplicate", r"train/b\.jpg and .*train/b\.png differ only in their endings$")],
         "",
-        [("annotations", "own_semantic cannot be loaded: .*differ in their endings alone")],
-        r"train/b\.jpg and .*train/b\.png differ in their endings alone; expected one file",
+        [("annotations", "own_semantic cannot be loaded: .*differ only in their endings")],
+        r"train/b\.jpg and .*train/b\.png differ only in their endings; expected one file",
     ),
     Damage(
         "instance of an unknown category",

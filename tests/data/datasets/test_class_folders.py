@@ -127,7 +127,7 @@ def test_few_labels_are_the_same_in_a_folder_and_elsewhere(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["cat/1.png", "dog.png"], r"dog\.png lies beside the folders of the classes; expected"),
+        (["cat/1.png", "dog.png"], r"dog\.png is beside the folders of the classes; expected"),
         ([], r"no images in "),
     ],
 )

@@ -54,7 +54,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"no image; expected a row for each"),
+        ("", r"names no image; expected a row for each"),
         ("1.png,sky\n1.png,sea\n", r"row 2: 1\.png has a row already"),
         ("1.png,,sky\n", r"row 1: a field is empty; expected the image's path and then"),
         (",sky\n", r"row 1: a field is empty"),
@@ -70,7 +70,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.csv: cannot be read \(No such file"):
         ClassList.read(tmp_path / "gone.csv")
     write(tmp_path).write_bytes(b"1.png,\xff\n")
-    with pytest.raises(UserError, match=r"list\.csv: no text in UTF-8"):
+    with pytest.raises(UserError, match=r"list\.csv: not UTF-8 text"):
         ClassList.read(tmp_path / "list.csv")
 
 

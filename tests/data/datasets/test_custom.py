@@ -289,7 +289,7 @@ ENTRY_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
     "no mapping": (lambda c: c.insert(0, "x"), ", entry 1 is 'x'; expected a mapping with name"),
     "no name": (
         lambda c: c[1].pop("name"),
-        ", entry 2 has no name; expected text, which TRAIN and TEST name it by$",
+        ", entry 2 has no name; expected text, for TRAIN and TEST to name it by$",
     ),
     "number as name": (lambda c: c[1].update(name=7), ", entry 2: name is 7; expected text"),
     "name of a folder": (
@@ -365,7 +365,7 @@ FILE_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
     "no labels": (lambda c: c[1].update(labels="empty"), r"\(own_semantic\): no images in .*empty"),
     "one folder for both": (
         lambda c: c[1].update(labels=c[1]["images"]),
-        ": images and labels are one folder; expected a folder for each$",
+        ": images and labels are the same folder; expected a folder for each$",
     ),
     "images of none of the labels": (
         lambda c: c[0].update(images="data/others"),
@@ -381,7 +381,7 @@ FILE_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
     ),
     "image as file of classes": (
         lambda c: c[1].update(classes="data/train/a.png"),
-        ": classes .*a.png is no text in UTF-8; expected a name a line$",
+        ": classes .*a.png is not UTF-8 text; expected one name per line$",
     ),
     "no classes": (lambda c: c[1].update(classes=[]), ": classes has no class; expected one at l"),
     "number as class": (
@@ -466,7 +466,10 @@ CATEGORY_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
     "text as id": (lambda c: c[1].update(id="7"), "id of category 2 of json .* is '7'; expected"),
     "no name": (lambda c: c[0].update(name=""), "name of category 1 of .* is ''; expected text$"),
     "no isthing": (lambda c: c[2].pop("isthing"), "isthing of category 3 .* is None; expected 0 "),
-    "id twice": (lambda c: c[1].update(id=3), "json .* has two categories of id 3; expected one$"),
+    "id twice": (
+        lambda c: c[1].update(id=3),
+        "two categories with id 3; expected one$",
+    ),
     "name twice": (
         lambda c: c[1].update(name="sky"),
         "categories of json .* has 'sky' as classes 0 and 1; expected different names$",

@@ -117,7 +117,7 @@ def test_a_folder_beside_its_tar_file_is_taken(
     [warning] = warnings(caplog)
     assert "x.tar" in warning
     assert "x/" in warning
-    assert "is taken instead" in warning
+    assert "is used instead" in warning
 
 
 def test_compressed_tar_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
