@@ -48,11 +48,11 @@ def test_bases_are_merged_in_order() -> None:
     [
         ("MODEL:\n  DDEP:\n    MULTISCALE: True\n", [], "did you mean MODEL.DDEP.MULTI_SCALE"),
         ("VERSION: 2\n", ["MODEL.DDEP.MULTISCALE", "True"], "did you mean MODEL.DDEP.MULTI_SCALE"),
-        ("VERSION: 2\n", ["SOLVER.MAX_ITER"], "KEY VALUE pairs"),
-        ("VERSION: 2\n", ["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER"),
-        ("MODEL: [\n", [], "bad.yaml"),
+        ("VERSION: 2\n", ["SOLVER.MAX_ITER"], "pairs; found 1 words: SOLVER.MAX_ITER"),
+        ("VERSION: 2\n", ["SOLVER.MAX_ITER", "many"], "MAX_ITER is many; expected a whole number"),
+        ("MODEL: [\n", [], "wrong.yaml: while parsing a flow node expected the node content"),
         ("_BASE_: absent.yaml\n", [], "absent.yaml: No such file or directory"),
-        ("_BASE_: bad.yaml\n", [], "leads back to the file itself"),
+        ("_BASE_: wrong.yaml\n", [], "leads back to the file itself"),
         ("_BASE_: 3\n", [], "expected KEY: VALUE lines"),
         ("", [], "expected KEY: VALUE lines"),
         ("- MODEL\n", [], "expected KEY: VALUE lines"),
@@ -93,7 +93,7 @@ def test_bases_are_merged_in_order() -> None:
 def test_mistake_is_one_line(
     tmp_path: Path, yaml_text: str, overrides: list[str], message: str
 ) -> None:
-    path = tmp_path / "bad.yaml"
+    path = tmp_path / "wrong.yaml"
     path.write_text(yaml_text)
     with pytest.raises(UserError) as error:
         load_config(str(path), overrides)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -61,7 +63,7 @@ def test_recovery_undoes_add_noise(image_and_noise, formulation):
 
 
 @pytest.mark.parametrize("formulation", FORMULATIONS)
-def test_a_batch_has_one_sigma_an_image(image_and_noise, formulation):
+def test_each_image_of_a_batch_has_its_own_sigma(image_and_noise, formulation):
     image, noise = image_and_noise
     sigmas = [0.1, 0.9]
     noisy = torch.stack(
@@ -107,5 +109,6 @@ def test_sigma_repeats_with_its_generator():
     "sigma", [[], [0.0], [-0.1, 0.5], [1.0, 0.5], [0.1, 0.2, 0.3], ["a"], [[1]], [float("nan")]]
 )
 def test_impossible_sigma_names_the_key(sigma):
-    with pytest.raises(UserError, match="MODEL.DDEP.SIGMA is "):
+    found = re.escape(f"MODEL.DDEP.SIGMA is {sigma}; expected")
+    with pytest.raises(UserError, match=found):
         draw_sigma(sigma)

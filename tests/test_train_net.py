@@ -99,9 +99,7 @@ def reported(log: Path) -> dict[str, set[str]]:
     return fates
 
 
-def test_fine_tuning_says_what_it_took_over(
-    folder: Path, pretrained: Path, finetuned: dict
-) -> None:
+def test_fine_tuning_reports_what_it_loads(folder: Path, pretrained: Path, finetuned: dict) -> None:
     fates = reported(folder / "finetune" / "log.txt")
     source = read_checkpoint(str(pretrained))["model"]
     model = read_checkpoint(str(folder / "finetune" / "model_final.pth"))["model"]
@@ -214,7 +212,11 @@ def test_a_mistake_that_a_worker_process_finds_is_one_line(
     words = ["DATALOADER.NUM_WORKERS", 1, "INPUT.MAX_UNREADABLE", 0, "SOLVER.IMS_PER_BATCH", 1]
     with pytest.raises(SystemExit) as end:
         run(["--config-file", config, *map(str, words), "OUTPUT_DIR", str(folder / "broken")])
-    assert re.fullmatch(r"error: .*broken/0\.png.*", end.value.code)
+    assert re.fullmatch(
+        r"error: 1 training images cannot be read, but INPUT\.MAX_UNREADABLE allows 0; the last: "
+        r"image .*broken/0\.png cannot be read: .*",
+        end.value.code,
+    )
     captured = capsys.readouterr()
     assert "Traceback" not in captured.out + captured.err
 
@@ -237,7 +239,7 @@ def test_a_mistake_that_a_worker_process_finds_is_one_line(
     ],
 )
 @pytest.mark.parametrize("option", [(), ("--eval-only",)])
-def test_what_cannot_be_evaluated_is_said_before_anything_is_written(
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_written(
     folder: Path, panoptic_config: str, option: tuple[str], overrides: list, message: str
 ) -> None:
     output = folder / "nothing_to_evaluate"

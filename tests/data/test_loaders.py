@@ -26,7 +26,7 @@ COUNT = 8
 
 @pytest.fixture
 def register():
-    """Enters records under a name, until the test is over."""
+    """Registers records under a name until the test ends."""
     names = []
 
     def enter(name: str, records: list[dict], **metadata) -> None:
@@ -42,7 +42,7 @@ def register():
 
 @pytest.fixture
 def records(tmp_path):
-    """Images of one grey value each, 20 times their number, with labels; half lie, half stand."""
+    """Images of one grey value each, 20 times their number, with labels; half are landscape."""
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(COUNT):
@@ -86,7 +86,7 @@ def complaint(kind: type[UserError], loader: Iterable) -> str:
         for _ in itertools.islice(loader, 30):
             pass
     except kind as error:
-        # Else the loader lives on, and its processes are given five seconds each when it dies.
+        # Otherwise the loader lives on, and its processes get five seconds each when it dies.
         traceback.clear_frames(error.__traceback__)
         return one_line(error)
     raise AssertionError("no error")
@@ -97,12 +97,12 @@ def break_image(record: dict) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
-def test_every_image_once_an_epoch(semantic):
+def test_every_image_comes_once_per_epoch(semantic):
     drawn = order(semantic(), 2 * COUNT // 2)
     assert sorted(drawn[:COUNT]) == sorted(drawn[COUNT:]) == list(range(COUNT))
 
 
-def test_the_seed_alone_makes_the_order(semantic):
+def test_the_order_depends_only_on_the_seed(semantic):
     torch.manual_seed(0)
     np.random.seed(0)
     first = order(semantic(), 8)
@@ -289,7 +289,7 @@ def spawn():
 
 
 def test_spawned_worker(semantic, records, caplog, spawn):
-    """As on systems whose processes do not fork; it says what is unreadable, too."""
+    """As on systems whose processes do not fork; it also reports unreadable images."""
     break_image(records[5])
     drawn = order(semantic("DATALOADER.NUM_WORKERS", 1, "INPUT.COLOR_AUG_SSD", True), 8)
     assert set(drawn) == set(range(COUNT)) - {5}
@@ -324,9 +324,9 @@ def test_wrong_values(semantic, overrides, message):
 
 
 def test_data_sets_that_cannot_be_loaded_or_combined(semantic, register, records):
-    register("test_empty", [])
-    with pytest.raises(UserError, match="data set test_empty cannot be loaded: .*empty"):
-        build_test_loader(semantic(), "test_empty")
+    register("test_bare", [])
+    with pytest.raises(UserError, match="data set test_bare cannot be loaded: it has no images;"):
+        build_test_loader(semantic(), "test_bare")
     register("test_cats", records, stuff_classes=["cat", "dog"])
     register("test_dogs", records, stuff_classes=["dog", "cat"])
     with pytest.raises(UserError, match="test_cats and test_dogs, whose stuff_classes differ"):

@@ -70,7 +70,7 @@ class ClassList:
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         if not names:
-            raise UserError(f"{path} names no image; expected a row for each")
+            raise UserError(f"{path}: it names no image; expected a row for each")
         if classes is None:
             classes = sorted({name for of_image in names.values() for name in of_image})
         return cls(path, list(classes), _number(path, names, classes))

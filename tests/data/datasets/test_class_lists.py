@@ -54,7 +54,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"names no image; expected a row for each"),
+        ("", r"it names no image; expected a row for each"),
         ("1.png,sky\n1.png,sea\n", r"row 2: 1\.png has a row already"),
         ("1.png,,sky\n", r"row 1: a field is empty; expected the image's path and then"),
         (",sky\n", r"row 1: a field is empty"),

@@ -357,12 +357,18 @@ FILE_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
         ": json .*data/train is a folder; expected a file$",
     ),
     "no such JSON file": (lambda c: c[0].update(json="x.json"), ": json x.json does not exist"),
-    "no images": (lambda c: c[3].update(images="empty"), r": images: no images in .*empty"),
-    "no images with labels": (
-        lambda c: c[1].update(images="empty"),
-        r"\(own_semantic\): no images in .*empty",
+    "no images": (
+        lambda c: c[3].update(images="bare"),
+        r"\(own_images\): images: no images in .*/bare or the folders in it; expected files that",
     ),
-    "no labels": (lambda c: c[1].update(labels="empty"), r"\(own_semantic\): no images in .*empty"),
+    "no images with labels": (
+        lambda c: c[1].update(images="bare"),
+        r"\(own_semantic\): no images in .*/bare or the folders in it; expected files that",
+    ),
+    "no labels": (
+        lambda c: c[1].update(labels="data/others/bare"),
+        r"\(own_semantic\): no images in .*/others/bare or the folders in it; expected files that",
+    ),
     "one folder for both": (
         lambda c: c[1].update(labels=c[1]["images"]),
         ": images and labels are the same folder; expected a folder for each$",
@@ -383,7 +389,7 @@ FILE_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
         lambda c: c[1].update(classes="data/train/a.png"),
         ": classes .*a.png is not UTF-8 text; expected one name per line$",
     ),
-    "no classes": (lambda c: c[1].update(classes=[]), ": classes has no class; expected one at l"),
+    "no classes": (lambda c: c[1].update(classes=[]), ": classes has no class; expected at"),
     "number as class": (
         lambda c: c[1].update(classes=["sky", 5]),
         ": class 1 of classes is 5; expected text: put it in quotes$",
@@ -440,8 +446,8 @@ def test_mistakes_in_entries(mistake: str, tree: Tree, config) -> None:
 
 @pytest.mark.parametrize("mistake", FILE_MISTAKES)
 def test_mistakes_in_files(mistake: str, tree: Tree, config, root: Path) -> None:
-    (root / "empty").mkdir()
-    (root / "data" / "others").mkdir()
+    (root / "bare").mkdir()
+    (root / "data" / "others" / "bare").mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(root / "data" / "others" / "z.png")
     (root / "data" / "gap.txt").write_text("sky\n\nsea\n")
     (root / "data" / "other.json").write_text(json.dumps({"a": 1}))
@@ -468,13 +474,13 @@ CATEGORY_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
     "no isthing": (lambda c: c[2].pop("isthing"), "isthing of category 3 .* is None; expected 0 "),
     "id twice": (
         lambda c: c[1].update(id=3),
-        "two categories with id 3; expected one$",
+        "json .* has two categories with id 3; expected one$",
     ),
     "name twice": (
         lambda c: c[1].update(name="sky"),
         "categories of json .* has 'sky' as classes 0 and 1; expected different names$",
     ),
-    "no category": (lambda c: c.clear(), "categories of json .* has no class; expected one at"),
+    "no category": (lambda c: c.clear(), "categories of json .* has no class; expected at"),
     "no mapping": (lambda c: c.append("x"), "id of category 4 of json .* is None; expected"),
 }
 

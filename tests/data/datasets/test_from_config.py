@@ -163,13 +163,15 @@ def test_the_list_of_names_is_written_last(root: Path) -> None:
 
 
 def test_image_folders_are_checked(root: Path) -> None:
-    (root / "empty").mkdir()
-    assert "DATASETS.TRAIN: data set images:nowhere: " in message(config(["images:nowhere"]))
-    assert "DATASETS.TRAIN: no images in" in message(config(["images:empty"]))
+    (root / "bare").mkdir()
+    found = message(config(["images:nowhere"]))
+    assert found.startswith("DATASETS.TRAIN: data set images:nowhere: there is no such folder;")
+    found = message(config(["images:bare"]))
+    assert found.startswith(f"DATASETS.TRAIN: no images in {root}/bare or the folders in it;")
     (root / "full").mkdir()
     (root / "full" / "1.jpg").touch()
-    found = message(config(["images:full"], ["images:empty"]))
-    assert found.startswith("DATASETS.TEST: ")
+    found = message(config(["images:full"], ["images:bare"]))
+    assert found.startswith(f"DATASETS.TEST: no images in {root}/bare or the folders in it;")
 
 
 def test_only_what_is_needed_is_checked(root: Path) -> None:
@@ -177,7 +179,7 @@ def test_only_what_is_needed_is_checked(root: Path) -> None:
     cfg = config(["images:nowhere", "camvid_sem_seg_train"], ["shapes_panoptic_val"])
     register_from_config(cfg, keys=("TEST",))
     assert "images:nowhere" in DatasetCatalog
-    assert "nowhere" in message(cfg)
+    assert "DATASETS.TRAIN: data set images:nowhere: there is no such folder" in message(cfg)
     assert "DATASETS.TRAIN is empty" in message(config([], ["shapes_panoptic_val"]))
     register_from_config(config([], ["shapes_panoptic_val"]), keys=("TEST",))
 

@@ -98,11 +98,11 @@ def test_progress_is_logged(
 
 @pytest.mark.parametrize("load", [load_image_folder, check_image_folder])
 def test_mistakes(load, root: Path, tmp_path: Path) -> None:
-    touch(tmp_path, "file.jpg", "empty/notes.txt", "empty/.hidden/a.jpg")
+    touch(tmp_path, "file.jpg", "bare/notes.txt", "bare/.hidden/a.jpg")
     for name, expected in [
         ("images:nowhere", f"no such folder; looked for .*nowhere and {root}/nowhere"),
         (f"images:{tmp_path}/file.jpg", "file.jpg is a file; expected a folder"),
-        (f"images:{tmp_path}/empty", "no images in .*empty or the folders in it; expected files"),
+        (f"images:{tmp_path}/bare", f"no images in {tmp_path}/bare or the folders in it; expected"),
         ("images:", "names no folder; write images:<folder>"),
     ]:
         with pytest.raises(UserError, match=expected) as caught:

@@ -46,7 +46,7 @@ def test_a_label_of_another_size(job: LabelJob) -> None:
 
 
 def test_images_are_taken_upright(job: LabelJob, tmp_path: Path) -> None:
-    """A photograph that says it lies on its side is read upright in training, too."""
+    """Training also reads a photograph upright if its EXIF data say that it is on its side."""
     exif = Image.Exif()
     exif[0x0112] = 6
     image = tmp_path / "photograph.jpg"

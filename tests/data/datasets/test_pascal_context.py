@@ -25,7 +25,7 @@ def voc(root: Path) -> Path:
 
 
 def use_pngs(voc: Path) -> Path:
-    """Replace the owners' labels by those that mmsegmentation writes; their folder."""
+    """Replace the original labels by those that mmsegmentation writes; return their folder."""
     folder = voc / "SegmentationClassContext"
     shutil.rmtree(voc / "trainval")
     (voc / "ImageSets" / "Main").rename(voc / "ImageSets" / "SegmentationContext")
@@ -40,7 +40,7 @@ def test_classes() -> None:
     assert CLASSES[1:] == sorted(CLASSES[1:])
     assert (CLASSES[1], CLASSES[37], CLASSES[59]) == ("aeroplane", "person", "wood")
     numbers = [int(row["id"]) for row in read_table("pascal_context")]
-    # The owners' list is alphabetical, too.
+    # The original list is also alphabetical.
     assert numbers == sorted(set(numbers))
     assert (numbers[1], numbers[37], numbers[59]) == (2, 284, 458)
 
@@ -103,9 +103,7 @@ def test_mistakes(voc: Path) -> None:
         prepare_pascal_context(voc / "nowhere", workers=1)
     label = voc / "trainval" / "2008_000003.mat"
     savemat(label, {"LabelMap": np.full((SIDE, SIDE), 460, dtype=np.uint16)})
-    with pytest.raises(
-        UserError, match=f"{label}: label 460 is out of range; expected the owners'"
-    ):
+    with pytest.raises(UserError, match=f"{label}: label 460 is out of range; expected Pascal"):
         prepare_pascal_context(voc, workers=1)
     savemat(label, {"LabelMap": np.ones((SIDE, SIDE - 1), dtype=np.uint16)})
     with pytest.raises(UserError, match=f"{label}: 39x40 pixels, but its image .* has 40x40"):

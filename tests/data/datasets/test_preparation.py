@@ -51,7 +51,7 @@ def test_jobs_keep_their_order_and_a_dead_worker_is_an_error() -> None:
     paths[3] = Path("deadly")
     done = do_jobs(end_process_or_name, paths, lambda path: path, workers=2, progress="test")
     assert [next(done) for _ in range(3)] == ["0", "1", "2"]
-    with pytest.raises(UserError, match="the process that prepared deadly died; look at the file"):
+    with pytest.raises(UserError, match="the process that prepared deadly died; check the file"):
         next(done)
 
 

@@ -53,7 +53,7 @@ def test_noisy_image(record, denoising, order, formulation, is_train):
     assert abs(sample["noise"].mean()) < 0.11 and abs(sample["noise"].var() - 1) < 0.15
 
 
-def test_test_noise_depends_on_the_position_alone(record, denoising):
+def test_test_noise_depends_only_on_the_position(record, denoising):
     mapper = denoising("MODEL.DDEP.SIGMA", [0.1, 0.9], is_train=False)
     first = mapper(record)
     torch.manual_seed(123)
@@ -116,7 +116,7 @@ def test_labels_do_not_matter(record, denoising):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("MODEL.DDEP.SIGMA", [0.5, 0.1]), "MODEL.DDEP.SIGMA"),
+        (("MODEL.DDEP.SIGMA", [0.5, 0.1]), r"MODEL.DDEP.SIGMA is \[0.5, 0.1\]; expected"),
         (("MODEL.DDEP.NOISE", "salt"), "MODEL.DDEP.NOISE is 'salt'"),
         (("MODEL.PIXEL_STD", [1.0]), r"MODEL.PIXEL_STD is \[1.0\]; expected three numbers"),
     ],

@@ -28,7 +28,7 @@ def record(tmp_path):
         semantic[y0:y1, x0:x1] = category
     coded = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=2).astype(np.uint8)
     Image.fromarray(coded).save(tmp_path / "panoptic.png")
-    # The image shows the ids too, so that it can be compared with the labels.
+    # The image also shows the ids, so that it can be compared with the labels.
     Image.fromarray(coded).save(tmp_path / "image.png")
     Image.fromarray(semantic).save(tmp_path / "semantic.png")
     return {
@@ -68,7 +68,7 @@ def check_targets(sample: dict) -> None:
         assert torch.equal(mask, ids == segment)
 
 
-def test_one_mask_a_segment(record, panoptic):
+def test_one_mask_per_segment(record, panoptic):
     sample = panoptic("INPUT.RANDOM_FLIP", "none")(record)
     assert set(sample) == {"image", "pan_seg", "instances", "file_name", "height", "width"}
     assert torch.equal(sample["pan_seg"], decode(sample["image"]))
@@ -110,7 +110,7 @@ def test_large_scale_jitter(record, panoptic):
     assert padded > 3
 
 
-def test_semantic_labels_come_along(record, panoptic):
+def test_semantic_labels_are_added(record, panoptic):
     record["sem_seg_file_name"] = record["file_name"].replace("image", "semantic")
     np.random.seed(1)
     mapper = panoptic(
