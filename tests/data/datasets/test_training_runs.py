@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, Instances
-from pycocotools import mask as coco_mask
 
 from ddep.data.datasets.ade20k_full import prepare_ade20k_full
 from ddep.data.datasets.ade20k_preparation import prepare_ade20k
@@ -26,7 +21,6 @@ from ddep.data.datasets.pascal_context import prepare_pascal_context
 from ddep.data.datasets.penn_fudan import prepare_penn_fudan
 from ddep.data.datasets.shapes import generate_shapes
 from ddep.data.datasets.synthia import prepare_synthia
-from ddep.data.image_reader import read_labels, read_panoptic
 from ddep.engine import main
 from ddep.tasks import load_config, task_of
 from tests.data.datasets.imitation_photographs import (
@@ -46,17 +40,17 @@ from tests.data.datasets.imitation_trees import (
     write_cityscapes,
     write_mapillary_vistas,
 )
+from tests.data.datasets.true_outputs import (
+    INSTANCE,
+    PANOPTIC,
+    RESULTS,
+    SEMANTIC,
+    TASKS,
+    true_output,
+)
 from tests.engine.tiny_runs import arguments, metrics, one_thread, write_config
 
 __all__ = ["one_thread"]
-
-SEMANTIC, INSTANCE, PANOPTIC = TASKS = ("SEMANTIC", "INSTANCE", "PANOPTIC")
-# The number that each task's evaluator is asked for.
-RESULTS = {
-    SEMANTIC: ("sem_seg", "mIoU"),
-    INSTANCE: ("segm", "AP"),
-    PANOPTIC: ("panoptic_seg", "PQ"),
-}
 
 # How each data set is made below a root.
 MAKERS: dict[str, Callable[[Path], object]] = {
@@ -175,23 +169,7 @@ def test_the_truth_scores_100(case: Case, config: str) -> None:
     assert len(records) == 2
     things = MetadataCatalog.get(case.val).get("thing_dataset_id_to_contiguous_id", {}).values()
     for record in records:
-        output = {}
-        if SEMANTIC in case.evaluated:
-            labels = read_labels(record["sem_seg_file_name"])
-            # Where there is no label, anything may be predicted.
-            scores = np.arange(case.classes)[:, None, None] == np.where(
-                labels == case.ignore_label, 0, labels
-            )
-            output["sem_seg"] = torch.from_numpy(scores.astype(np.float32))
-        if PANOPTIC in case.evaluated:
-            segments = torch.from_numpy(read_panoptic(record["pan_seg_file_name"]))
-            infos = [
-                {**segment, "isthing": segment["category_id"] in things}
-                for segment in record["segments_info"]
-            ]
-            output["panoptic_seg"] = segments, infos
-        if INSTANCE in case.evaluated:
-            output["instances"] = true_instances(record, things)
+        output = true_output(record, case.evaluated, case.classes, case.ignore_label, things)
         evaluator.process([record], [output])
     results = evaluator.evaluate()
     for task in case.evaluated:
@@ -199,28 +177,6 @@ def test_the_truth_scores_100(case: Case, config: str) -> None:
         assert results[group][metric] == pytest.approx(100), task
     if case.classes == 19 and case.evaluated == (SEMANTIC,):
         assert all(results["sem_seg"][metric] == pytest.approx(100) for metric in CLASS_SUBSETS)
-
-
-def true_instances(record: dict[str, Any], things: Collection[int]) -> Instances:
-    """The objects that an image shows, groups of them aside, in the classes of the set."""
-    if "annotations" in record:
-        objects = [a for a in record["annotations"] if not a["iscrowd"]]
-        masks = [coco_mask.decode(a["segmentation"]).astype(bool) for a in objects]
-    else:
-        segments = read_panoptic(record["pan_seg_file_name"])
-        objects = [
-            segment
-            for segment in record["segments_info"]
-            if segment["category_id"] in things and not segment.get("iscrowd")
-        ]
-        masks = [segments == segment["id"] for segment in objects]
-    return Instances(
-        masks[0].shape,
-        pred_masks=torch.from_numpy(np.stack(masks)),
-        pred_boxes=Boxes(torch.zeros(len(masks), 4)),
-        pred_classes=torch.tensor([entry["category_id"] for entry in objects]),
-        scores=torch.ones(len(masks)),
-    )
 
 
 def test_training_on_several_domains_and_testing_on_others(
