@@ -1,4 +1,4 @@
-"""What all tests share: real images, seeds, logs, threads, and no data sets of the user's own."""
+"""Fixtures of all tests: real images, seeds, logs, threads, and no data sets of the user."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
-# detectron2 reads this on import, which other conftests do; commands that tests start inherit it.
+# detectron2 reads this on import, and other conftests import it; commands in tests inherit it.
 os.environ["DETECTRON2_DATASETS"] = str(ROOT / "tests" / "no-data-sets")
 # More threads than two only slow down tensors as small as the tests'; one, where files of tests run
 # side by side.
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 torch.set_num_threads(min(THREADS, torch.get_num_threads()))
-# Shells have what they run in the background ignore Ctrl-C, and so would all that tests start.
+# Shells start background jobs with Ctrl-C ignored; commands in tests would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep indexes of images apart from the user's own; commands that tests start do, too."""
+    """Keep indexes of images apart from the user's, also in commands that tests start."""
     os.environ["DDEP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
@@ -42,8 +42,10 @@ def seeds() -> None:
 
 @pytest.fixture(autouse=True)
 def logs() -> None:
-    """Let pytest see the project's logs: a run in an earlier test has had detectron2 hide them, and
-    send them to its own output, which is closed by now."""
+    """Let pytest see the project's logs.
+
+    In an earlier test's run, detectron2 hid them and sent them to an output that is closed by now.
+    """
     from detectron2.utils.logger import setup_logger
 
     logging.getLogger("ddep").propagate = True
@@ -54,7 +56,7 @@ def logs() -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real images beside the repository; tests that need it skip where it is not."""
+    """The folder of real images beside the repository; without it, its tests are skipped."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"needs the images in {folder}")

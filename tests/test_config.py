@@ -1,4 +1,4 @@
-"""Every shipped config loads, and mistakes in configs are explained in one line."""
+"""Shipped configs load, and mistakes in configs are explained in one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_shipped_config_loads(path: Path) -> None:
 
 
 def assert_values(config: str, expected: dict[str, Any]) -> None:
-    """The keys of a shipped config, given without its ending, have these values."""
+    """Check values in a shipped config; ``config`` is its path without the ending."""
     cfg = load_config(str(CONFIGS / f"{config}.yaml"))
     for key, value in expected.items():
         node = cfg
@@ -228,7 +228,7 @@ def test_fine_tuning_has_the_published_schedule(config: str, expected: dict[str,
 def test_per_pixel_baselines_have_the_published_hyper_parameters(
     config: str, expected: dict[str, Any]
 ) -> None:
-    """MaskFormer, arXiv 2107.06278, its published configs."""
+    """MaskFormer's published configs (arXiv 2107.06278)."""
     everywhere = {
         "SOLVER.IMS_PER_BATCH": 16,
         "SOLVER.MAX_ITER": 160000,
@@ -245,7 +245,7 @@ def test_per_pixel_baselines_have_the_published_hyper_parameters(
 
 
 def test_deeplab_has_the_schedule_of_detectron2() -> None:
-    """projects/DeepLab of detectron2, with a ResNet-50 for its ResNet-103."""
+    """detectron2's projects/DeepLab, but with a ResNet-50 instead of a ResNet-103."""
     assert_values(
         "finetune/cityscapes/semantic/deeplab_v3_plus_R50",
         {

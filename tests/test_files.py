@@ -26,7 +26,7 @@ def test_a_file_is_replaced_at_the_end_and_not_before(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_an_error_on_the_way_leaves_the_old_file_alone(tmp_path: Path) -> None:
+def test_an_error_while_writing_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(ZeroDivisionError), atomic_write(str(path)) as file:
@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_the_old_file_alone(tmp_path: Path, size: int) -> Non
     assert os.listdir(tmp_path) == ["model.pth"]
 
 
-def test_an_error_that_is_not_the_disks_stays_what_it_is(tmp_path: Path) -> None:
+def test_other_errors_are_raised_unchanged(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="mine"), atomic_write(str(tmp_path / "file")):
         raise RuntimeError("mine")
 
@@ -82,7 +82,7 @@ def test_a_disk_that_fills_up_in_the_middle(
     def no_room(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    # Network disks notice only now.
+    # Network disks report it only now.
     monkeypatch.setattr(os, "fsync", no_room)
     with pytest.raises(UserError, match="No space left"), atomic_write(path) as file:
         file.write(b"new")
@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_that_goes_away_meanwhile(tmp_path: Path) -> None:
+def test_a_folder_that_disappears_meanwhile(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     with (
@@ -116,7 +116,7 @@ def test_a_folder_that_goes_away_meanwhile(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_leftovers_of_killed_processes_go_and_nothing_else(tmp_path: Path) -> None:
+def test_only_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:
         with atomic_write(tmp_path / "model_final.pth") as file:

@@ -1,4 +1,4 @@
-"""Configs with the keys and values of Mask2Former's load, and build models of its checkpoints."""
+"""Configs like Mask2Former's load, and build the models of its checkpoints."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_data_of_the_config(tmp_path: Path, name: str) -> None:
         sizes = cfg.INPUT.MIN_SIZE_TRAIN
         assert (len(sizes), sizes[0], sizes[-1]) == (16, task.side // 2, 2 * task.side)
         assert tuple(cfg.INPUT.CROP.SIZE) == task.crop
-    # It compares the label to ignore with the data set's.
+    # The mapper compares the ignored label with the data set's.
     mapper = build_mapper(cfg, is_train=True)
     assert (mapper.num_classes, mapper.ignore_label) == (task.classes, task.ignore)
 
 
 def test_every_key_of_mask2former_is_known_and_has_its_default(tmp_path: Path) -> None:
     path = tmp_path / "defaults.yaml"
-    # Mask2Former has one default for all; here it is the task's.
+    # Mask2Former has one default for all tasks; here each task has its own.
     path.write_text("VERSION: 2\nINPUT: {DATASET_MAPPER_NAME: mask_former_semantic}\n")
     defaults = load_config(str(path))
     path.write_text(yaml.safe_dump(DEFAULTS))

@@ -13,7 +13,7 @@ from ddep.parallel import Crash, available_cores, check_workers, parallel_map
 
 
 def square(number: int) -> int:
-    """Squares, but the process dies at 3 and 14, and 5 is an error."""
+    """Squares a number, but 3 and 14 kill the process, and 5 is an error."""
     if number in (3, 14):
         os.kill(os.getpid(), signal.SIGKILL)
     if number == 5:
@@ -27,21 +27,21 @@ def test_results_come_in_order():
     assert list(parallel_map(square, [], 2)) == []
 
 
-def test_only_the_item_that_ends_a_process_is_lost():
+def test_only_items_that_kill_their_process_are_lost():
     numbers = [n for n in range(40) if n != 5]
     found = dict(zip(numbers, parallel_map(square, numbers, 2), strict=True))
     assert {n for n, result in found.items() if isinstance(result, Crash)} == {3, 14}
     assert all(found[n] == n**2 for n in numbers if n not in (3, 14))
 
 
-def test_an_error_is_raised_in_its_turn():
+def test_errors_are_raised_in_order():
     results = parallel_map(square, [4, 5, 6], 1)
     assert next(results) == 16
     with pytest.raises(UserError, match=r"^five$"):
         next(results)
 
 
-def test_items_are_taken_when_they_are_needed():
+def test_items_are_taken_lazily():
     taken = []
 
     def numbers():
@@ -66,8 +66,8 @@ def blocked(_: int) -> set[int]:
     return set(signal.pthread_sigmask(signal.SIG_BLOCK, []))
 
 
-def test_workers_never_hear_of_ctrl_c():
-    """Not before they ignore it, either: they start with it blocked."""
+def test_workers_never_receive_ctrl_c():
+    """Not even before they ignore it: they start with it blocked."""
     (in_worker,) = parallel_map(blocked, [0], 1)
     assert signal.SIGINT in in_worker
     assert signal.SIGINT not in blocked(0)
@@ -91,7 +91,7 @@ def test_ctrl_c_is_one_line(tmp_path: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # so that the signal reaches the workers too, and nobody else
+        start_new_session=True,  # so that the signal reaches only this process and its workers
     ) as process:
         assert process.stdout.readline() == "one\n"
         os.killpg(process.pid, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Configs with the keys and values of MaskFormer's per-pixel baselines load and build.
+"""Configs like those of MaskFormer's per-pixel baselines load, and build their models.
 
 MaskFormer has them for ADE20K, ADE20K-full and COCO-Stuff 10k.
 """
@@ -23,7 +23,7 @@ HEADS = ("PerPixelBaselineHead", "PerPixelBaselinePlusHead")
 
 @dataclass(frozen=True)
 class Published:
-    """What the configs of one data set have that others do not."""
+    """The values in which the configs of data sets differ."""
 
     train: str
     test: str

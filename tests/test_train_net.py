@@ -91,7 +91,7 @@ def finetuned(folder: Path, panoptic_config: str) -> dict:
 
 
 def reported(log: Path) -> dict[str, set[str]]:
-    """What the log says became of each weight: fate -> names."""
+    """What the log reports about the weights: fate -> names."""
     fates: dict[str, set[str]] = {}
     pattern = r"^(loaded|left out|shape mismatch|new|unused) +([\w.]+)$"
     for fate, name in re.findall(pattern, log.read_text(), re.MULTILINE):
@@ -119,7 +119,7 @@ def test_evaluation_repeats_the_end_of_training_exactly(
     assert {"panoptic_seg", "sem_seg"} <= finetuned.keys()
     words = ["--config-file", panoptic_config, "--eval-only", "OUTPUT_DIR", folder / "evaluation"]
     weights = folder / "finetune" / "model_final.pth"
-    # NaN, as of classes that do not occur, is not equal to itself.
+    # NaN, for classes that do not occur, does not equal itself.
     found = json.dumps(main(arguments(*words, "MODEL.WEIGHTS", weights)), default=float)
     assert found == json.dumps(finetuned, default=float)
     assert "partly random" not in (folder / "evaluation" / "log.txt").read_text()
@@ -127,7 +127,7 @@ def test_evaluation_repeats_the_end_of_training_exactly(
     assert last["panoptic_seg/PQ"] == finetuned["panoptic_seg"]["PQ"]
 
 
-def test_evaluating_a_model_that_is_partly_random_is_warned_of(
+def test_evaluating_a_partly_random_model_is_warned_about(
     folder: Path, panoptic_config: str, capsys: pytest.CaptureFixture
 ) -> None:
     main(
@@ -138,7 +138,7 @@ def test_evaluating_a_model_that_is_partly_random_is_warned_of(
     )
 
 
-def test_the_slim_checkpoint_takes_the_place_of_the_whole_one(
+def test_the_slim_checkpoint_replaces_the_whole_one(
     folder: Path, pretrained: Path, panoptic_config: str, finetuned: dict
 ) -> None:
     slim = folder / "slim.pth"
@@ -155,7 +155,7 @@ def test_the_slim_checkpoint_takes_the_place_of_the_whole_one(
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_selective_transfer_is_for_the_start_only(
+def test_selective_transfer_is_only_for_the_start(
     folder: Path, panoptic_config: str, pretrained: Path
 ) -> None:
     output = folder / "selective"
@@ -167,7 +167,7 @@ def test_selective_transfer_is_for_the_start_only(
     assert {group_of(name) for name in fates["loaded"]} == {"backbone", "mask_features"}
     assert {group_of(name) for name in fates["left out"]} == {"encoder", "fpn"}
     source = read_checkpoint(str(pretrained))["model"]
-    # Nothing was learned, so these are what training started from.
+    # Nothing was learned, so training started from these.
     start = read_checkpoint(str(output / "model_final.pth"))["model"]
     assert all(torch.equal(start[name], source[name]) for name in fates["loaded"])
     assert not torch.equal(start[FPN], source[FPN])

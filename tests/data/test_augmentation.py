@@ -25,7 +25,7 @@ FILL = -1
 
 
 def ramps(height: int, width: int) -> np.ndarray:
-    """(H, W, 3) uint8 of which red is x and green is y, which linear interpolation keeps."""
+    """(H, W, 3) uint8 with x in red and y in green, which linear interpolation keeps."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8)
 
@@ -36,7 +36,7 @@ def places(height: int, width: int) -> np.ndarray:
 
 
 def assert_aligned(image: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> None:
-    """Each pixel's label comes from the place that the pixel's colour comes from."""
+    """Each pixel's label and colour come from the same place."""
     assert image.shape[:2] == labels.shape
     inside = labels != FILL
     assert inside.any()

@@ -1,4 +1,4 @@
-"""Which classes images show, and what is kept of it."""
+"""Finding the classes that images show, and caching them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = [[0], [0, 2], [1, 2], []]
 
 @pytest.fixture
 def records(tmp_path: Path) -> list[dict]:
-    """Images with those classes, and void."""
+    """Images with the classes in ``SHOWN``, and void."""
     for i, classes in enumerate(SHOWN):
         labels = np.full((4, 6), 255, np.uint8)
         for row, label in enumerate(classes):
@@ -76,7 +76,7 @@ def test_changed_files_are_read_again(cfg, records, read) -> None:
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"key": 3', '{"key": "0", "classes": []}'])
-def test_a_damaged_cache_is_made_again(cfg, records, read, damage: str) -> None:
+def test_a_damaged_cache_is_replaced(cfg, records, read, damage: str) -> None:
     found(cfg, records)
     Path(cfg.OUTPUT_DIR, CACHE).write_text(damage)
     assert found(cfg, records) == SHOWN

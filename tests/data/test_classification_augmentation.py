@@ -57,7 +57,7 @@ def test_crops_are_torchvisions(config: Callable[..., CfgNode], tmp_path: Path) 
     assert len(drawn) == 20
 
 
-def test_a_rectangle_is_wherever_the_decoder_shrinks_the_image(tmp_path: Path) -> None:
+def test_a_rectangle_stays_in_place_when_the_decoder_shrinks_the_image(tmp_path: Path) -> None:
     path = photograph(tmp_path, 640, 800, "a.jpg")
     crop = ResizedCrop(100, 300, 320, 240, (640, 800), (40, 40))
     assert crop.whole == (80, 134)
@@ -71,7 +71,7 @@ def test_a_rectangle_is_wherever_the_decoder_shrinks_the_image(tmp_path: Path) -
     assert pair[1].std() > 10
 
 
-def test_the_middle_is_torchvisions() -> None:
+def test_the_central_crop_is_torchvisions() -> None:
     for size in ((9, 14), (10, 7), (6, 20), (3, 9), (6, 6)):
         image = np.arange(size[0] * size[1] * 3, dtype=np.int32).reshape(*size, 3)
         ours = CenterCrop(6).get_transform(image).apply_image(image)
@@ -95,12 +95,12 @@ def test_evaluation_resizes_the_shorter_side_and_cuts_out_the_middle(
     assert whole["image"].shape == (3, 64, 96)
 
 
-def test_a_sample_follows_from_its_seed(config: Callable[..., CfgNode], tmp_path: Path) -> None:
+def test_a_sample_depends_only_on_its_seed(config: Callable[..., CfgNode], tmp_path: Path) -> None:
     record = {"file_name": photograph(tmp_path, 100, 150), "classes": [2, 5]}
     mapper = ClassificationMapper(config(f"{CROP}.SIZE", 40), is_train=True)
     samples = []
     for position in (0, 1, 0):
-        torch.rand(position + 1)  # of no effect
+        torch.rand(position + 1)  # must have no effect
         with seeded(7, position):
             samples.append(mapper(record))
     first, other, again = (sample["image"] for sample in samples)
@@ -122,14 +122,14 @@ def test_a_sample_follows_from_its_seed(config: Callable[..., CfgNode], tmp_path
         (f"{CROP}.RATIO", [1.0], r"\.RATIO is \[1\.0\]"),
     ],
 )
-def test_crops_that_cannot_be_are_named(
+def test_impossible_crops_are_named(
     config: Callable[..., CfgNode], key: str, value: Any, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         build_resized_crop(config(key, value))
 
 
-def test_a_middle_larger_than_the_image_is_refused(config: Callable[..., CfgNode]) -> None:
+def test_a_central_crop_larger_than_the_image_is_refused(config: Callable[..., CfgNode]) -> None:
     cfg = config("INPUT.CENTER_CROP_TEST", 224, "INPUT.MIN_SIZE_TEST", 200)
     message = r"INPUT\.CENTER_CROP_TEST is 224; expected 0 to 200, which is INPUT\.MIN_SIZE_TEST"
     with pytest.raises(UserError, match=message):

@@ -17,8 +17,8 @@ from ddep.errors import UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
-# What each EXIF orientation does to the stored pixels, from the standard's definition by which side
-# row 0 and column 0 are.
+# What each EXIF orientation does to the stored pixels, by the standard's definition: the sides that
+# row 0 and column 0 are on.
 UPRIGHT = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -189,7 +189,7 @@ def test_unknown_range_is_refused(tmp_path, pixels):
         read_image(path)
 
 
-def test_absent_and_foreign_files(tmp_path):
+def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(UnreadableImageError, match="none.png cannot be read: No such file"):
         read_image(str(tmp_path / "none.png"))
     path = tmp_path / "text.jpg"
@@ -232,7 +232,7 @@ DAMAGES = st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 255)), min_siz
 
 
 @pytest.mark.parametrize("ending", ["jpeg", "png", "gif", "tiff", "webp", "bmp"])
-def test_damage_raises_nothing_else(tmp_path, ending):
+def test_damage_raises_no_other_error(tmp_path, ending):
     data = encoded(ending)
     path = tmp_path / "a"
 
@@ -268,7 +268,7 @@ def test_labels(tmp_path):
 
 
 @pytest.mark.parametrize("pixels", [RGB, RGB[..., :2], np.float32([[1]])])
-def test_labels_of_other_kinds_are_refused(tmp_path, pixels):
+def test_other_kinds_of_labels_are_refused(tmp_path, pixels):
     path = save(Image.fromarray(pixels), tmp_path / "a.tif")
     with pytest.raises(UserError, match=f"{path} is of kind .* one integer per pixel") as error:
         read_labels(path)

@@ -1,4 +1,4 @@
-"""Few labels: which images are chosen, and how they are given back."""
+"""Few labels: the choice of images, and its list."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ TEN = [f"{i}.jpg" for i in range(10)]
 
 @given(NAMES, SEEDS, st.data())
 @settings(max_examples=50, deadline=None)
-def test_fewer_are_among_more(names: list[str], seed: int, data: st.DataObject) -> None:
+def test_a_smaller_choice_is_part_of_a_larger_one(
+    names: list[str], seed: int, data: st.DataObject
+) -> None:
     names = sorted(names)
     small, large = sorted(data.draw(st.integers(0, len(names))) for _ in range(2))
     fewer, more = draw_names(names, small, seed), draw_names(names, large, seed)
@@ -53,10 +55,10 @@ def test_fewer_are_among_more(names: list[str], seed: int, data: st.DataObject) 
 
 @given(SEEDS, st.floats(0.01, 1), st.floats(0.01, 1), st.randoms(use_true_random=False))
 @settings(max_examples=30, deadline=None)
-def test_choice_depends_on_seed_and_names_alone(
+def test_choice_depends_only_on_seed_and_names(
     config, seed: int, one: float, other: float, numbers: random.Random
 ) -> None:
-    """Not on the fraction, on where the data lie, or on the order in which they are listed."""
+    """Not on the fraction, the folder of the data, or the order in which they are listed."""
     names = [f"{town}/{i}.jpg" for town in ("bonn", "aachen") for i in range(40)]
     shuffled = numbers.sample(names, len(names))
     few, many = sorted((one, other))
@@ -86,7 +88,7 @@ def test_every_image_has_the_same_chance() -> None:
     assert chisquare([counts[name] for name in TEN]).pvalue > 0.01
 
 
-def test_each_set_is_limited_by_itself(config) -> None:
+def test_each_set_is_limited_separately(config) -> None:
     sets = [records("/a", TEN), records("/b", TEN + ["x.jpg"] * 2), records("/c", TEN[:5])]
     cfg = config("DATASETS.LABEL_COUNT", 4)
     chosen = choose_labelled(cfg, ["a", "b", "c"], sets)
@@ -134,7 +136,7 @@ def test_impossible_keys(config, overrides, message) -> None:
         ("LABEL_FRACTION", 0.01, "0.01 of the 10 images of data set a is less .* at least 0.1"),
     ],
 )
-def test_more_than_there_are_or_none(config, key, value, message) -> None:
+def test_more_images_than_there_are_or_none(config, key, value, message) -> None:
     with pytest.raises(UserError, match=message):
         choose_labelled(config(f"DATASETS.{key}", value), ["a"], [records("/a", TEN)])
 
@@ -189,7 +191,7 @@ def test_wrong_lists(config, tmp_path: Path, text, names, message) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_list_by_hand_needs_no_section_for_one_set(config, tmp_path: Path) -> None:
+def test_a_list_for_one_set_needs_no_section(config, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("  3.jpg \n\n1.jpg\r\n")
     cfg = config("DATASETS.LABEL_LIST", str(path))

@@ -12,7 +12,7 @@ from ddep.errors import UserError
 
 @pytest.fixture
 def mapper(monkeypatch: pytest.MonkeyPatch) -> type:
-    """A user's own, which looks at no labels."""
+    """A user's own mapper, which uses no labels."""
     monkeypatch.setattr("ddep.data.mapper_registry.MAPPERS", dict(MAPPERS))
 
     @register_mapper("test_mapper", "test_mapper_2")

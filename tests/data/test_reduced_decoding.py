@@ -1,4 +1,4 @@
-"""JPEG files decoded at a part of their size, and parts of images."""
+"""Decoding JPEG files at a smaller size, and parts of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def smooth(height: int, width: int) -> np.ndarray:
 
 
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
-    """Clear of 0 and 255, so that nothing is clipped."""
+    """Noise away from 0 and 255, so that nothing is clipped."""
     return np.random.default_rng(1).integers(64, 192, (height, width, channels), dtype=np.uint8)
 
 
@@ -102,7 +102,7 @@ def test_sizes_are_those_of_the_upright_image(tmp_path, orientation):
     upright = read_image(path)
     with open_image(path) as image:
         assert image.size == upright.shape[:2] == ((64, 128) if orientation < 5 else (128, 64))
-        # Of the other way round, a fourth would not be enough.
+        # With sides swapped, a quarter would not be enough.
         least = (16, 32) if orientation < 5 else (32, 16)
         found = image.pixels("RGB", least_size=least)
     assert found.shape[:2] == least

@@ -93,7 +93,7 @@ def test_classes_are_uniform(make, seed: int) -> None:
     shares = [sum(1 / 3 / images[c] for c in found) for found in classes]
     assert sum(shares) == pytest.approx(1)
     assert shares[38] > 1 / 3 and shares[39] == 0
-    # Images of a class take turns, so counts vary less than independent draws; sums suffice.
+    # Images of a class take turns, so counts vary less than with independent draws; sums suffice.
     groups = [0] * 30 + [1] * 8 + [2, 3]
     of_group = [groups[i] for i in drawn]
     assert fits(of_group, [sum(shares[:30]), sum(shares[30:38]), shares[38], 0])
@@ -119,7 +119,7 @@ def test_without_weights_sets_are_joined(make) -> None:
     assert take(plain, 16) == take(TrainingSampler(8), 16)
 
 
-# One of each, small: passes and blocks of draws end within a few thousand indices.
+# A small one of each: passes and blocks of draws end within a few thousand indices.
 SMALL = {
     "training": TrainingSampler(7),
     "repeat factor": RepeatFactorTrainingSampler(torch.tensor([1.0, 1.5, 2.25, 1.0, 3.9])),
@@ -128,7 +128,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("sampler", SMALL.values(), ids=SMALL)
-def test_a_stream_goes_on_from_every_position(sampler: TrainSampler) -> None:
+def test_a_stream_can_start_at_every_position(sampler: TrainSampler) -> None:
     whole = take(sampler, 3000)
     starts = (*range(60), *range(1020, 1030), 2047, 2048, 2049, 2900)
     assert all(take(sampler, 100, start=start) == whole[start : start + 100] for start in starts)
@@ -165,7 +165,7 @@ def test_the_repeat_factor_sampler_has_the_order_of_detectron2s(make, seed: int)
 
 
 class Unlabelled:
-    """Records that are made when asked for; sampling without labels asks for none."""
+    """Records that must not be made: sampling without labels needs none."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -24,7 +24,7 @@ def make(names: str, max_unreadable: int = 0) -> TrainingSamples:
     return TrainingSamples([records], fake_mapper, max_unreadable)
 
 
-def test_a_readable_image_is_what_was_asked_for():
+def test_a_readable_image_is_returned_itself():
     samples = make("a b c")
     assert len(samples) == 3
     for index, name in enumerate("abc"):
@@ -34,7 +34,7 @@ def test_a_readable_image_is_what_was_asked_for():
         assert sample.content["file_name"] == name
 
 
-def test_random_numbers_follow_from_seed_and_position():
+def test_random_numbers_depend_only_on_seed_and_position():
     samples = make("a b")
     first = samples[SampleKey(3, 5, 0)].content["drawn"]
     samples[SampleKey(3, 6, 0)]
@@ -65,7 +65,7 @@ def test_sets_are_joined_and_only_lists_are_copied():
     assert kinds == [DatasetFromList, Lazy, DatasetFromList]
 
 
-def test_another_image_takes_the_place():
+def test_another_image_replaces_an_unreadable_one():
     samples = make("broken1 a b c broken2", 2)
     drawn = [samples[SampleKey(0, position, 0)] for position in range(100)]
     assert {sample.content["file_name"] for sample in drawn} == {"a", "b", "c"}

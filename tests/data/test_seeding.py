@@ -10,7 +10,7 @@ from ddep.data.seeding import seeded
 
 
 def draw() -> tuple[float, ...]:
-    # An odd number of normal numbers: NumPy, Python and torch keep the other one of a pair.
+    # An odd number of normal numbers: the generators keep the second one of a pair.
     return (
         *(random.gauss(0, 1), random.random()),
         *(np.random.randn(), np.random.rand()),
@@ -18,7 +18,7 @@ def draw() -> tuple[float, ...]:
     )
 
 
-def test_the_generators_are_put_back():
+def test_the_generators_are_restored():
     draw()
     states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
     expected = draw()
@@ -33,7 +33,7 @@ def test_the_generators_are_put_back():
     assert draw() == expected
 
 
-def test_numbers_follow_from_seed_and_position():
+def test_numbers_depend_only_on_seed_and_position():
     def draw_seeded(seed: int, position: int) -> tuple[float, ...]:
         with seeded(seed, position):
             return draw()

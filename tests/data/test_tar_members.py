@@ -36,7 +36,7 @@ def test_the_name_gives_exactly_these_bytes(path: Path) -> None:
         assert file.read(1) == bytes((11,))
 
 
-def test_images_are_read_through_it(tmp_path: Path) -> None:
+def test_images_in_a_tar_file_are_read(tmp_path: Path) -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
@@ -47,7 +47,7 @@ def test_images_are_read_through_it(tmp_path: Path) -> None:
         read_image(name_member(str(tmp_path / "a.tar"), 7, 9, "n1/a.png"))
 
 
-def test_what_is_there(path: Path) -> None:
+def test_which_members_exist(path: Path) -> None:
     for offset, size, expected in ((0, 256, True), (0, 257, False), (250, 6, True)):
         name = name_member(str(path), offset, size, "x")
         assert PathManager.exists(name) is PathManager.isfile(name) is expected
@@ -75,7 +75,7 @@ def test_a_file_that_was_replaced_is_opened_again(path: Path) -> None:
 
 
 def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many threads read more files than are kept open; all is right, and the rest are closed."""
+    """Threads read more files than may stay open: the content is right, the rest are closed."""
     descriptors = Path("/proc/self/fd")
     if not descriptors.is_dir():
         pytest.skip("counts open files in /proc")

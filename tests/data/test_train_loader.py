@@ -1,4 +1,4 @@
-"""Batches follow from seed and position alone, and go on exactly where a state was saved."""
+"""Batches depend only on seed and position, and continue exactly where a state was saved."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fake_mapper(broken: tuple[int, ...], record: dict) -> dict:
         raise UnreadableImageError(f"image {number} cannot be read")
     return {
         "number": number,
-        # Two of three images lie, so that aspect-ratio groups fill at different times.
+        # Two of three images are landscape, so that the groups fill at different times.
         **({"width": 4, "height": 3} if number % 3 else {"width": 3, "height": 3}),
         "drawn": (random.gauss(0, 1), np.random.randn(), torch.randn(()).item()),
     }
@@ -84,7 +84,7 @@ def take(loader: TrainLoader, count: int) -> list[list[dict]]:
 
 @pytest.fixture
 def as_process(monkeypatch):
-    """Makes this process the one of a rank among many."""
+    """Makes this process one of many, with a given rank."""
 
     def become(rank: int, world_size: int) -> None:
         monkeypatch.setattr(comm, "get_rank", lambda: rank)
@@ -127,7 +127,7 @@ def test_processes_share_one_stream(sampler: TrainSampler, world_size: int, as_p
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 @pytest.mark.parametrize("grouping", [False, True])
 @pytest.mark.parametrize("rank", [None, 1])
-def test_resumed_behind_every_batch(sampler, grouping: bool, rank: int | None, as_process) -> None:
+def test_resuming_after_every_batch(sampler, grouping: bool, rank: int | None, as_process) -> None:
     if rank is not None:
         as_process(rank, 2)
     make_one = functools.partial(make, sampler, grouping=grouping, broken=(1, 7))
@@ -163,13 +163,13 @@ def test_prefetched_batches_do_not_count(grouping: bool, workers: int) -> None:
     assert resumed.state_dict() == again.state_dict()
 
 
-def test_iterating_again_goes_on() -> None:
+def test_iterating_again_continues() -> None:
     loader = make(grouping=True)
     assert take(loader, 3) + take(loader, 4) == take(make(grouping=True), 7)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_generators_are_left_alone(workers: int) -> None:
+def test_global_generators_are_not_touched(workers: int) -> None:
     def draw() -> tuple[float, ...]:
         return random.gauss(0, 1), np.random.randn(), torch.randn(()).item()
 
@@ -186,7 +186,7 @@ def test_generators_are_left_alone(workers: int) -> None:
     assert [*drawn, draw()] == expected
 
 
-def test_unreadable_images_count_on(caplog) -> None:
+def test_unreadable_images_count_after_resuming(caplog) -> None:
     loader = make(broken=(1,), max_unreadable=1)
     take(loader, 4)
     state = loader.state_dict()
@@ -210,7 +210,7 @@ def test_unreadable_images_count_on(caplog) -> None:
         ({"grouping": False}, "ASPECT_RATIO_GROUPING: False instead of True"),
     ],
 )
-def test_other_batches_go_on_at_the_same_position(change, named, caplog, as_process) -> None:
+def test_other_batches_continue_at_the_same_position(change, named, caplog, as_process) -> None:
     options = {"grouping": True, "broken": (1, 7)}
     loader = make(**options)
     drawn = [sample for batch in take(loader, 4) for sample in batch]
@@ -219,7 +219,7 @@ def test_other_batches_go_on_at_the_same_position(change, named, caplog, as_proc
     stream = [sample for batch in take(make(broken=(1, 7)), 20) for sample in batch]
     world_size = change.pop("world_size", 1)
     options |= {"grouping": False} | change
-    goes_on = []
+    continued = []
     for rank in range(world_size):
         as_process(rank, world_size)
         caplog.clear()
@@ -230,12 +230,12 @@ def test_other_batches_go_on_at_the_same_position(change, named, caplog, as_proc
         assert f"; {len(state['waiting'])} that waited" in message
         assert resumed.state_dict()["waiting"] == []
         assert resumed.unreadable == state["unreadable"]
-        goes_on.append([sample for batch in take(resumed, 4) for sample in batch])
-    in_turn = [sample for step in zip(*goes_on, strict=True) for sample in step]
+        continued.append([sample for batch in take(resumed, 4) for sample in batch])
+    in_turn = [sample for step in zip(*continued, strict=True) for sample in step]
     assert in_turn == stream[state["position"] :][: len(in_turn)]
 
 
-def test_a_state_of_another_stream_is_refused() -> None:
+def test_the_state_of_another_stream_is_refused() -> None:
     state = make(sizes=[4, 7], name="a").state_dict()
     make(sizes=[4, 7], name="a").load_state_dict(state)
     with pytest.raises(UserError) as error:
@@ -286,7 +286,7 @@ def test_workers_outlive_signals_to_all_processes(running, name: str) -> None:
     assert worker.is_alive()
 
 
-def test_workers_end_when_their_parent_says_so(running) -> None:
+def test_workers_exit_when_their_parent_says_so(running) -> None:
     _, worker = running
     worker.terminate()
     worker.join(10)

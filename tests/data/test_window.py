@@ -40,7 +40,7 @@ def read(path: Path, window: Window, order: str = "RGB", draft: bool = False) ->
 
 @pytest.mark.parametrize("crop", [(), CROP])
 @pytest.mark.parametrize("sampling", ["choice", "range"])
-def test_the_same_is_drawn_as_from_the_image(config, crop, sampling):
+def test_the_window_is_what_the_augmentations_draw(config, crop, sampling):
     sizes = ("INPUT.MIN_SIZE_TRAIN", (60, 90), "INPUT.MIN_SIZE_TRAIN_SAMPLING", sampling)
     name = ("INPUT.DATASET_MAPPER_NAME", "ddep_denoising")
     augmentations = build_augmentations(config(*name, *sizes, *crop), is_train=True)
@@ -61,7 +61,7 @@ def test_the_same_is_drawn_as_from_the_image(config, crop, sampling):
         assert [type(a).__name__ for a in rest] == ["RandomFlip"]
 
 
-def test_what_looks_at_pixels_is_left():
+def test_augmentations_that_look_at_pixels_are_left():
     flip, resize = T.RandomFlip(), ResizeShortestEdge(30, 100)
     window, rest = draw_window([flip, resize], (60, 80))
     assert window == Window((60, 80), 0, 0, (60, 80)) and rest == [flip, resize]
@@ -103,7 +103,7 @@ def test_without_resizing_pixels_are_those_of_the_file(tmp_path):
     ],
 )
 def test_a_crop_is_at_its_place(tmp_path, window):
-    """On a ramp of one level a pixel, values are places: within half a pixel, and rounding."""
+    """On a ramp of one level per pixel, values are places: within half a pixel, and rounding."""
     y, x = np.mgrid[:150, :200]
     pixels = np.stack([x, y, np.zeros_like(x)], axis=2).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")

@@ -47,13 +47,10 @@ def check_class_folders(name: str) -> None:
 
 
 def find_class_names(name: str) -> Sequence[str]:
-    """The classes of a data set for classification, which need not be registered.
+    """The names of a data set's classes of whole images; empty if unknown.
 
     Args:
-        name: of any data set.
-
-    Returns:
-        Their names; empty if they are not known, as of a folder that is not there.
+        name: of any data set; ``classes:<folder>`` need not be registered, nor exist.
     """
     if name.startswith(PREFIX):
         register_class_folders(name)

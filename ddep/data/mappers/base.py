@@ -125,10 +125,10 @@ class SegmentationMapper:
         size: tuple[int, int],
         augmented_size: tuple[int, int],
     ) -> Instances:
-        """What is to be found in the augmented image: classes and masks, none empty.
+        """Make the model's targets in the augmented image: classes and masks, none empty.
 
         Args:
-            record, maps, transforms, size: see :meth:`make_masks`.
+            record, maps, transforms, size: as in :meth:`make_masks`.
             augmented_size: height and width of the augmented image.
         """
         classes, masks = self.make_masks(record, maps, transforms, size)

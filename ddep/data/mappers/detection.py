@@ -1,4 +1,4 @@
-"""Objects to detect: boxes and, where the model predicts them, masks."""
+"""Mapper for object detection: boxes and, if the model predicts them, masks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ddep.errors import UserError
 
 # INPUT.MASK_FORMAT
 _MASK_FORMATS = ("polygon", "bitmask")
-# detectron2's: a box whose sides are not longer is empty.
+# As in detectron2: a box with a side that is not longer is empty.
 _SMALLEST_SIDE = 1e-5
 
 
 @register_mapper("detection")
 class DetectionMapper(InstanceMapper):
-    """Records with ``annotations`` to what detectron2's own detectors take, as its mapper does.
+    """Maps records with ``annotations`` for detectron2's own detectors, as its own mapper does.
 
     ``instances`` has ``gt_boxes`` (:class:`Boxes`, absolute XYXY), ``gt_classes`` (T,) int64 and,
-    if masks are asked for, ``gt_masks`` (:class:`BitMasks` or :class:`PolygonMasks`). Boxes are
-    the annotated ones moved with the image; after a crop, they are drawn tightly around what is
-    left of the masks, if there are any. Crowds are left out, and so are empty boxes and masks.
+    if masks are requested, ``gt_masks`` (:class:`BitMasks` or :class:`PolygonMasks`). Boxes are the
+    annotated ones, transformed with the image; after a crop they enclose the rest of the masks
+    tightly, if there are masks. Crowds and empty boxes and masks are left out.
     """
 
     needs_labels: ClassVar[str | None] = "bbox"
@@ -38,8 +38,8 @@ class DetectionMapper(InstanceMapper):
     def __init__(self, *, mask_format: str | None, boxes_from_masks: bool, **kwargs: Any) -> None:
         """
         Args:
-            mask_format: polygon or bitmask; None leaves masks out.
-            boxes_from_masks: whether boxes follow from the augmented masks.
+            mask_format: polygon or bitmask; None for no masks.
+            boxes_from_masks: whether to compute boxes from the augmented masks.
             kwargs: see :class:`SegmentationMapper`.
         """
         super().__init__(**kwargs)
@@ -92,7 +92,7 @@ class DetectionMapper(InstanceMapper):
         transforms: T.TransformList,
         augmented_size: tuple[int, int],
     ) -> torch.Tensor:
-        """(T, 4) float32, within the augmented image."""
+        """The boxes in the augmented image, (T, 4) float32, clipped to it."""
         boxes = np.zeros((len(objects), 4))
         for box, annotation in zip(boxes, objects, strict=True):
             try:
@@ -111,7 +111,7 @@ class DetectionMapper(InstanceMapper):
     def _polygons(
         self, record: Record, objects: list[dict[str, Any]], transforms: T.TransformList
     ) -> PolygonMasks:
-        """Polygons in the augmented image. They may reach out of it: boxes do not."""
+        """The polygons in the augmented image; unlike boxes, they are not clipped to it."""
         moved = []
         for annotation in objects:
             polygons = annotation.get("segmentation")

@@ -33,7 +33,7 @@ class InstanceMapper(SegmentationMapper):
         return {}
 
     def objects(self, record: Record) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """The record's annotations, crowds apart, and their classes (T,) int64.
+        """The record's annotations without crowds, and their classes, (T,) int64.
 
         Raises:
             UserError: a class that the model does not have.
@@ -66,7 +66,7 @@ class InstanceMapper(SegmentationMapper):
 
 @register_mapper("coco_instance_lsj")
 class InstanceJitterMapper(InstanceMapper):
-    """With large-scale jitter."""
+    """The same with large-scale jitter."""
 
     augmentation: ClassVar[str] = "large_scale_jitter"
 

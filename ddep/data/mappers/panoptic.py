@@ -76,14 +76,14 @@ class PanopticMapper(SegmentationMapper):
 
 @register_mapper("coco_panoptic_lsj")
 class PanopticJitterMapper(PanopticMapper):
-    """With large-scale jitter."""
+    """The same with large-scale jitter."""
 
     augmentation: ClassVar[str] = "large_scale_jitter"
 
 
 @register_mapper("detr_panoptic")
 class DetrPanopticMapper(PanopticMapper):
-    """With DETR's crops."""
+    """The same with DETR's crops."""
 
     augmentation: ClassVar[str] = "detr"
 

@@ -1,4 +1,4 @@
-"""Every damage that a check must find, and what training does about it."""
+"""All kinds of damage that a check must find, and the effect of each on training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def instance_b(**values: Any) -> Callable[[Tree], None]:
 
 
 def redraw_b(tree: Tree) -> None:
-    """A segment in image b that the JSON file does not list, over some of the sky."""
+    """Draw a segment over a part of image b's sky that the JSON file does not list."""
     ids = np.full((HEIGHT, WIDTH), 1)
     ids[:, WIDTH // 2 :] = CAT
     ids[0] = 513
@@ -52,11 +52,11 @@ def wide(value: int, *channels: int) -> np.ndarray:
 
 
 class Damage(NamedTuple):
-    """What is done to a tree, what a check finds (kind and message), and what training does.
+    """A change to a tree, what a check finds (kind and message), and the effect on training.
 
-    ``training`` is a pattern of the error that ends it, "skipped" where image b is left out, or ""
-    where the damage does not matter to it. ``also_found`` and ``refused`` are for the same files in
-    DATASETS.CUSTOM: what a check finds beside ``found``, and a pattern of the error that ends
+    ``training`` is a pattern of the error that ends it, "skipped" if it leaves out image b, or ""
+    if the damage has no effect. ``also_found`` and ``refused`` are for the same files in
+    DATASETS.CUSTOM: what a check finds besides ``found``, and a pattern of the error that ends
     training before it starts.
     """
 

@@ -1,4 +1,4 @@
-"""Each damage: what a check finds, and what training does about it."""
+"""Each kind of damage: what a check finds, and the effect on training."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def training_config(
 
 
 def train(cfg: CfgNode, expected: str, tree: Tree) -> None:
-    """Start and train; ``expected`` is what a :class:`Damage` says of it."""
+    """Start training; ``expected`` is the ``training`` of a :class:`Damage`."""
 
     def run() -> dict[str, str]:
         register_from_config(cfg)
@@ -121,11 +121,11 @@ def train(cfg: CfgNode, expected: str, tree: Tree) -> None:
 
 
 def test_no_kind_of_problem_is_without_a_damage() -> None:
-    # What ends a process cannot be written into a file on every machine; tests/engine has it.
+    # No file crashes a process on every machine; tests/engine covers that kind.
     assert {kind for damage in DAMAGES for kind, _ in damage.found} == KINDS.keys() - {"crash"}
 
 
-def test_two_folders_that_do_not_load_are_checked_as_far_as_they_fit(tree: Tree, tmp_path) -> None:
+def test_two_folders_that_do_not_load_are_checked_by_pairs(tree: Tree, tmp_path) -> None:
     def load() -> list[dict]:
         raise UserError("each image needs its label")
 

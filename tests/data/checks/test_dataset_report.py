@@ -19,7 +19,7 @@ def check(name: str, position: int) -> ImageReport:
     return check_record(LabelSpace.of(MetadataCatalog.get(name)), record)
 
 
-def test_what_an_image_holds(tree: Tree) -> None:
+def test_what_an_image_shows(tree: Tree) -> None:
     """15 rows of 24 pixels have labels; of instances' pixels there are only the cat's."""
     for name in (PANOPTIC, SEMANTIC):
         found = check(name, 0)
@@ -30,19 +30,19 @@ def test_what_an_image_holds(tree: Tree) -> None:
     assert (found.class_pixels, found.class_objects) == ({0: 180}, {0: 1})
 
 
-def test_crowds_are_counted_apart(tree: Tree) -> None:
+def test_crowds_are_counted_separately(tree: Tree) -> None:
     found = check(PANOPTIC, 3)
     assert (found.crowds, found.class_objects) == (1, {SKY: 1})
 
 
-def test_without_semantic_labels_segments_tell_the_pixels(tree: Tree) -> None:
+def test_without_semantic_labels_pixels_are_counted_in_segments(tree: Tree) -> None:
     record = DatasetCatalog.get(PANOPTIC)[0]
     del record["sem_seg_file_name"]
     found = check_record(LabelSpace.of(MetadataCatalog.get(PANOPTIC)), record)
     assert found.class_pixels == {SKY: 180, CAT: 180}
 
 
-def test_classes_that_nobody_names_have_no_range(tree: Tree) -> None:
+def test_without_known_classes_there_is_no_range(tree: Tree) -> None:
     record = DatasetCatalog.get(SEMANTIC)[0]
     tree.save(tree.semantic("a"), np.full((16, 24), 254, dtype=np.uint8))
     assert check_record(LabelSpace(None, None, 255), record).problems == []

@@ -33,7 +33,7 @@ CATEGORIES: list[Category] = [
     {"id": 9, "name": "sea", "isthing": 0, "color": [0, 0, 128]},
 ]
 HEIGHT, WIDTH = 16, 24
-CAT = 70_000  # its red, green and blue all count
+CAT = 70_000  # needs red, green and blue
 
 
 class Tree:
@@ -62,7 +62,7 @@ class Tree:
         self._write()
 
     def custom(self) -> list[dict[str, Any]]:
-        """The same as DATASETS.CUSTOM describes it."""
+        """The same data sets as entries of DATASETS.CUSTOM."""
         split = self.split
         folders = {"images": str(split.image_root), "labels": str(split.sem_seg_root)}
         return [

@@ -24,7 +24,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def own_declarations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Data sets that the test declares are forgotten after it."""
+    """Forget the data sets that a test declares after it."""
     monkeypatch.setattr(declaration, "_DECLARATIONS", dict(declaration._DECLARATIONS))
     before = set(DatasetCatalog.list())
     yield
@@ -35,7 +35,7 @@ def own_declarations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def everywhere(root: Path) -> Iterator[Path]:
-    """The same for the sets that detectron2 registers itself, when it is imported."""
+    """Like ``root``, but also for the sets that detectron2 registers on import."""
     _register_builtin(root)
     yield root
     _register_builtin(Path(__file__).parents[2] / "no-data-sets")

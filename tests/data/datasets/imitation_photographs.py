@@ -1,4 +1,4 @@
-"""Small imitations of sets of photographs, with images of 40 pixels' side."""
+"""Small imitations of sets of photographs, with images of 40 x 40 pixels."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def write_coco(root: Path) -> Path:
 
 
 def _box(mask: np.ndarray) -> dict[str, Any]:
-    """What COCO's files say of an upright stripe."""
+    """The keys of an upright stripe in COCO's files."""
     left = int(mask[0].argmax())
     width = int(mask[0].sum())
     return {"area": int(mask.sum()), "bbox": [left, 0, width, SIDE], "iscrowd": 0}
 
 
 def write_pascal_context(root: Path) -> Path:
-    """VOC2010 with the owners' labels: an image in train, two in val, and one without a label.
+    """VOC2010 with the original labels: an image in train, two in val, and one without a label.
 
     Labels: aeroplane, wood (the last of the 59), accordion (none of them), 0.
     """

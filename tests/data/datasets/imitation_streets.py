@@ -1,4 +1,4 @@
-"""Small imitations of further sets of street scenes, with images of 40 pixels' side.
+"""Small imitations of further sets of street scenes, with images of 40 x 40 pixels.
 
 Labels are upright stripes of ten columns each.
 """
@@ -18,7 +18,7 @@ from tests.data.datasets.imitation_trees import SIDE, random_image, save
 
 
 def stripes(values: Sequence[int], dtype: type[np.generic] = np.uint8) -> np.ndarray:
-    """A label image (40, 40) of as many stripes as there are values."""
+    """A label image (40, 40) with one upright stripe per value."""
     return np.repeat(np.array(values, dtype=dtype), SIDE // len(values))[None].repeat(SIDE, axis=0)
 
 

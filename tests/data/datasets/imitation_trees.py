@@ -1,4 +1,4 @@
-"""Small imitations of data sets as their owners lay them out, with images of 40 pixels' side."""
+"""Small imitations of data sets as distributed, with images of 40 x 40 pixels."""
 
 from __future__ import annotations
 

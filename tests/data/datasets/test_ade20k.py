@@ -132,7 +132,7 @@ def test_instance_labels(ade20k: Path) -> None:
     assert content["annotations"][1]["area"] == 240
 
 
-def test_without_instance_labels_there_are_just_semantic_ones(ade20k: Path) -> None:
+def test_without_instance_labels_there_are_only_semantic_ones(ade20k: Path) -> None:
     (ade20k / "annotations_instance").rename(ade20k / "elsewhere")
     counts = prepare_ade20k(ade20k, workers=1)
     assert counts == {"train": {"semantic labels": 1}, "val": {"semantic labels": 2}}

@@ -37,7 +37,7 @@ def test_metadata(root: Path) -> None:
     assert len(metadata.stuff_classes) == 847
 
 
-def test_labels_are_places_in_the_list_of_classes(folder: Path) -> None:
+def test_labels_are_indices_into_the_list_of_classes(folder: Path) -> None:
     assert prepare_ade20k_full(folder, workers=2) == {
         "train": {"images": 2},
         "val": {"images": 2},

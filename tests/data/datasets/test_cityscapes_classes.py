@@ -19,7 +19,7 @@ SETS = [
 
 @pytest.mark.parametrize("name", SETS)
 def test_metadata_are_those_of_detectron2s_cityscapes(name: str, root: Path) -> None:
-    """Only then can the sets be trained on together."""
+    """Otherwise one model could not train on both."""
     metadata = MetadataCatalog.get(name)
     cityscapes = MetadataCatalog.get("cityscapes_fine_sem_seg_train")
     for key in ("stuff_classes", "thing_classes", "ignore_label", "class_subsets"):
@@ -30,7 +30,7 @@ def test_metadata_are_those_of_detectron2s_cityscapes(name: str, root: Path) -> 
 
 
 def test_classes_that_synthia_is_evaluated_with() -> None:
-    # Places among the 19, as published evaluations have them.
+    # Indices among the 19, as in published evaluations.
     sixteen = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18]
     thirteen = [0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18]
     assert CLASS_SUBSETS.keys() == {"mIoU16", "mIoU13"}

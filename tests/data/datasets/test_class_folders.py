@@ -1,4 +1,4 @@
-"""``classes:<folder>`` against torchvision's ImageFolder, and what can be wrong with one."""
+"""``classes:<folder>`` against torchvision's ImageFolder, and mistakes in one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_classes_and_images_are_torchvisions(tmp_path: Path) -> None:
     assert len(records) == len(IMAGES)
 
 
-def test_records_are_made_like_those_of_a_list(tmp_path: Path) -> None:
+def test_records_behave_like_a_list(tmp_path: Path) -> None:
     records = load_class_folders(f"classes:{write(tmp_path, IMAGES)}")
     listed = list(records)
     assert [records[i] for i in range(-len(records), 0)] == listed
@@ -109,7 +109,7 @@ def test_a_config_registers_them_with_their_classes(tmp_path: Path) -> None:
     assert len(DatasetCatalog.get(name)) == 8
 
 
-def test_few_labels_are_the_same_in_a_folder_and_elsewhere(tmp_path: Path) -> None:
+def test_few_labels_are_the_same_in_a_folder_and_a_tar_file(tmp_path: Path) -> None:
     sets = []
     for place in ("a", "b"):
         folder = write(tmp_path / place, IMAGES)
@@ -131,16 +131,14 @@ def test_few_labels_are_the_same_in_a_folder_and_elsewhere(tmp_path: Path) -> No
         ([], r"no images in "),
     ],
 )
-def test_what_is_no_folder_of_classes_is_refused(
-    names: list[str], message: str, tmp_path: Path
-) -> None:
+def test_other_folders_are_refused(names: list[str], message: str, tmp_path: Path) -> None:
     name = f"classes:{tmp_path}"
     write(tmp_path, names)
     with pytest.raises(UserError, match=rf"DATASETS\.TRAIN: data set {name}: .*{message}"):
         register_from_config(config(name))
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     name = f"classes:{tmp_path / 'nowhere'}"
     with pytest.raises(UserError, match=rf"data set {name}: there is no such folder; looked for"):
         register_from_config(config(name))

@@ -61,7 +61,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ("1.png,sky\n2.png,snow\n", r"2\.png is of class 'snow'; expected one of sky, sea"),
     ],
 )
-def test_rows_that_cannot_be_are_named(text: str, message: str, tmp_path: Path) -> None:
+def test_impossible_rows_are_named(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"list\.csv(: |, ){message}"):
         ClassList.read(write(tmp_path, text), ["sky", "sea"])
 

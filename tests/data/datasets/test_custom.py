@@ -1,4 +1,4 @@
-"""Data sets of DATASETS.CUSTOM: what they hold, and what is said of every mistake."""
+"""Data sets of DATASETS.CUSTOM: their records, and the message for every mistake."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_classes_from_a_file(tree: Tree, config) -> None:
     assert metadata.ignore_label == 100
 
 
-def test_only_what_is_used_must_be_there(tree: Tree, config) -> None:
+def test_only_what_is_used_must_exist(tree: Tree, config) -> None:
     """An entry that is not named is for another config; one to train on is not evaluated."""
     elsewhere = {"name": "elsewhere", "kind": "images", "images": "nowhere"}
     custom = [*tree.custom(), elsewhere]
@@ -283,8 +283,8 @@ def without(entry: dict, *keys: str) -> dict:
     return {key: value for key, value in entry.items() if key not in keys}
 
 
-# By test: what is changed in the four entries of the tree (panoptic, semantic, instance, images),
-# and a pattern of the error, which begins with DATASETS.CUSTOM.
+# For each mistake: a change of the tree's four entries (panoptic, semantic, instance, images), and
+# a pattern of the error, after DATASETS.CUSTOM.
 ENTRY_MISTAKES: dict[str, tuple[Callable[[list], object], str]] = {
     "no mapping": (lambda c: c.insert(0, "x"), ", entry 1 is 'x'; expected a mapping with name"),
     "no name": (
@@ -460,7 +460,7 @@ def test_mistakes_in_files(mistake: str, tree: Tree, config, root: Path) -> None
 @pytest.mark.parametrize(
     "custom", [{"name": "a", "kind": "images"}, {"a": {"kind": "images", "images": "x"}}]
 )
-def test_entries_that_are_no_list(custom: dict, tmp_path: Path) -> None:
+def test_entries_that_are_not_a_list(custom: dict, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"DATASETS": {"CUSTOM": custom}}))
     with pytest.raises(UserError, match="yaml: DATASETS.CUSTOM has keys below it; expected a list"):

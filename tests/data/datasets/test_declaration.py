@@ -1,4 +1,4 @@
-"""A data set is added by one file."""
+"""One file adds a data set."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_each_pattern_finds_its_data_set() -> None:
     assert find_declaration("coco_2017_val_100") is None
 
 
-def test_what_is_said_to_be_typed_is_a_name_of_prepare() -> None:
+def test_commands_in_messages_name_the_data_set() -> None:
     for declaration in declarations():
         for how in declaration.how_to_get.values():
             if "datasets/prepare.py" in how:

@@ -63,7 +63,7 @@ def test_built_in_sets_are_registered(root: Path) -> None:
     assert missing == []
 
 
-def test_sets_that_are_there_pass(root: Path) -> None:
+def test_existing_sets_pass(root: Path) -> None:
     generate_shapes(root / "shapes", train=1, val=1, unlabelled=1, size=32)
     register_from_config(
         config(["images:shapes/unlabelled", "shapes_panoptic_train"], ["shapes_panoptic_val"])

@@ -62,7 +62,7 @@ def test_every_number_has_its_label(tmp_path: Path) -> None:
     assert labels[0].tolist() == expected
 
 
-def test_the_owners_splits_are_not_needed(gta5: Path) -> None:
+def test_the_original_splits_are_not_needed(gta5: Path) -> None:
     (gta5 / "split.mat").unlink()
     assert prepare_gta5(gta5, workers=1) == {"all": {"images": 4, LEFT_OUT: 1}}
     assert names("gta5_sem_seg_all") == ["00001", "00002", "00003", "00004"]
@@ -70,7 +70,7 @@ def test_the_owners_splits_are_not_needed(gta5: Path) -> None:
         DatasetCatalog.get("gta5_sem_seg_train")
 
 
-def test_images_that_are_not_there_are_counted(gta5: Path) -> None:
+def test_missing_images_are_counted(gta5: Path) -> None:
     for folder in ("images", "labels"):
         (gta5 / folder / "00003.png").unlink()
     counts = prepare_gta5(gta5, workers=1)
@@ -127,7 +127,7 @@ def test_damaged_images(gta5: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file" + bytes(200), None])
-def test_another_split_file(gta5: Path, content: bytes | None) -> None:
+def test_unusable_split_files(gta5: Path, content: bytes | None) -> None:
     path = gta5 / "split.mat"
     if content is None:
         savemat(path, {"trainIds": [[1]]})

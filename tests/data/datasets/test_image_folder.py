@@ -118,7 +118,7 @@ def test_find_images_says_what_is_wrong(tmp_path: Path) -> None:
         find_images(tmp_path / "file.jpg")
 
 
-def test_a_folder_that_may_not_be_listed_is_named(
+def test_a_folder_that_cannot_be_listed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path, "a.jpg", "locked/b.jpg")

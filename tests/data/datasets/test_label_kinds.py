@@ -1,4 +1,4 @@
-"""What data sets have labels for."""
+"""What data sets are labelled for."""
 
 from __future__ import annotations
 

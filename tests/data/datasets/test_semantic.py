@@ -1,4 +1,4 @@
-"""Pairing images with labels, by the folders alone or by a list of names."""
+"""Pairing images with labels, with and without a list of names."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_list_says_which_images_are_used(folders: tuple[Path, Path], tmp_path:
 @pytest.mark.parametrize(
     ("name", "missing"), [("a", "labels/a.png"), ("d", "images/d.png"), ("e", "images/e.png")]
 )
-def test_what_is_listed_must_be_there(
+def test_what_is_listed_must_exist(
     folders: tuple[Path, Path], tmp_path: Path, name: str, missing: str
 ) -> None:
     listed = tmp_path / "names.txt"

@@ -99,7 +99,7 @@ def test_things_occlude_each_other_and_differ_from_the_ground() -> None:
     assert occluded >= 3
 
 
-def test_labels_lie_where_the_things_are_seen() -> None:
+def test_labels_are_where_the_things_are_seen() -> None:
     """Around discs, the image changes more across the label's border than a little beside it."""
     on, beside, fills = [], [], []
     for index in range(30):

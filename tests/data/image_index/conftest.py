@@ -17,7 +17,7 @@ def cache_of_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let folders that have just been written count as if they were old."""
+    """Treat folders that have just been written as if they were old."""
     monkeypatch.setattr(lister, "_SETTLING_NS", -(10**18))
 
 

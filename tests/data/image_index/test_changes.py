@@ -1,4 +1,4 @@
-"""An index is used again as long as it holds; where it does not, only what changed is listed."""
+"""An index is reused; after changes, only the changed containers are listed again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def walk_plainly(root: Path) -> list[str]:
-    """The images that are no tar files' by another way, and those of ``TREE``'s tar file."""
+    """Find the images in another way; those in the tar file are taken from ``TREE``."""
     found = [
         os.path.relpath(os.path.join(folder, name), root)
         for folder, _, names in os.walk(root, followlinks=True)
@@ -45,7 +45,7 @@ def rename(old: Path, new: Path) -> None:
 
 
 def replace_with_the_same_times(folder: Path) -> None:
-    """Another folder in place of one, with the same modification time."""
+    """Replace a folder by another one with the same modification time."""
     times = folder.stat()
     shutil.rmtree(folder)
     write_tree(folder, {"other.jpg": b""})
@@ -84,7 +84,7 @@ def test_changes_are_noticed(
     make(root)
     listed.clear()
     assert ids(open_index(root)) == walk_plainly(root)
-    # A renamed folder has another time of change, but what is in it has not.
+    # Renaming a folder changes its own times, but not those of the folders in it.
     assert sorted(listed) == [os.path.join(root, folder, "") for folder in changed]
     listed.clear()
     assert ids(open_index(root)) == walk_plainly(root)
@@ -145,7 +145,7 @@ def test_a_link_to_a_tar_file_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", [stored.NAMES, stored.RUNS, stored.HEADER, stored.CONTAINERS])
-def test_a_damaged_index_is_made_again(
+def test_a_damaged_index_is_built_again(
     file: str, root: Path, settled: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     index = open_index(root)
@@ -158,14 +158,14 @@ def test_a_damaged_index_is_made_again(
     assert "is damaged" in caplog.text
 
 
-def test_an_index_that_nobody_uses_goes(root: Path) -> None:
+def test_an_index_that_nobody_uses_is_removed(root: Path) -> None:
     for number in range(1, 4):
         assert [path.name for path in open_index(root).folder.parent.glob("*-*")] == [
             f"index-{number:06d}"
         ]
 
 
-def test_an_index_that_is_used_stays(root: Path) -> None:
+def test_an_index_in_use_is_kept(root: Path) -> None:
     first = open_index(root)
     (root / "a/new.jpg").touch()
     second = open_index(root)

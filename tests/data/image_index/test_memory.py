@@ -1,4 +1,4 @@
-"""What millions of images cost a process: nothing that grows with their number."""
+"""The memory of a process does not grow with the number of images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert len(index) == IMAGES
     assert index[-1]["image_id"] == "n00000199/n00000199_999.JPEG"
-    # A list of dicts takes some 500 bytes an image.
+    # A list of dicts takes some 500 bytes per image.
     assert building / IMAGES < 5
     assert reading / IMAGES < 1
     on_disk = sum(path.stat().st_size for path in index.folder.iterdir())

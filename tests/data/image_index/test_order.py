@@ -1,4 +1,4 @@
-"""The order of the images, and what records there are."""
+"""The records of an index and their order."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_images_among_folders(tmp_path: Path, kind: type[Tree]) -> None:
     ]
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_text(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xe9.jpg")
     write_tree(tmp_path / "root", {"z\uffff.jpg": b"1", name: b"2", "a.jpg": b"3"})
     index = open_index(tmp_path / "root")

@@ -1,4 +1,4 @@
-"""Several processes, killed ones, and caches that cannot be written."""
+"""Several processes, killed processes, and caches that cannot be written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def in_process(target: Callable[..., object], *arguments: object) -> multiproces
 
 
 def die_at(number: int, source: Path) -> None:
-    """Index ``source``, but be killed when one more than ``number`` containers were listed."""
+    """Index ``source``, but kill the process after ``number`` containers are listed."""
     listed = 0
     originals = {name: getattr(lister, name) for name in ("list_folder", "list_tar")}
 
@@ -109,10 +109,10 @@ def test_one_process_builds_for_all(root: Path, settled: None, listed: list[str]
     assert all(images == sorted(flatten(TREE)) for _, _, images in found)
 
 
-def test_processes_that_wait_do_not_all_look(
+def test_waiting_processes_do_not_all_check(
     root: Path, settled: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that began to look when another had asked already has looked for it too."""
+    """A check that began after another process asked also counts for that process."""
     open_index(root)
     looked = []
     is_current = cache._is_current
@@ -139,8 +139,8 @@ def test_processes_that_wait_do_not_all_look(
 def test_failures_do_not_pile_up(
     root: Path, settled: None, listed: list[str], cache_of_test: Path
 ) -> None:
-    """Indexing that fails at the same place again and again goes on from there."""
-    (root / "n4.tar").write_bytes(b"damaged")  # n4/ is taken
+    """Indexing that repeatedly fails at the same place continues from there."""
+    (root / "n4.tar").write_bytes(b"damaged")  # n4/ is used instead
     (root / "n5-.tar").write_bytes(b"damaged")
     for _ in range(5):
         with pytest.raises(UserError, match=r"n5-\.tar is no tar file"):
@@ -204,7 +204,9 @@ def test_an_index_in_a_cache_that_is_read_only(
     assert listed == []
 
 
-def test_no_place_at_all(root: Path, cache_of_test: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_even_a_temporary_index(
+    root: Path, cache_of_test: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache_of_test.write_text("a file is in the way")
 
     def refuse(**options) -> str:

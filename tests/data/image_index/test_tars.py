@@ -46,7 +46,7 @@ def test_a_folder_of_tar_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("style", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_styles(tmp_path: Path, style: int) -> None:
+def test_tar_formats(tmp_path: Path, style: int) -> None:
     tree = {"d" * 60: {"e" * 60: {"f" * 60 + ".jpg": b"long", "g.png": b"x" * 513}}, "a.jpg": b""}
     if style != tarfile.USTAR_FORMAT:
         tree |= {"é" * 80: {"ü" * 120 + ".jpg": b"longer"}}
@@ -98,7 +98,7 @@ def test_links_in_tar_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_folder_beside_its_tar_file_is_taken(
+def test_a_folder_takes_precedence_over_its_tar_file(
     tmp_path: Path, packed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     tree = {"x": {"1.jpg": b"1"}}
@@ -199,7 +199,7 @@ def test_a_negative_size(tmp_path: Path) -> None:
         open_index(path)
 
 
-def test_holes(tmp_path: Path) -> None:
+def test_sparse_files(tmp_path: Path) -> None:
     def fill(archive: tarfile.TarFile) -> None:
         member = tarfile.TarInfo("a.jpg")
         member.pax_headers = {
@@ -218,7 +218,7 @@ def test_holes(tmp_path: Path) -> None:
 
 
 def test_random_damage_is_an_error_or_harmless(tmp_path: Path) -> None:
-    """Nothing else than a ``UserError``, and no part that reaches over the file's end."""
+    """No error other than ``UserError``, and no part beyond the file's end."""
     numbers = random.Random(0)
     whole = pack({"a.jpg": b"a" * 99, "é" * 90 + ".jpg": b"b", "in": Tar({"c.jpg": b"c"})})
     path = tmp_path / "a.tar"
@@ -237,7 +237,7 @@ def test_random_damage_is_an_error_or_harmless(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar file at all", b"x" * 5000])
-def test_other_files(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_no_tar_files(tmp_path: Path, content: bytes) -> None:
     write_tree(tmp_path / "root", {"a.jpg": b"", "b.tar": content})
     with pytest.raises(UserError, match=r"root/b\.tar is no tar file.*take it out of the folder"):
         open_index(tmp_path / "root")

@@ -1,4 +1,4 @@
-"""What all mappers share."""
+"""The parts that all segmentation mappers share."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_planes(size):
 def test_images_and_labels_are_those_of_the_augmentations_on_arrays(
     config, tmp_path, depth, order, area
 ):
-    """Although the first resizing is drawn, and done, before there is an array."""
+    """Although the first resizing is drawn and done before the image is an array."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
     if depth == 16:

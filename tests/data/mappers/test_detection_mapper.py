@@ -20,7 +20,7 @@ from ddep.data.mappers import build_mapper
 from ddep.errors import UserError
 
 HEIGHT, WIDTH = 48, 70
-# x0 y0 x1 y1; each has a grey value of its own in the image.
+# x0 y0 x1 y1; each has its own grey value in the image.
 BOXES = [(5, 6, 25, 30), (30, 2, 55, 20), (32, 24, 44, 38), (50, 25, 58, 39)]
 CROWD = 2
 
@@ -137,7 +137,7 @@ def test_boxes_after_a_crop_are_tight(detection: Callable[..., CfgNode], tmp_pat
         np.random.seed(seed)
         sample = mapper(record)
         instances = sample["instances"]
-        # The image shows each object in a colour of its own.
+        # Each object has its own colour in the image.
         seen = [sample["image"][0] == 50 * (i + 1) for i in range(len(BOXES)) if i != CROWD]
         seen = [mask for mask in seen if mask.any()]
         numbers.add(len(seen))

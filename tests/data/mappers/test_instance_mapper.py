@@ -79,7 +79,7 @@ def instance(config):
 
 
 def visible(image: torch.Tensor) -> list[tuple[int, np.ndarray]]:
-    """Class and mask of each object that is seen and no crowd, by the image's colours."""
+    """Class and mask of each visible object but crowds, by the image's colours."""
     seen = []
     for i in (0, 1, 3):
         mask = (image[0] == 50 * (i + 1)).numpy()
@@ -123,7 +123,7 @@ def test_image_and_masks_move_together(record, instance):
     ids=["resized", "jittered"],
 )
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-def test_resized_masks_lie_on_their_objects(tmp_path, instance, form, keys):
+def test_resized_masks_stay_on_their_objects(tmp_path, instance, form, keys):
     """The mask's border is where the colour is half the object's, within half an old pixel."""
     image = np.where(box_mask(BOXES[1]) == 1, 100, 0).astype(np.uint8)
     Image.fromarray(image).save(tmp_path / "image.png")
