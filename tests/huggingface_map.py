@@ -1,4 +1,4 @@
-"""Small Mask2Formers of Hugging Face's, and their weights under the names of ours."""
+"""Small Mask2Formers from Hugging Face, and their weights under our names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 def small_config(**changes) -> Mask2FormerConfig:
-    """A Mask2Former of Hugging Face's with a tiny Swin, 5 classes and 10 queries."""
+    """Hugging Face's Mask2Former with a tiny Swin, 5 classes and 10 queries."""
     backbone = SwinConfig(
         embed_dim=16,
         depths=[1, 1, 1, 1],
@@ -58,10 +58,10 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
 
 
 def randomise_model(model: PreTrainedModel) -> None:
-    """Random values in all that is learned or counted, and used, of a whole model.
+    """Give all used parameters and buffers of a whole model random values.
 
     They are smaller than those of :func:`randomise`, so that deep models do not blow up. The norm
-    behind a Swin's last stage, which a backbone has and does not use, stays as it is.
+    after a Swin's last stage, which backbones have but do not use, is not changed.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -97,19 +97,19 @@ def saved(model: PreTrainedModel) -> tuple[State, dict[str, Any]]:
 
 
 def converted(model: PreTrainedModel) -> Conversion:
-    """What the conversion makes of a model of Hugging Face's that has been saved."""
+    """Convert a saved model of Hugging Face's."""
     weights, settings = saved(model)
     return convert(weights, settings=settings)
 
 
 def part_state(theirs: State, prefix: str, names: NameTable, ours: str) -> State:
-    """The weights of a part of Hugging Face's model under the names of the same part of ours.
+    """The weights of a part of Hugging Face's model, under the names of our part.
 
     Args:
         theirs: the part's state dict.
-        prefix: where the part lies in their model, with a dot.
+        prefix: of the part in their model, with a dot.
         names: of the whole models.
-        ours: where the part lies in our model, with a dot.
+        ours: prefix of the part in our model, with a dot.
     """
     entries = names.entries({prefix + key: value for key, value in theirs.items()})
     return below({name: entry.tensor for name, entry in entries.items()}, ours)
@@ -132,7 +132,7 @@ def predictor_state(theirs: State, class_predictor: State) -> State:
 
 
 def head_state(theirs: State) -> State:
-    """``Mask2FormerForUniversalSegmentation`` -> ``sem_seg_head``, the backbone left out."""
+    """``Mask2FormerForUniversalSegmentation`` -> ``sem_seg_head``, without the backbone."""
     return part_state(theirs, "", MASK2FORMER, "sem_seg_head.")
 
 

@@ -1,4 +1,4 @@
-"""MaskFormers of Hugging Face's, and their weights under the names of ours."""
+"""MaskFormers from Hugging Face, and their weights under our names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pixel_decoder_state(theirs: State) -> State:
 
 
 def maskformer(*, small: bool) -> MaskFormerForInstanceSegmentation:
-    """Hugging Face's MaskFormer with a ResNet-50 in eval mode, random, of 5 or 133 classes.
+    """Hugging Face's MaskFormer with a ResNet-50, random weights, in eval mode, 5 or 133 classes.
 
     Small: a quarter of the channels, 10 queries, 3 decoder layers.
     """

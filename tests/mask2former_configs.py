@@ -28,7 +28,7 @@ SWINS = {
 
 @dataclass(frozen=True)
 class Task:
-    """What the configs of one data set and task have in common.
+    """The common values of the configs of one data set and task.
 
     ``side`` is that of the shortest edge, ``crop`` height and width; None is large-scale jitter.
     """
@@ -113,7 +113,7 @@ CONFIGS = [(name, backbone) for name, task in TASKS.items() for backbone in task
 
 
 def queries(task: Task, backbone: str) -> int:
-    """Swin-L has 200 queries, except where classes alone are asked for."""
+    """Swin-L has 200 queries, except for semantic segmentation."""
     return 200 if backbone == SWIN_L and task.switched_on != SEMANTIC else 100
 
 
@@ -188,7 +188,7 @@ def resnet_keys(depth: int, norm: str) -> dict[str, Any]:
 
 
 def head_keys(task: Task) -> dict[str, Any]:
-    """The model but for its backbone."""
+    """The model without its backbone."""
     return {
         "MODEL": {
             "META_ARCHITECTURE": "MaskFormer",
@@ -241,7 +241,7 @@ def head_keys(task: Task) -> dict[str, Any]:
 
 
 def backbone_keys(name: str, task: Task) -> dict[str, Any]:
-    """Another backbone than ResNet-50."""
+    """A backbone other than ResNet-50."""
     if name == R101:
         # Of the ADE20K configs, this alone has synchronised batch norm.
         norm = "SyncBN" if task.train.startswith("ade20k") else task.norm

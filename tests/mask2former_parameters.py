@@ -1,4 +1,4 @@
-"""Names and shapes of all that a published Mask2Former checkpoint holds, counted out by hand.
+"""Names and shapes of all weights in a published Mask2Former checkpoint, counted by hand.
 
 Written from the papers' descriptions (Swin, arXiv 2103.14030; ResNet, 1512.03385; Deformable DETR,
 2010.04159; Mask2Former, 2112.01527) and the names in the checkpoints; no model is asked.
@@ -31,7 +31,7 @@ def _norm(name: str, dim: int) -> Shapes:
 
 
 def _join(*parts: Shapes) -> Shapes:
-    """All parts together; none may name what another has."""
+    """Join all parts; their names must not overlap."""
     joined = {name: shape for part in parts for name, shape in part.items()}
     assert len(joined) == sum(map(len, parts))
     return joined
