@@ -91,7 +91,7 @@ def test_folders_of_classes(
     write_images(tmp_path / "images", 1)
     assert run(monkeypatch, name, "--output", output) == 1
     [line] = capsys.readouterr().err.splitlines()[-1:]
-    assert "images/0.png lies beside the folders of the classes; expected each image" in line
+    assert "images/0.png is beside the folders of the classes; expected each image" in line
 
 
 def test_the_sets_of_a_config(
