@@ -114,7 +114,7 @@ def test_several_records_of_an_image_are_one_image(config) -> None:
         (["LABEL_SEED", -1], "LABEL_SEED is -1; expected 0 to 4294967295"),
         (
             ["LABEL_FRACTION", 0.5, "DATASETS.LABEL_COUNT", 3],
-            "LABEL_FRACTION and DATASETS.LABEL_COUNT are given; expected one",
+            "LABEL_FRACTION and DATASETS.LABEL_COUNT are given; expected at most",
         ),
         (["LABEL_LIST", "no.txt"], r"LABEL_LIST no\.txt does not exist; expected a list"),
         (["LABEL_LIST", "."], r"LABEL_LIST \. is a folder"),

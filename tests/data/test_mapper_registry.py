@@ -18,6 +18,7 @@ def mapper(monkeypatch: pytest.MonkeyPatch) -> type:
     @register_mapper("test_mapper", "test_mapper_2")
     class Mapper:
         needs_labels = None
+        augmentation = "resize_and_crop"
 
         def __init__(self, cfg, is_train: bool) -> None:
             self.is_train = is_train

@@ -95,7 +95,7 @@ def test_a_name_that_no_entry_has(tree: Tree, config, name: str, expected: str) 
         ),
         (
             *(OWN[INSTANCES], "mask_former_semantic", "sem_seg", "bbox and segm"),
-            "mask_former_instance or coco_instance_lsj",
+            "mask_former_instance or coco_instance_lsj or detection",
         ),
     ],
 )
