@@ -25,7 +25,6 @@ from ddep.checkpoint.conversion.resnet import DEPTHS
 from ddep.export.huggingface_requirements import require, value
 
 _COMMON = {
-    "MODEL.META_ARCHITECTURE": ["MaskFormer"],
     "MODEL.BACKBONE.NAME": ["D2SwinTransformer", "build_resnet_backbone"],
     "MODEL.SEM_SEG_HEAD.NAME": ["MaskFormerHead"],
     "MODEL.SEM_SEG_HEAD.IN_FEATURES": [FEATURES],
