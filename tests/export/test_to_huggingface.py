@@ -130,7 +130,7 @@ def test_what_is_dropped_is_said(
 
 
 def test_pretraining_is_no_segmentation_model(folder: Path, pretrained: Path) -> None:
-    with pytest.raises(UserError, match=r"config\.yaml is of pretraining, which makes no"):
+    with pytest.raises(UserError, match=r"config\.yaml is of denoising, which Hugging Face"):
         export_to_hugging_face(str(pretrained / "model_final.pth"), str(folder / "no"))
     assert not (folder / "no").exists()
 
