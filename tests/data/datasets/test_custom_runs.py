@@ -78,13 +78,13 @@ def trained(output: Path) -> Predictor:
 
 
 def mean_iou(predictor: Predictor, tree: Tree) -> float:
-    """Percent, over the classes that are labelled or predicted in the tree's images."""
+    """Percent, over the classes that the labels of the tree's images show."""
     labels = np.stack([np.asarray(Image.open(tree.semantic(name))) for name in NAMES])
     outputs = [predictor(str(tree.image(name)))[1]["sem_seg"] for name in NAMES]
     found = np.stack([scores.argmax(0).numpy() for scores in outputs])
     found[labels == VOID] = VOID
     pairs = [(labels == i, found == i) for i in range(3)]
-    return 100 * np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs if (a | b).any()])
+    return 100 * np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs if a.any()])
 
 
 # What it costs to call everything in image b sky. Of the four images, each with as much sky as cat:
