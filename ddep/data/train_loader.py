@@ -82,7 +82,7 @@ class TrainLoader:
     def __iter__(self) -> Iterator[list[Record]]:
         """Start the workers, which make batches ahead.
 
-        Raises (when batches are asked for):
+        Raises (when a batch is taken):
             UserError: more images than ``INPUT.MAX_UNREADABLE`` could not be read, or what the
                 mapper raises.
             RuntimeError: a worker process died.
