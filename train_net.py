@@ -1,4 +1,4 @@
-"""Pretrain by denoising, fine-tune for segmentation, or evaluate, as the config says.
+"""Pretrain by denoising, fine-tune, or evaluate, as the config says.
 
 python train_net.py --config-file configs/ddep_swin.yaml --num-gpus 8
 torchrun --nproc-per-node 8 train_net.py --config-file configs/ddep_swin.yaml

@@ -36,11 +36,11 @@ class PeriodicCheckpoints(HookBase):
     ) -> None:
         """
         Args:
-            checkpoints: of the run.
-            periods: iterations from one checkpoint to the next; of several, each counts by itself.
-                0 is none.
-            keep: how many numbered checkpoints stay; older ones are deleted once a new one is
-                written. 0 deletes none.
+            checkpoints: the run's.
+            periods: a checkpoint is saved whenever the number of completed iterations is a multiple
+                of one of these; 0 is ignored.
+            keep: how many numbered checkpoints to keep; older ones are deleted once a new one is
+                written. 0 keeps all.
         """
         self.checkpoints = checkpoints
         self.periods = [period for period in periods if period]
@@ -63,7 +63,7 @@ class PeriodicCheckpoints(HookBase):
         numbers = {}
         for name in os.listdir(folder):
             found = _NUMBERED.fullmatch(name)
-            # Higher numbers are of an earlier, longer run in this folder.
+            # Higher numbers belong to an earlier, longer run in this folder.
             if found and int(found[1]) < self.checkpoints.state.completed:
                 numbers[int(found[1])] = os.path.join(folder, name)
         for number in sorted(numbers)[: -self.keep]:
@@ -91,12 +91,12 @@ class BestCheckpoint(HookBase):
     ) -> None:
         """
         Args:
-            checkpoints: of the run; its state has the best: value, iterations completed, metric
-                and mode.
+            checkpoints: the run's; their state keeps the best evaluation so far: its value,
+                completed iterations, metric and mode.
             metric: name of a result, such as ``panoptic_seg/PQ``.
-            mode: "max" or "min", which is the best.
-            period: of the ``EvalHook``, in iterations; 0 evaluates at the end only.
-            evaluate: what the ``EvalHook`` calls; leaves the results in the trainer's
+            mode: "max" if higher is better, "min" if lower is.
+            period: the ``EvalHook``'s, in iterations; 0 evaluates at the end only.
+            evaluate: what the ``EvalHook`` calls; stores the results in the trainer's
                 ``_last_eval_results``.
         """
         self.checkpoints = checkpoints
@@ -114,10 +114,10 @@ class BestCheckpoint(HookBase):
         best = self.state.best
         if best and (best["metric"], best["mode"]) != (self.metric, self.mode):
             best = self.state.best = None
-        # The checkpoint was saved before this evaluation, which may not have come to its end.
+        # The checkpoint was saved before this evaluation, which may have been interrupted.
         is_due = self.period and completed % self.period == 0 and not self.checkpoints.is_finished
         if is_due and (best is None or best["completed"] != completed):
-            logger.info(f"Evaluating the weights after iteration {completed}, for the best")
+            logger.info(f"Evaluating the weights after iteration {completed}: they may be the best")
             self.evaluate()
             self._save_if_better()
 
@@ -157,7 +157,7 @@ class BestCheckpoint(HookBase):
     def _value(self) -> float:
         results = flatten_results_dict(self.trainer._last_eval_results)
         if self.metric not in results:
-            # Not those of each class, which have a hyphen.
+            # Metrics of single classes, which have a hyphen, are left out.
             known = [name for name in results if "-" not in name.rsplit("/", 1)[-1]]
             raise UserError(
                 f"TEST.BEST_METRIC is {self.metric!r}, which evaluation does not compute; expected "
@@ -197,7 +197,7 @@ def checkpoint_hooks(
 
 
 def check_checkpoints(cfg: CfgNode, measures: Mapping[str, Sequence[Measure]]) -> None:
-    """Check the keys that these hooks use, as far as that can be done before training.
+    """Check the config keys of these hooks before training.
 
     Args:
         cfg: the whole config.
@@ -232,6 +232,6 @@ def check_checkpoints(cfg: CfgNode, measures: Mapping[str, Sequence[Measure]]) -
         examples = " or ".join(f"{prefix}{names[0]}" for prefix, names in metrics.items())
         raise UserError(f"TEST.BEST_METRIC is {metric!r}; expected a name such as {examples}")
     name = metric.removeprefix(prefix)
-    if name not in metrics[prefix] and "-" not in name:  # those of each class have a hyphen
+    if name not in metrics[prefix] and "-" not in name:  # metrics of single classes have a hyphen
         known = ", ".join(f"{prefix}{name}" for name in metrics[prefix])
         raise UserError(f"TEST.BEST_METRIC is {metric!r}; expected one of {known}")

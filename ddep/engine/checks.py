@@ -1,4 +1,4 @@
-"""What must hold before a run starts, as one list. Each check asks those who know."""
+"""Everything that is checked before a run starts, as one list of checks."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ class Run:
 
 
 def check_run(run: Run) -> list[str]:
-    """Check everything that can be seen before any work is done.
-
-    The data sets that the config names are registered.
+    """Run all checks, and register the data sets that the config names.
 
     Returns:
         A line for everything that may not be what the user meant.
@@ -54,7 +52,7 @@ def check_run(run: Run) -> list[str]:
 
 
 def check_values(cfg: CfgNode) -> None:
-    """Raise :class:`UserError` if a key has a value that nothing can be done with."""
+    """Raise :class:`UserError` if the value of a key is out of its range."""
     for key, is_valid, expected in _VALUES:
         value = get_key(cfg, key)
         if not is_valid(value):
@@ -77,7 +75,7 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, (int, float)) and value >= 1
 
 
-# What the values of keys must be: key, test, expected.
+# Keys with a test of their values, and what the error message says is expected.
 _VALUES = (
     (
         "MODEL.DEVICE",

@@ -18,17 +18,17 @@ logger = logging.getLogger(__name__)
 
 
 class WeightAverage:
-    """The exponential moving average of a model's trained parameters and of its batch statistics.
+    """The exponential moving average of a model's trained parameters and floating-point buffers.
 
     After the n-th step it is ``d * average + (1 - d) * weights`` with
-    ``d = min(decay, (1 + n) / (10 + n))``, so that the random start is soon forgotten. Parameters
-    that are not trained are the model's own, and take no memory here.
+    ``d = min(decay, (1 + n) / (10 + n))``, so that the random start is soon forgotten. Frozen
+    parameters are not copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """
         Args:
-            model: its tensors are averaged where they are, whatever wraps it.
+            model: its tensors are read in place at each update.
             decay: in [0, 1), SOLVER.EMA.DECAY.
         """
         self.decay = decay
@@ -38,14 +38,14 @@ class WeightAverage:
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Begin again with the weights that the model has now."""
+        """Start over from the model's current weights."""
         self.updates = 0
         for name, average in self._averages.items():
             average.copy_(self._tensors[name])
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights behind an optimizer step."""
+        """Include the weights after an optimizer step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         averages = list(self._averages.values())
@@ -53,7 +53,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside, the model has the averaged weights."""
+        """Inside the ``with`` block, the model has the averaged weights."""
         self._swap()
         try:
             yield
@@ -66,7 +66,7 @@ class WeightAverage:
             tensor.data, average.data = average.data, tensor.data
 
     def state_dict(self) -> dict[str, Any]:
-        """``model``: the averages by the names of the tensors, and the number of ``updates``."""
+        """``model``: the averages by tensor name; ``updates``: their number."""
         return {"model": dict(self._averages), "updates": self.updates}
 
     @torch.no_grad()
@@ -74,13 +74,13 @@ class WeightAverage:
         """Restore :meth:`state_dict`.
 
         Raises:
-            UserError: it is of a run that trained other parameters.
+            UserError: the state belongs to a run that trained other parameters.
         """
         different = sorted(state["model"].keys() ^ self._averages.keys())
         if different:
             raise UserError(
-                "the averaged weights in the checkpoint are of a run that trained other parameters "
-                f"({different[0]}); they need the config that the run was started with"
+                "the averaged weights in the checkpoint are from a run that trained other "
+                f"parameters ({different[0]}); use the config that the run was started with"
             )
         self.updates = state["updates"]
         for name, average in self._averages.items():
@@ -88,7 +88,7 @@ class WeightAverage:
 
 
 def _changing_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """By name: parameters that are trained, and buffers of floating point that are saved."""
+    """The trained parameters and the saved floating-point buffers, by name."""
     saved = model.state_dict(keep_vars=True)
     return {
         name: tensor
@@ -104,14 +104,14 @@ def evaluate_average(
     model: nn.Module,
     average: WeightAverage,
 ) -> dict[str, Any]:
-    """What ``test`` makes of ``model`` with its averaged weights; files are in OUTPUT_DIR/ema."""
+    """Call ``test`` with the averaged weights in ``model``; files go to OUTPUT_DIR/ema."""
     logger.info("Evaluating the moving average of the weights")
     with average.in_place():
         return test(with_output_in(cfg, "ema"), model)
 
 
 def with_output_in(cfg: CfgNode, folder: str) -> CfgNode:
-    """A copy of ``cfg``, frozen, whose OUTPUT_DIR is ``folder`` in that of ``cfg``."""
+    """A frozen copy of ``cfg`` whose OUTPUT_DIR is ``folder`` inside the original one."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, folder)

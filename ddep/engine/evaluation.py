@@ -27,18 +27,18 @@ logger = logging.getLogger(__name__)
 def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any]:
     """Evaluate the checkpoints that MODEL.WEIGHTS names on every data set in DATASETS.TEST.
 
-    One checkpoint's results go to OUTPUT_DIR/inference. Those of each of several go to
-    OUTPUT_DIR/<checkpoint>/inference, and all of them into one table, in the log and as results.md,
-    results.csv and results.json in OUTPUT_DIR/inference.
+    The results of a single checkpoint go to OUTPUT_DIR/inference. Of several checkpoints, each has
+    its results in OUTPUT_DIR/<checkpoint>/inference; a table of all goes to the log and, as
+    results.md, results.csv and results.json, to OUTPUT_DIR/inference.
 
     Args:
         cfg: the whole config; MODEL.WEIGHTS as :func:`list_checkpoints` takes it.
         resume: evaluate the last checkpoint in OUTPUT_DIR instead, if there is one.
 
     Returns:
-        What :meth:`Trainer.test` returns, with the results of averaged weights below ``ema`` (with
-        SOLVER.EMA.ENABLED, of a checkpoint that has them); below the checkpoint's name if there are
-        several. Empty in other processes than the main one.
+        What :meth:`Trainer.test` returns; with SOLVER.EMA.ENABLED, ``ema`` holds the results of the
+        averaged weights, if the checkpoint has them. With several checkpoints, one such dict by
+        checkpoint name. Empty in all but the main process.
 
     Raises:
         UserError: a checkpoint cannot be read or does not fit.
@@ -68,14 +68,14 @@ def _find(cfg: CfgNode, resume: bool) -> list[str]:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """What tells the checkpoints apart: paths below the folder of all, without the extension."""
+    """A different name for each checkpoint: its path below their common folder, no extension."""
     relative = relative_names(paths)
     names = [os.path.splitext(relative[path])[0] for path in paths]
     return names if len(set(names)) == len(names) else [relative[path] for path in paths]
 
 
 def _evaluate(cfg: CfgNode, path: str) -> dict[str, Any]:
-    # A model of its own, so that what the checkpoint lacks is not the one's before.
+    # A new model each time: weights that this checkpoint lacks must not stay from the last one.
     model = Trainer.build_model(cfg)
     prepare_execution(cfg, model)
     checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
@@ -84,7 +84,7 @@ def _evaluate(cfg: CfgNode, path: str) -> dict[str, Any]:
     if absent:
         logger.warning(
             f"{len(absent)} weights of the model, such as {absent[0]}, are not in {path}: the "
-            "results are those of a model that is partly random"
+            "results are those of a partly random model"
         )
     results = Trainer.test(cfg, model)
     if cfg.SOLVER.EMA.ENABLED and "ema" in rest:
@@ -103,7 +103,7 @@ def _write_table(cfg: CfgNode, results: Mapping[str, Mapping[str, Any]]) -> None
 
 
 def _by_task(results: Mapping[str, Any], parents: str = "") -> dict[str, Mapping[str, float]]:
-    """Metrics by task, behind the data set's name and ``ema`` where there are these."""
+    """Metrics by task, whose name follows the data set's and ``ema`` if there are any."""
     found = {}
     for name, value in results.items():
         if any(isinstance(inner, Mapping) for inner in value.values()):

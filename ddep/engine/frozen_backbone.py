@@ -1,4 +1,4 @@
-"""A frozen backbone must have pretrained weights."""
+"""Checks that a frozen backbone has pretrained weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ logger = logging.getLogger(__name__)
 def check_backbone_is_loaded(checkpointer: Checkpointer) -> None:
     """Raise UserError unless the checkpoint that was loaded last holds most of the encoder.
 
-    It is the group ``backbone`` of :mod:`ddep.checkpoint.groups`. If a few weights are missing, a
-    warning says so.
+    The encoder is the group ``backbone`` of :mod:`ddep.checkpoint.groups`. If a few of its weights
+    are missing, a warning says so.
     """
     report, model = checkpointer.report, checkpointer.model
     own = own_groups(model)
@@ -25,14 +25,14 @@ def check_backbone_is_loaded(checkpointer: Checkpointer) -> None:
             raise frozen_backbone_error(
                 f"{name} is {found} in {report.path} and {expected} in the model"
             )
-    # What is left of one dimension is norms and biases, which start out neutral.
+    # Tensors of one dimension are norms and biases, which start out neutral.
     tables = [name for name, p in encoder_parameters(model).items() if p.ndim > 1]
     loaded = set(report.loaded)
     random = [name for name in tables if name not in loaded]
     if 2 * len(random) > len(tables):
         raise frozen_backbone_error(
-            f"{report.path} has {len(tables) - len(random)} of its {len(tables)} weights besides "
-            f"norms and biases, and no {random[0]}"
+            f"{report.path} has {len(tables) - len(random)} of its {len(tables)} weights, norms "
+            f"and biases not counted; {random[0]} is missing"
         )
     if random:
         logger.warning(

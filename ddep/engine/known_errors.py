@@ -1,4 +1,4 @@
-"""Errors in training that one line explains, so that no traceback is needed."""
+"""Errors in training that one line explains, without a traceback."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ def needs_traceback(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def explained(folder: str) -> Iterator[None]:
-    """Turn what the system does to a run into lines that say what to do.
+    """Turn a full disk or a dead data loader worker into a UserError that says what to do.
 
     Args:
-        folder: that the run writes into.
+        folder: the run's output folder.
 
     Raises:
-        UserError: the disk is full, or a worker process of a loader died.
+        UserError: the disk is full, or a worker process of a data loader died.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
         if is_full_disk(error):
             raise UserError(
-                f"{folder} cannot be written: {error.strerror}; free space, then --resume goes on "
-                "from the last checkpoint"
+                f"{folder} cannot be written: {error.strerror}; free some space, then --resume "
+                "continues from the last checkpoint"
             ) from error
         if _is_dead_worker(error):
             raise UserError(
-                f"a process that loads images died, for lack of memory maybe: {one_line(error)}; "
-                "lower DATALOADER.NUM_WORKERS, then --resume goes on from the last checkpoint"
+                f"a process that loads images died, perhaps for lack of memory: {one_line(error)}; "
+                "lower DATALOADER.NUM_WORKERS, then --resume continues from the last checkpoint"
             ) from error
         raise
 
 
 def _is_dead_worker(error: BaseException | None) -> bool:
-    # torch raises it wherever the signal finds the main process.
+    # torch raises it from a signal handler, so at any line of the main process.
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")

@@ -18,9 +18,9 @@ from ddep.engine.trainer import Trainer
 def run(arguments: list[str] | None = None) -> None:
     """Run ``train_net.py`` with the given command line (the process's by default).
 
-    A mistake of the user's or a training that diverges, in whichever process, ends the program with
-    ``error: <one line>`` on stderr and status 1. SIGTERM and Ctrl-C let training save a checkpoint
-    first; the status is 143 or 130.
+    If the user made a mistake or training diverges, in any process, the program ends with
+    ``error: <one line>`` on stderr and status 1. On SIGTERM and Ctrl-C, training first saves a
+    checkpoint; the status is 143 or 130.
     """
     args = default_argument_parser().parse_args(arguments)
     with errors_as_lines():
@@ -28,7 +28,7 @@ def run(arguments: list[str] | None = None) -> None:
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    """Train and evaluate, or evaluate only, in this process (one of several, maybe).
+    """Train and evaluate, or evaluate only, in this process, which may be one of several.
 
     Args:
         args: what detectron2's ``default_argument_parser`` parses.
@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         :func:`ddep.engine.evaluation.evaluate`.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: anything that the user can fix.
         FloatingPointError: training has diverged.
     """
     cfg = setup(args)

@@ -15,13 +15,13 @@ from ddep.checkpoint.groups import group_of, own_groups
 from ddep.errors import UserError
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
-# Tables that are added to features or attention: of positions, of which Swin's own training decays
-# none, and of the pixel decoder's levels.
+# Embeddings that are added to features or attention: of positions, which Swin's own training does
+# not decay, and of the pixel decoder's levels.
 _POSITIONS = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed")
 _LEVELS = ("level_embed",)
 
-# Groups of parameters in this order. A group's place must not depend on the config's values: a
-# checkpoint of the optimizer goes by it. The first has BASE_LR, and is what the log shows.
+# Parameter groups come in this order, whatever the config's values: an optimizer's checkpoint knows
+# groups by their position. The first has BASE_LR, which the log shows.
 _PARTS = ("head", "backbone")
 _KINDS = ("weight", "norm", "embedding", "position")
 
@@ -30,11 +30,10 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW or SGD over the parameters of ``model`` that are to be trained.
 
     The encoder (the group ``backbone`` of :mod:`ddep.checkpoint.groups`) learns at ``BASE_LR *
-    BACKBONE_MULTIPLIER``. Weight decay is
-    ``WEIGHT_DECAY_NORM`` for norms, ``WEIGHT_DECAY_EMBED`` for embeddings (the queries, and the
-    pixel decoder's ``level_embed``, which Mask2Former decays like a weight), 0 for tables of
-    positions and ``WEIGHT_DECAY`` for everything else, biases included. A parameter that several
-    modules share is there once, a frozen one not at all.
+    BACKBONE_MULTIPLIER``. Weight decay is ``WEIGHT_DECAY_NORM`` for norms, ``WEIGHT_DECAY_EMBED``
+    for embeddings (the queries, and the pixel decoder's ``level_embed``, which Mask2Former decays
+    like a weight), 0 for position embeddings and ``WEIGHT_DECAY`` for everything else, biases
+    included. A parameter that several modules share appears once, a frozen one not at all.
 
     With CLIP_GRADIENTS.CLIP_TYPE "value" and "norm" the gradients of each parameter are clipped
     before each step, as detectron2 does; see :func:`max_grad_norm` for "full_model".
@@ -83,7 +82,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """Part and kind of each parameter that is to be trained, each parameter once."""
+    """Part and kind of each trained parameter; a shared one comes once."""
     seen: set[nn.Parameter] = set()
     own = own_groups(model)
     for module_name, module in model.named_modules():
@@ -104,7 +103,7 @@ def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
 
 
 def max_grad_norm(cfg: CfgNode) -> float:
-    """The norm that the gradients of all parameters together are scaled down to; inf if none.
+    """The largest norm that all gradients together may have; inf if there is no limit.
 
     It is CLIP_VALUE with CLIP_GRADIENTS.CLIP_TYPE "full_model", Mask2Former's; the other types are
     detectron2's and part of the optimizer.

@@ -22,7 +22,7 @@ def check_processes(args: argparse.Namespace) -> str:
         What they run on: "cuda" (one GPU each) or "cpu".
 
     Raises:
-        UserError: GPUs that are not there, or a batch that cannot be shared out.
+        UserError: too few GPUs, or a batch that the processes cannot share.
     """
     placement = placement_from_environment(args)
     number = placement.world_size if placement else args.num_gpus * args.num_machines

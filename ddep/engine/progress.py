@@ -1,4 +1,4 @@
-"""The line that tells how training is going."""
+"""The line in the log that shows the progress of training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
 
-# Numbers are taken over this many iterations.
+# Numbers are medians over this many iterations.
 _WINDOW = 20
 
 
@@ -58,7 +58,7 @@ class ProgressPrinter(EventWriter):
 
 
 def _peak_memory() -> int:
-    """Bytes: what tensors took of the GPU, or else this process of the machine."""
+    """Peak memory in bytes: of the tensors on a GPU, or without one, of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -30,15 +30,16 @@ class TrainingState:
     """How far training has come: what a checkpoint holds besides weights and their average.
 
     Attributes:
-        completed: the number of iterations that are done, skipped ones included.
-        best: the best evaluation so far, as :class:`BestCheckpoint` keeps it; None: there is none.
+        completed: the number of completed iterations, skipped ones included.
+        best: the best evaluation so far, as :class:`BestCheckpoint` keeps it; None if there is
+            none.
     """
 
     def __init__(self, step: TrainStep, hooks: Sequence[HookBase]) -> None:
         """
         Args:
             step: holds optimizer, loss scale and data loader.
-            hooks: of the trainer, some of which have a state; the list may grow.
+            hooks: the trainer's, some of which have a state; the list may grow.
         """
         self.completed = 0
         self.best: dict[str, Any] | None = None
@@ -47,19 +48,19 @@ class TrainingState:
         self._random: dict[str, Any] | None = None
 
     def complete_iteration(self) -> None:
-        """Count one more iteration, and note the random numbers that the next one starts from."""
+        """Count one more iteration, and keep the random state that the next one starts from."""
         self.completed += 1
         self._random = random_state()
 
     def restore_random_numbers(self) -> None:
-        """Have this process continue with the random numbers of the last iteration's end."""
+        """Set the random generators to their state after the last iteration."""
         if self._random is not None:
             set_random_state(self._random)
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` takes; all processes have to call it.
 
-        - ``iteration``: the last one that is done, counted from 0, as detectron2 does;
+        - ``iteration``: the last completed one, counted from 0, as in detectron2;
         - ``hooks``: states by class name, such as the schedule's;
         - ``_trainer``: optimizer and loss scale;
         - ``processes``: for each one, where its data loader and its random generators are;
@@ -79,7 +80,7 @@ class TrainingState:
         """Continue where :meth:`state_dict` was called.
 
         Raises:
-            UserError: the state is of a run with other parameters, optimizer or data.
+            UserError: the state is from a run with other parameters, optimizer or data.
         """
         optimizer = self._step.optimizer.state_dict()
         try:
@@ -98,7 +99,9 @@ class TrainingState:
 
     def _load_process(self, processes: list[dict[str, Any]]) -> None:
         if not processes:
-            logger.warning("the checkpoint does not say where its images were: the data start anew")
+            logger.warning(
+                "the checkpoint does not say which images come next: the data start from the first"
+            )
             return
         own = processes[0]
         if len(processes) == comm.get_world_size():
@@ -106,7 +109,7 @@ class TrainingState:
             self._random = own["random"]
         else:
             logger.warning(
-                f"the checkpoint is of a run with {len(processes)} processes, this one has "
+                f"the checkpoint is from a run with {len(processes)} processes, this run has "
                 f"{comm.get_world_size()}: it continues, but with other random numbers"
             )
         self._step.data_loader.load_state_dict(own["loader"])
@@ -118,8 +121,8 @@ class RunCheckpoints:
     All processes have to call its methods.
 
     Attributes:
-        state: of the run.
-        checkpointer: of the model, the state and, if there is, the average of the weights.
+        state: the run's.
+        checkpointer: saves and loads model, state and, if there is one, the average of the weights.
         max_iter: iterations of the whole run.
     """
 
@@ -147,8 +150,8 @@ class RunCheckpoints:
         """Save a checkpoint; no process continues before it is written.
 
         Args:
-            name: without extension; by default ``model_final`` or ``model_0000099`` after 100
-                iterations.
+            name: without extension; by default ``model_final`` at the end of the run, and before
+                that ``model_0000099`` after 100 iterations.
             is_last: whether ``--resume`` continues from it.
 
         Returns:
@@ -165,7 +168,7 @@ class RunCheckpoints:
         """Continue from the last checkpoint in OUTPUT_DIR; False if there is none.
 
         Raises:
-            UserError: no checkpoint there is valid, or it is of another run.
+            UserError: no checkpoint there is valid, or it belongs to another run.
         """
         if not self.checkpointer.has_checkpoint():
             return False
@@ -184,10 +187,9 @@ class RunCheckpoints:
         return True
 
     def find_best(self) -> None:
-        """Have the state know of the best evaluation so far, where model_best.pth knows better.
+        """Read the best evaluation so far from model_best.pth, if that is newer than the state.
 
-        A checkpoint is saved before the evaluation of the same iteration, of which it knows
-        nothing.
+        A checkpoint is saved before its iteration is evaluated, and does not have that result.
         """
         best = self._newest_best() if comm.is_main_process() else None
         self.state.best = comm.all_gather(best)[0]
@@ -200,7 +202,7 @@ class RunCheckpoints:
             found = read_checkpoint(path).get("best")
             add_missing_checksum(path)
         except UserError as error:
-            logger.warning(f"{error}: the next evaluation is taken for the best")
+            logger.warning(f"{error}: the next evaluation counts as the best")
             return None
         is_newer = bool(found) and found.get("completed") == self.state.completed
         return found if is_newer else self.state.best
@@ -225,5 +227,5 @@ class RunCheckpoints:
 
 
 def _kind(optimizer: dict[str, Any]) -> set[str]:
-    """What tells AdamW's state from SGD's. Other settings come and go with torch's versions."""
+    """The keys that tell AdamW's state from SGD's. Other keys depend on torch's version."""
     return {"betas", "momentum"} & optimizer["param_groups"][0].keys()

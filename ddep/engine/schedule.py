@@ -41,5 +41,5 @@ class HeadLRScheduler(hooks.LRScheduler):
         self._best_param_group_id = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the schedule is; not its length, so that SOLVER.MAX_ITER can grow on --resume."""
+        """The position in the schedule, without its length: SOLVER.MAX_ITER may grow on resume."""
         return {"base_lrs": self.scheduler.base_lrs, "last_epoch": self.scheduler.last_epoch}

@@ -30,14 +30,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
         args: what detectron2's ``default_argument_parser`` parses.
 
     Returns:
-        The config, frozen, with what this machine cannot do switched off.
+        The config, frozen, without what this machine cannot do.
 
     Raises:
-        UserError: anything that makes the run impossible and can be seen now.
+        UserError: the run cannot start, or would end in an error.
     """
     if not args.config_file:
-        raise UserError("--config-file is missing; see configs/ for those there are")
-    # Indexing a folder of millions of images, below, takes a while and says so.
+        raise UserError("--config-file is missing; name a config, such as one in configs/")
+    # Logs are needed now: indexing a folder of millions of images (below) reports its progress.
     _forget_loggers()
     setup_logger(distributed_rank=comm.get_rank(), name="ddep")
     cfg = load_config(args.config_file, args.opts or ())
@@ -75,7 +75,7 @@ def adapt_to_device(cfg: CfgNode) -> list[str]:
         cfg.SOLVER.AMP.ENABLED = False
     for key, node in (("RESNETS", cfg.MODEL.RESNETS), ("SEM_SEG_HEAD", cfg.MODEL.SEM_SEG_HEAD)):
         if node.NORM == "SyncBN":
-            notes.append(f"MODEL.{key}.NORM is SyncBN, but needs GPUs: BN takes its place")
+            notes.append(f"MODEL.{key}.NORM is SyncBN, which needs GPUs: using BN instead")
             node.NORM = "BN"
     return notes
 
@@ -83,7 +83,7 @@ def adapt_to_device(cfg: CfgNode) -> list[str]:
 def _start_logs(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Log to the console and to OUTPUT_DIR/log.txt, and seed (detectron2 does both in one).
 
-    The console gets no details: environment, config, model and names of weights are in log.txt.
+    Details (environment, config, model, names of weights) go to log.txt, not to the console.
     """
     _forget_loggers()
     rank = comm.get_rank()
@@ -99,7 +99,7 @@ def _start_logs(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def _forget_loggers() -> None:
-    """An earlier run in this process must not get this one's lines, nor the console each twice."""
+    """Remove the log handlers of an earlier run in this process: no line is logged twice."""
     setup_logger.cache_clear()
     for name in _LOGGERS:
         logging.getLogger(name).handlers.clear()

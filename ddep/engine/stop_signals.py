@@ -1,4 +1,4 @@
-"""Ends training between two steps when the system or the user asks for it."""
+"""Stops training between two steps when the system or the user asks for it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ONE_REQUEST = 1.0
 
 
 class StopRequest:
-    """Notices SIGINT (Ctrl-C) and SIGTERM instead of dying of them.
+    """Records SIGINT (Ctrl-C) and SIGTERM, which would otherwise end the process.
 
     Attributes:
-        signum: the number of the first of them that has come, 0 before.
+        signum: the number of the first signal received, 0 if there was none.
     """
 
     signum = 0
@@ -31,14 +31,14 @@ class StopRequest:
 
     @contextlib.contextmanager
     def noticed(self) -> Iterator[None]:
-        """Inside, the first signal is noted; a later one does what it always does.
+        """Inside, the first signal is recorded; a later one has its usual effect.
 
-        Outside the main thread, where Python cannot do so, signals stay what they are.
+        Outside the main thread, where Python cannot handle signals, nothing changes.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._usual = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        self._usual = {number: signal.signal(number, self._record) for number in _SIGNALS}
         try:
             yield
         finally:
@@ -46,9 +46,9 @@ class StopRequest:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, the first signal raises SystemExit, with a shell's status for the signal.
+        """Inside, the first signal raises SystemExit with status 128 + its number.
 
-        For what takes long and from which processes cannot return together, with nothing to save.
+        For long work with nothing to save, which several processes cannot leave together.
         """
         self._at_once = True
         try:
@@ -60,19 +60,19 @@ class StopRequest:
 
     def _exit(self) -> None:
         logger.warning(
-            f"stopped by {signal.Signals(self.signum).name} in an evaluation; --resume goes on "
+            f"stopped by {signal.Signals(self.signum).name} in an evaluation; --resume continues "
             "from the checkpoint before it"
         )
         sys.exit(128 + self.signum)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _record(self, number: int, _: FrameType | None) -> None:
         if self.signum:
             # timeout(1), for one, sends its signal to a process and then to the whole group.
-            if time.monotonic() - self._noted > _ONE_REQUEST:
+            if time.monotonic() - self._received > _ONE_REQUEST:
                 self._restore()
                 os.kill(os.getpid(), number)
             return
-        self.signum, self._noted = number, time.monotonic()
+        self.signum, self._received = number, time.monotonic()
         if self._at_once:
             self._exit()
         logger.warning(

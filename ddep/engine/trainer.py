@@ -53,7 +53,7 @@ class Trainer(TrainerParts):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        TrainerBase.__init__(self)  # DefaultTrainer's knows of neither CPUs nor accumulation
+        TrainerBase.__init__(self)  # DefaultTrainer's handles neither CPUs nor accumulation
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.max_iter = cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
@@ -118,14 +118,14 @@ class Trainer(TrainerParts):
         Raises:
             Stopped: SIGINT or SIGTERM stopped it, and a checkpoint was saved.
             FloatingPointError: too many steps in a row were skipped; a checkpoint was saved.
-            UserError: the disk is full, a loader's process died, or something else that the user
-                can mend.
+            UserError: the disk is full, a data loader's process died, or another problem that the
+                user can fix.
             SystemExit: a signal came during an evaluation, before which a checkpoint is saved.
         """
         self.start_iter = self.state.completed
         with explained(self.cfg.OUTPUT_DIR):
             if comm.is_main_process():
-                # After all others, so that what they find is written, evaluations one by one.
+                # Last, so that it writes what the other hooks store, one evaluation at a time.
                 period = math.gcd(_LOG_PERIOD, self.cfg.TEST.EVAL_PERIOD)
                 self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period)])
             with self._stop.noticed():
@@ -139,7 +139,7 @@ class Trainer(TrainerParts):
         self.state.restore_random_numbers()
 
     def run_step(self) -> None:
-        """Do one step, and take in its numbers."""
+        """Do one step, and record its numbers."""
         result = self._trainer.run(self._stop.signum)
         if self.average is not None and not result.skipped:
             self.average.update()
@@ -163,7 +163,7 @@ class Trainer(TrainerParts):
             self.storage.put_scalars(**result.losses)
 
     def after_step(self) -> None:
-        """Call the hooks, which may draw random numbers for themselves; end training if it must."""
+        """Call the hooks, which may draw random numbers of their own; stop if there is a reason."""
         super().after_step()
         self.state.restore_random_numbers()
         self._end_if_asked()
@@ -172,7 +172,7 @@ class Trainer(TrainerParts):
         end_if_asked(self._trainer.last, self.checkpoints, self.cfg.SOLVER.MAX_SKIPPED_STEPS)
 
     def _evaluate(self) -> dict[str, Any]:
-        """Evaluate the weights and, if there is, their average; see :meth:`test`."""
+        """Evaluate the weights and, if there is one, their average; see :meth:`test`."""
         self._end_if_asked()
         with self._stop.at_once():
             results = self.test(self.cfg, self.model)

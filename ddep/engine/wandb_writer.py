@@ -13,7 +13,7 @@ from detectron2.utils.events import EventWriter, get_event_storage
 from ddep.errors import UserError
 from ddep.files import atomic_write
 
-# In OUTPUT_DIR; a resumed run goes on under the same id.
+# In OUTPUT_DIR; a resumed run continues under the same id.
 _RUN_ID = "wandb_run_id.txt"
 # Noisy numbers are medians over this many iterations.
 _WINDOW = 20
@@ -35,15 +35,15 @@ def check_wandb(cfg: CfgNode) -> None:
 class WandbWriter(EventWriter):
     """Logs numbers and pictures to a run of Weights & Biases.
 
-    It must write before TensorBoard's writer, which clears the pictures. Where there is no network,
+    It must write before TensorBoard's writer, which clears the pictures. Without a network,
     WANDB_MODE=offline keeps everything in OUTPUT_DIR, for ``wandb sync``.
     """
 
     def __init__(self, cfg: CfgNode, *, resume: bool) -> None:
         """
         Args:
-            cfg: the whole config; it becomes the run's.
-            resume: whether to go on with the run that this output folder had.
+            cfg: the whole config, which is stored with the run.
+            resume: whether to continue the run whose id is in OUTPUT_DIR.
         """
         import wandb
 

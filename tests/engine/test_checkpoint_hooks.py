@@ -23,11 +23,11 @@ from tests.engine.tiny_runs import write_config
 
 
 class Killed(Exception):
-    """Nothing is done behind it."""
+    """Stands for kill -9: nothing is done after it."""
 
 
 class NoStep:
-    """Has no state."""
+    """A training step without a state."""
 
     def __init__(self) -> None:
         self.optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -148,7 +148,7 @@ def test_nothing_is_deleted_before_the_new_one_is_written(
     assert names(tmp_path) == ["model_0000002"]
 
 
-def test_what_a_kill_has_kept_from_being_deleted_goes_later(
+def test_checkpoints_that_a_kill_left_are_deleted_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(_: str) -> None:
@@ -198,13 +198,13 @@ def test_the_best_is_saved(tmp_path: Path, mode: str, values: list[float], itera
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
-def test_no_number_is_never_the_best(tmp_path: Path) -> None:
+def test_nan_is_never_the_best(tmp_path: Path) -> None:
     CountingTrainer(tmp_path, period=10, values=[math.nan] * 3).go(6)
     assert names(tmp_path) == ["model_final"]
 
 
 @pytest.mark.parametrize(
-    ("at", "behind", "evaluated"),
+    ("at", "hooks_done", "evaluated"),
     [
         (2, 2, [4, 6]),
         (3, 0, [4, 6]),  # before the evaluation, which is due
@@ -216,16 +216,16 @@ def test_no_number_is_never_the_best(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("values", [[1.0, 3.0, 2.0], [5.0, 3.0, 2.0]])
 def test_a_resumed_run_knows_the_best(
-    tmp_path: Path, values: list[float], at: int, behind: int, evaluated: list[int]
+    tmp_path: Path, values: list[float], at: int, hooks_done: int, evaluated: list[int]
 ) -> None:
-    """Evaluations are behind steps 2, 4 and 6; it dies ``behind`` so many hooks of one."""
+    """Evaluations follow steps 2, 4 and 6; after step ``at`` the run dies between two hooks."""
     trainer = CountingTrainer(tmp_path, period=1, values=values)
 
     def stop() -> None:
         if trainer.iter == at:
             raise Killed
 
-    trainer._hooks.insert(behind + 1, hooks.CallbackHook(after_step=lambda _: stop()))
+    trainer._hooks.insert(hooks_done + 1, hooks.CallbackHook(after_step=lambda _: stop()))
     with pytest.raises(Killed):
         trainer.go(6)
     resumed = CountingTrainer(tmp_path, period=1, values=values)
@@ -234,7 +234,7 @@ def test_a_resumed_run_knows_the_best(
     assert weight(tmp_path, "model_best") == best
     assert resumed.state.best["completed"] == best
     if best == 2 and at == 3:
-        evaluated = [4, 6]  # that it is not the best is not on the disk
+        evaluated = [4, 6]  # no file says that the evaluation after step 4 was not the best
     assert resumed.evaluated == evaluated
 
 
@@ -244,7 +244,7 @@ def test_a_longer_training_knows_the_best_of_the_first_end(tmp_path: Path) -> No
     assert weight(tmp_path, "model_best") == 4
 
 
-def test_a_best_that_is_of_something_else_or_gone_counts_no_more(
+def test_the_best_of_another_metric_and_a_damaged_file_are_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     CountingTrainer(tmp_path, period=10, values=[5.0, 5.0]).go(4)
@@ -259,7 +259,7 @@ def test_a_best_that_is_of_something_else_or_gone_counts_no_more(
             tmp_path, period=10, values=[9.0] * 4, metric="sem_seg/mIoU", mode="min"
         ).go(8, resume=True)
     assert weight(tmp_path, "model_best") == 6
-    assert "the next evaluation is taken for the best" in caplog.text
+    assert "the next evaluation counts as the best" in caplog.text
 
 
 def test_another_run_in_the_folder_starts_without_a_best(tmp_path: Path) -> None:
@@ -303,10 +303,12 @@ EMA = ("SOLVER.EMA.ENABLED", "True")
         ({}, "", ()),
     ],
 )
-def test_metrics_that_there_will_be(
+def test_metrics_of_the_evaluation_are_accepted_and_no_others(
     tmp_path: Path, tasks: dict[str, list[str]], metric: str, overrides: tuple[str, ...]
 ) -> None:
     check(tmp_path, tasks, "TEST.BEST_METRIC", metric, *overrides)
+    with pytest.raises(UserError, match=f"TEST.BEST_METRIC is 'x{metric}'"):
+        check(tmp_path, tasks, "TEST.BEST_METRIC", f"x{metric}", *overrides)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +347,7 @@ def test_metrics_that_there_will_be(
         ),
     ],
 )
-def test_what_cannot_be_is_said_before_training(
+def test_impossible_settings_are_refused_before_training(
     tmp_path: Path, tasks: dict[str, list[str]], overrides: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):

@@ -110,7 +110,7 @@ def test_one_data_set_needs_no_table(domains: Path, config: str) -> None:
         (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3], "tiny_day_val, which has 2 classes, but .* is 3"),
     ],
 )
-def test_mistakes_are_found_before_anything_is_written(
+def test_mistakes_are_reported_before_anything_is_written(
     domains: Path, config: str, words: list[object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):

@@ -111,10 +111,10 @@ def test_a_poisoned_batch_does_not_reach_the_weights(
         (detection_config, "loss(_mask)?"),
     ],
 )
-def test_other_models_survive_it_too(
+def test_other_models_survive_a_poisoned_batch(
     make_config: Callable[[Path], str], loss: str, kind: str, tmp_path: Path
 ) -> None:
-    """The costs of a matching are not finite then, and proposals are refused."""
+    """Here the costs of a matching are not finite either, and proposals are refused."""
     with shapes_root(tmp_path):
         poison = Poison(kind, range(1, 2))
         trainer = poisoned(make_config(tmp_path), poison, "SOLVER.MAX_ITER", 4)
@@ -131,8 +131,8 @@ def test_too_many_in_a_row_stop_training_with_a_good_checkpoint(
     poison = Poison("loss", range(2, 100))
     trainer = poisoned(config, poison, "SOLVER.MAX_SKIPPED_STEPS", 3)
     message = (
-        r"3 steps in a row, up to iteration 5, had a loss or gradients that are NaN or infinite; "
-        r".*pretrain/model_0000004\.pth has the weights from before; lower SOLVER\.BASE_LR"
+        r"3 steps in a row, up to iteration 5, .* NaN or infinite; "
+        r".*pretrain/model_0000004\.pth .*SOLVER\.BASE_LR"
     )
     with pytest.raises(FloatingPointError, match=message):
         trainer.train()
@@ -143,7 +143,7 @@ def test_too_many_in_a_row_stop_training_with_a_good_checkpoint(
     weights = torch.cat([saved["model"][name].flatten() for name in names])
     assert torch.equal(weights, poison.weights[2])
     assert weights.isfinite().all()
-    # It goes on behind them.
+    # A resumed run continues after them.
     main(arguments("--config-file", config, "--resume", "DATASETS.TEST", "()"))
     assert read_checkpoint(str(folder / "model_final.pth"))["iteration"] == 5
 
@@ -195,9 +195,7 @@ def test_a_signal_saves_and_stops_and_the_rest_is_as_if_it_had_not_come(
         ("SOLVER.ACCUMULATION_STEPS", 4, r"SOLVER\.IMS_PER_BATCH is 2; expected a multiple of 4"),
     ],
 )
-def test_values_that_make_no_sense_are_named(
-    config: str, key: str, value: Any, message: str
-) -> None:
+def test_impossible_values_are_named(config: str, key: str, value: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         setup(arguments("--config-file", config, key, value))
 
@@ -234,7 +232,7 @@ def test_a_disk_without_room_for_the_numbers_is_explained(config: str, tmp_path:
     handler.emit = logged.append
     training = logging.getLogger("detectron2.engine.train_loop")
     training.addHandler(handler)
-    expected = rf"{re.escape(str(tmp_path))}/pretrain cannot be written: .*; free space, then"
+    expected = rf"{re.escape(str(tmp_path))}/pretrain cannot be written: .*; free some space"
     with contextlib.ExitStack() as stack, pytest.raises(UserError, match=expected):
         trainer.train()
     training.removeHandler(handler)
@@ -244,10 +242,11 @@ def test_a_disk_without_room_for_the_numbers_is_explained(config: str, tmp_path:
 
 
 @pytest.mark.parametrize(("period", "saved"), [(2, "model_0000001.pth"), (0, "model_final.pth")])
-def test_a_signal_in_an_evaluation_ends_it_behind_a_checkpoint(
+def test_a_signal_in_an_evaluation_stops_it_after_a_checkpoint(
     config: str, period: int, saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["TEST.EVAL_PERIOD", period, "SOLVER.CHECKPOINT_PERIOD", 100]
+    whole = main(arguments("--config-file", config, *words, "OUTPUT_DIR", tmp_path / "whole"))
     build = Trainer.build_test_loader
 
     def interrupted(cfg: Any, name: str) -> Any:
@@ -262,8 +261,7 @@ def test_a_signal_in_an_evaluation_ends_it_behind_a_checkpoint(
     assert (folder / "last_checkpoint").read_text() == saved
     assert "stopped by SIGTERM in an evaluation; --resume" in (folder / "log.txt").read_text()
     monkeypatch.undo()
-    results = main(arguments("--config-file", config, "--resume", *words))
-    assert results["denoising"]["noise_mse"] > 0
+    assert main(arguments("--config-file", config, "--resume", *words)) == whole
 
 
 def test_a_signal_in_the_last_step_leaves_the_evaluation_out(config: str, tmp_path: Path) -> None:
@@ -283,7 +281,7 @@ def test_a_worker_that_dies_ends_training_with_one_line(
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr("ddep.data.samples.TrainingSamples.__getitem__", die)
-    message = r"a process that loads images died, .*DataLoader worker .*; lower DATALOADER\.NUM_W"
+    message = r"loads images died, .*DataLoader worker .*; lower DATALOADER\.NUM_WORKERS"
     with pytest.raises(UserError, match=message):
         main(arguments("--config-file", config, "DATALOADER.NUM_WORKERS", 1))
     assert "Traceback" not in (tmp_path / "pretrain" / "log.txt").read_text()

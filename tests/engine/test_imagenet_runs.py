@@ -33,12 +33,13 @@ def classes() -> dict[str, Tree]:
 
 
 VAL = {f"ILSVRC2012_val_{i:08d}.JPEG": photograph(i) for i in range(1, 4)}
-# What lies below $DETECTRON2_DATASETS, and the sets to train on and to evaluate.
-IMITATIONS: dict[str, tuple[Tree, str, str]] = {
+# $DETECTRON2_DATASETS, the set to train on, the one to evaluate, and how many images that has.
+IMITATIONS: dict[str, tuple[Tree, str, str, int]] = {
     "1k, folders": (
         {"imagenet": {"train": classes(), "val": {"n01440764": VAL}}},
         "images:imagenet/train",
         "images:imagenet/val",
+        3,
     ),
     "1k, tar files": (
         {
@@ -49,23 +50,26 @@ IMITATIONS: dict[str, tuple[Tree, str, str]] = {
         },
         "images:imagenet/ILSVRC2012_img_train.tar",
         "images:imagenet/ILSVRC2012_img_val.tar",
+        3,
     ),
     "21k, a tar file": (
         {"imagenet21k": {"winter21_whole": Tar({k: Tar(v) for k, v in classes().items()})}},
         "images:imagenet21k",
         "images:imagenet21k/winter21_whole.tar",
+        4,
     ),
     "21k, tar files of classes": (
         {"imagenet21k": {k: Tar(v) for k, v in classes().items()}},
         "images:imagenet21k",
         "images:imagenet21k/n01440764.tar",
+        2,
     ),
 }
 
 
 @pytest.mark.parametrize("imitation", IMITATIONS)
 def test_pretraining(imitation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree, train, test = IMITATIONS[imitation]
+    tree, train, test, images = IMITATIONS[imitation]
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "datasets"))
     write_tree(tmp_path / "datasets", tree)
     config = write_config(
@@ -81,5 +85,9 @@ def test_pretraining(imitation: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         OUTPUT_DIR=str(tmp_path / "output"),
     )
     results = main(arguments("--config-file", config))
-    assert np.isfinite(results["denoising"]["psnr_denoised"])
-    assert np.isfinite(metrics(tmp_path / "output")[0]["total_loss"])
+    # Noise of sigma 0.48 times a standard deviation of about 57.6 grey levels.
+    expected = 20 * np.log10(255 / (0.48 * 57.6))
+    assert results["denoising"]["psnr_noisy"] == pytest.approx(expected, abs=0.1)
+    assert f"of {images} images of {test}:" in (tmp_path / "output" / "log.txt").read_text()
+    # An untrained denoiser is about as good as one that predicts no noise.
+    assert 0.5 < metrics(tmp_path / "output")[0]["total_loss"] < 3

@@ -15,7 +15,7 @@ from ddep.engine.optimizer import build_optimizer, max_grad_norm
 from ddep.errors import UserError
 from tests.modeling.mask_former_config import SMALL
 
-# Norms (also the group norms behind the input projections) and embeddings of the real model.
+# Norms (also the group norms after the input projections) and embeddings of the real model.
 _FREE = re.compile(
     r"norm|input_proj\.\d\.1\.|query_(feat|embed)|level_embed|relative_position_bias_table"
 )

@@ -135,6 +135,6 @@ def test_an_fpn_on_an_encoder_without_weights_is_refused(tmp_path: Path) -> None
     frozen = {"MODEL.WEIGHTS": tmp_path / "fpn.pth", "MODEL.DDEP.FREEZE_BACKBONE": True}
     trainer = Trainer(setup(arguments("--config-file", config, *words(FPN, frozen))))
     with pytest.raises(
-        UserError, match=r"fpn\.pth has 0 of its 53 weights .* no backbone\.bottom_"
+        UserError, match=r"fpn\.pth has 0 of its 53 weights, .* backbone\.bottom_up\.\S+ is missing"
     ):
         trainer.resume_or_load(resume=False)

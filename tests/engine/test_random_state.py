@@ -15,7 +15,7 @@ def draw() -> list[float]:
     return [random.gauss(0, 1), *np.random.randn(3).tolist(), *torch.randn(20).tolist()]
 
 
-def test_generators_go_on_where_they_were_even_from_a_file() -> None:
+def test_generators_continue_where_they_were_even_from_a_file() -> None:
     draw()
     file = io.BytesIO()
     torch.save(random_state(), file)

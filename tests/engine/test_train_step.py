@@ -136,7 +136,7 @@ def test_a_poisoned_batch_changes_nothing_and_is_named(poison: float, parts: int
         assert torch.equal(value, other.model.state_dict()[name]), name
 
 
-def test_gradients_that_go_wrong_behind_a_finite_loss_are_noticed() -> None:
+def test_gradients_that_go_wrong_with_a_finite_loss_are_noticed() -> None:
     step = make_step(make_batch(), make_batch(), make_batch())
     handle = step.model.weight.register_hook(lambda gradient: gradient * math.nan)
     before = step.model.weight.detach().clone()
@@ -150,7 +150,7 @@ def test_gradients_that_go_wrong_behind_a_finite_loss_are_noticed() -> None:
     assert not torch.equal(step.model.weight, before)
 
 
-def test_float16_scales_the_loss_and_steps_out_of_the_way_of_overflows() -> None:
+def test_float16_scales_the_loss_and_skips_overflows() -> None:
     batch = make_batch()
     # The limit is above the gradients, but not above scaled ones.
     step = make_step(batch, batch, batch, precision=torch.float16, max_grad_norm=1000.0)
@@ -161,7 +161,7 @@ def test_float16_scales_the_loss_and_steps_out_of_the_way_of_overflows() -> None
     expected = true_gradient(batch, start)
     torch.testing.assert_close(step.model.weight.detach(), start - 0.1 * expected)
     assert result.grad_norm == pytest.approx(expected.norm().item())
-    # Gradients that overflow because of the scale: that is no fault of the batch.
+    # Gradients that overflow because of the scale are not the batch's fault.
     before = step.model.weight.detach().clone()
     handle = step.model.weight.register_hook(lambda gradient: gradient * math.inf)
     result = step.run()
@@ -191,14 +191,14 @@ def test_the_forward_pass_runs_under_autocast_when_asked_to(precision: torch.dty
     assert step.model.autocast == [precision is not None]
 
 
-def test_a_wish_to_stop_is_passed_on() -> None:
+def test_a_request_to_stop_is_passed_on() -> None:
     step = make_step(make_batch(), make_batch())
     assert step.run().stop == 0
     assert step.run(15).stop == 15
 
 
 @pytest.mark.parametrize("precision", [None, torch.float16])
-def test_state_goes_on_where_it_was(precision: torch.dtype | None) -> None:
+def test_a_restored_state_continues_in_the_same_way(precision: torch.dtype | None) -> None:
     batches = [make_batch(seed=seed) for seed in range(4)]
     whole = make_step(*batches, precision=precision)
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""What Weights & Biases is told, by a stand-in for its package."""
+"""What is sent to Weights & Biases, seen by a stand-in for its package."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def test_numbers_are_logged_once_in_order_with_pictures(
     assert runs[0].finished
 
 
-def test_a_resumed_training_goes_on_with_its_run(
-    runs: list[Run], config: str, tmp_path: Path
-) -> None:
+def test_a_resumed_training_continues_its_run(runs: list[Run], config: str, tmp_path: Path) -> None:
     words = ["WANDB.ENABLED", True, "WANDB.NAME", "mine", "DATASETS.TEST", "()"]
     main(arguments("--config-file", config, *words, "SOLVER.MAX_ITER", 2))
     main(arguments("--config-file", config, "--resume", *words, "SOLVER.MAX_ITER", 4))
