@@ -1,4 +1,4 @@
-"""Several processes, on one machine or more: started, joined, watched and ended together."""
+"""Several processes on one or more machines: starting, joining, watching and ending them."""
 
 from ddep.distributed.launch import launch
 

@@ -1,8 +1,7 @@
-"""Ends all processes of a run when one fails, on whichever machine, that one's error first.
+"""Ends all processes of a run, on all machines, when one fails, and reports its error first.
 
-A process that has failed says so to rank 0, which tells all others. The system closes the
-connections of a process that is killed, and gives up those to a machine that is lost, so these are
-noticed too, and nothing needs to be sent while all goes well.
+A process that fails tells rank 0, which tells all others. If a process is killed or a machine is
+lost, the operating system closes their connections. No messages are needed while all goes well.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from ddep.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a broken operation waits before it counts as a failure of its own.
+# Seconds that a process with a broken collective operation waits for another to report the cause.
 _PATIENCE = 3.0
-# Seconds in which whoever started the processes of a machine notices the one that ended first.
+# Seconds in which a launcher notices which of its processes ended first.
 _NOTICED = 1.0
 # Seconds in which rank 0 must tell the others.
 _ANSWER = 10.0
@@ -42,8 +41,8 @@ class Failure:
     """Why a run ends.
 
     Attributes:
-        line: for the console; empty if somebody else says it there.
-        details: for the log; empty if ``line`` says all.
+        line: for the console; empty if the launcher prints one.
+        details: for the log; empty if ``line`` says everything.
         status: the exit status.
     """
 
@@ -77,7 +76,7 @@ class FailureWatch:
         self._peers = self._connect()
         for peer in self._peers:
             _keep_alive(peer)
-        target = self._watch_all if placement.rank == 0 else self._listen_to_first
+        target = self._watch_all if placement.rank == 0 else self._watch_rank_0
         self._thread = threading.Thread(target=target, daemon=True)
         self._thread.start()
 
@@ -97,7 +96,7 @@ class FailureWatch:
         return {peer: peer.recv() for peer in peers}
 
     def _watch_all(self) -> None:
-        """What rank 0's thread does."""
+        """Wait for a failure of any process: rank 0's thread."""
         running = dict(self._peers)
         while running:
             for peer in wait(list(running)):
@@ -109,25 +108,25 @@ class FailureWatch:
                     self._end_all(failure)
                 del running[peer]
 
-    def _listen_to_first(self) -> None:
-        """What the thread of any other rank does."""
+    def _watch_rank_0(self) -> None:
+        """Wait for what rank 0 reports: the thread of any other rank."""
         (first,) = self._peers
         try:
             failure = first.recv()
         except (EOFError, OSError):
             failure = self._lost(0)
         if not self._finishing:
-            _leave_to_starter(failure)
+            _wait_for_launcher(failure)
             self._end(failure)
 
     def _lost(self, rank: int) -> Failure:
         self.is_ending = True
         message = (
-            f"rank {rank} ({self._names[rank]}) has gone without a word: it was killed, maybe for "
-            "lack of memory, or its machine failed"
+            f"rank {rank} ({self._names[rank]}) disappeared without reporting an error: it was "
+            "killed, perhaps for lack of memory, or its machine failed"
         )
         is_near = self._machines[rank] == self._placement.machine
-        # Who started the processes of this machine knows more, and says so.
+        # The launcher on this machine knows more, and prints it.
         line = "" if is_near else f"error: {message}"
         return Failure(line, message, 1)
 
@@ -161,10 +160,10 @@ class FailureWatch:
         return Failure(line, details, status_of(error))
 
     def _end_all(self, failure: Failure) -> NoReturn:
-        """Rank 0: say what has failed, make the others end, and end."""
+        """Rank 0: report the failure, end the others, then this process."""
         with self._ending:
-            self._say(failure)
-            _leave_to_starter(failure)
+            self._print(failure)
+            _wait_for_launcher(failure)
             running = []
             for peer in self._peers:
                 try:
@@ -172,7 +171,7 @@ class FailureWatch:
                     running.append(peer)
                 except OSError:
                     logger.debug("rank %d has ended before it was told to", self._peers[peer])
-            # Last, for the others would take its end for the failure.
+            # Rank 0 ends last: the others would take its end for the failure.
             deadline = time.monotonic() + _ANSWER
             while running and time.monotonic() < deadline:
                 for peer in wait(running, timeout=1):
@@ -183,12 +182,12 @@ class FailureWatch:
             _exit(failure.status)
 
     def _end(self, failure: Failure) -> NoReturn:
-        """Any other rank: end; the first of each machine says why, as rank 0 does on its own."""
+        """Any other rank: end. On each other machine, its first process reports the failure."""
         if self._placement.local_rank == 0 and self._placement.machine != self._machines[0]:
-            self._say(failure)
+            self._print(failure)
         _exit(failure.status)
 
-    def _say(self, failure: Failure) -> None:
+    def _print(self, failure: Failure) -> None:
         if failure.details and logger.hasHandlers():
             logger.error(failure.details)
         elif failure.details:
@@ -197,7 +196,7 @@ class FailureWatch:
             print(failure.line, file=sys.stderr, flush=True)
 
     def finish(self) -> None:
-        """Stop watching: all processes have done their work."""
+        """Stop watching, because all processes have done their work."""
         self._finishing = True
         if self._placement.rank == 0:
             self._thread.join()
@@ -206,8 +205,8 @@ class FailureWatch:
             first.send(None)
 
 
-def _leave_to_starter(failure: Failure) -> None:
-    """Give whoever started these processes time to see the one that was killed.
+def _wait_for_launcher(failure: Failure) -> None:
+    """Give the launcher time to see which process was killed.
 
     PyTorch's elastic agent looks a few times a second, and names one of those that have ended.
     """
@@ -216,16 +215,16 @@ def _leave_to_starter(failure: Failure) -> None:
 
 
 def yield_to_others(error: BaseException | None) -> None:
-    """Give the process that caused ``error`` time to say so, if it was another one.
+    """If another process may have caused ``error``, give that one time to report.
 
-    An operation of all processes breaks in all when one has gone, with a RuntimeError.
+    When a process ends, collective operations raise a RuntimeError in all others.
     """
     if isinstance(error, RuntimeError):
         time.sleep(_PATIENCE)
 
 
 def _exit(status: int) -> NoReturn:
-    # The main thread may be stuck, so sys.exit does not do.
+    # Not sys.exit: the main thread may be stuck.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""Starts the processes of a run, or joins those that others have started."""
+"""Starts the processes of a run, or joins those that torchrun or srun started."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from ddep.parallel import available_cores
 
 Main = Callable[[argparse.Namespace], Any]
 
-# Seconds between two signals that are more than one.
+# Signals that come within this many seconds are one.
 _ONE_SIGNAL = 1.0
 
 
 def launch(main: Main, args: argparse.Namespace, device: str | None = None) -> None:
     """Call ``main(args)`` in each process of a run, with detectron2's ``comm`` set up.
 
-    Processes that torchrun or srun started join each other; else --num-gpus processes are started
-    here, of --num-machines times as many. One alone calls ``main`` in this process.
+    Processes that torchrun or srun started join each other. Otherwise, --num-gpus processes are
+    started here, as on each of --num-machines machines; a single one is this process itself.
 
-    If a process fails, the others end too, and so does this program. SIGTERM and SIGINT are handed
-    on to the processes that were started here; a second signal ends them at once. If this process
+    If a process fails, the others end too, and so does this program. SIGTERM and SIGINT are
+    forwarded to the processes that were started here; a second signal kills them. If this process
     is killed, they get SIGINT.
 
     Args:
@@ -53,8 +53,8 @@ def launch(main: Main, args: argparse.Namespace, device: str | None = None) -> N
 
     Raises:
         UserError: ``args`` that do not fit together, or an address that cannot be used.
-        SystemExit: a process has failed or was stopped; the status is what it ended with, or 128
-            and the number of the signal that ended it.
+        SystemExit: a process failed or was stopped; the status is that of the process, or 128 + the
+            number of the signal that ended it.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     placement = placement_from_environment(args)
@@ -69,10 +69,10 @@ def launch(main: Main, args: argparse.Namespace, device: str | None = None) -> N
 
 
 def _start_and_watch(main: Main, args: argparse.Namespace, device: str) -> int:
-    """Run this machine's processes under an elastic agent of PyTorch's; the exit status.
+    """Run this machine's processes under PyTorch's elastic agent, and return the exit status.
 
-    The agent is that of one machine: processes of several machines meet without it, because only
-    they can be interrupted while they wait for the others.
+    The agent knows this machine alone. Processes of several machines find each other without it,
+    because they can be interrupted while they wait, and an agent cannot.
     """
     if args.num_machines > 1:
         meeting_point(args)
@@ -89,12 +89,12 @@ def _start_and_watch(main: Main, args: argparse.Namespace, device: str) -> int:
         monitor_interval=0.2,
         logs_specs=DefaultLogsSpecs(os.devnull),
     )
-    # Each process says what is wrong with it; the agent would repeat it as tracebacks of its own.
+    # Each process reports its own error; the agent would repeat it as a traceback.
     logging.disable()
     try:
-        # The agent takes signals away from the thread it runs in only if that is the main one.
-        with _signals_handed_on() as signals, ThreadPoolExecutor(1) as pool:
-            statuses = pool.submit(elastic_launch(config, _be_rank), main, args, device)
+        # In another thread than the main one, the agent leaves the signal handlers alone.
+        with _forwarded_signals() as signals, ThreadPoolExecutor(1) as pool:
+            statuses = pool.submit(elastic_launch(config, _run_process), main, args, device)
             return max(statuses.result().values())
     except ChildFailedError as error:
         local_rank, failure = error.get_first_failure()
@@ -113,19 +113,19 @@ def _start_and_watch(main: Main, args: argparse.Namespace, device: str) -> int:
 
 
 @contextlib.contextmanager
-def _signals_handed_on() -> Iterator[list[int]]:
-    """Hand the first SIGINT or SIGTERM on to all child processes, and kill them at the second.
+def _forwarded_signals() -> Iterator[list[int]]:
+    """Forward the first SIGINT or SIGTERM to all child processes, and kill them at the second.
 
-    What comes within a second counts as one: ``timeout`` and others signal a process and its group.
-    Without child processes the first ends this one.
+    Signals within a second count as one: ``timeout`` and others signal a process and its group.
+    Without child processes, the first signal ends this process.
 
     Yields:
-        A list that gets the number of each.
+        A list to which the number of each signal is added.
     """
     numbers: list[int] = []
     times = [float("-inf")]
 
-    def hand_on(number: int, _: FrameType | None) -> None:
+    def forward(number: int, _: FrameType | None) -> None:
         if time.monotonic() - times[-1] > _ONE_SIGNAL:
             numbers.append(number)
             processes = active_children()
@@ -136,7 +136,7 @@ def _signals_handed_on() -> Iterator[list[int]]:
                     os.kill(process.pid, number if len(numbers) == 1 else signal.SIGKILL)
         times.append(time.monotonic())
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield numbers
     finally:
@@ -144,16 +144,16 @@ def _signals_handed_on() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _be_rank(main: Main, args: argparse.Namespace, device: str) -> int:
-    """What a started process does.
+def _run_process(main: Main, args: argparse.Namespace, device: str) -> int:
+    """Join the other processes and call ``main``: what the agent starts.
 
     Returns:
         The exit status if all processes end together, which may be that of a signal.
     """
-    # Spawned itself, it would spawn its data loaders' workers too, which takes seconds each time.
+    # A spawned process spawns its data loader workers too, which takes seconds each time.
     set_start_method(None, force=True)
-    # Ctrl-C reaches all processes of a terminal's group, workers that load data too. In a session
-    # of their own these hear of it from the launcher alone, once, and can save a checkpoint.
+    # Ctrl-C reaches all processes of a terminal's group, data loader workers included. In a session
+    # of its own, this process gets it from the launcher alone, once, and can save a checkpoint.
     os.setsid()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, available_cores() // args.num_gpus))
@@ -166,10 +166,10 @@ def _be_rank(main: Main, args: argparse.Namespace, device: str) -> int:
             raise
         status = end.code
     except Exception:
-        # The agent would keep it to itself.
+        # The agent would not print it.
         traceback.print_exc()
         sys.exit(1)
     if not parent_process().is_alive():
-        # Nobody takes the status; this process would wait for that for ever.
+        # Nobody would receive the status, and returning it would block for ever.
         os._exit(status)
     return status

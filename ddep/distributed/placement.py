@@ -1,4 +1,4 @@
-"""Which of several processes this one is, on which machine, and where they meet."""
+"""The place of a process in a run: its rank, its machine, and where all processes meet."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Placement:
         local_rank: its number among those of its machine.
         machine: the machine's number.
         host: name or address of rank 0's machine.
-        port: where a TCPStore serves, or is to serve, on ``host``.
-        by_agent: whether an elastic agent, such as torchrun's, has made the store.
-        makes_store: whether this process makes the store.
+        port: of the TCPStore on ``host``.
+        by_agent: whether an elastic agent, such as torchrun's, has created the store.
+        makes_store: whether this process creates the store.
     """
 
     rank: int
@@ -48,7 +48,7 @@ def placement_from_environment(
         environment: ``os.environ`` by default.
 
     Raises:
-        UserError: ``args`` ask for several processes too.
+        UserError: ``args`` also ask for several processes.
     """
     environment = os.environ if environment is None else environment
     if all(name in environment for name in _TORCHRUN):
@@ -68,7 +68,7 @@ def placement_from_environment(
         local_rank=int(environment["SLURM_LOCALID"]),
         machine=int(environment["SLURM_NODEID"]),
         host=environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"]),
-        # Below the ports that the system gives away.
+        # Below the ports that the system assigns.
         port=int(
             environment.get("MASTER_PORT") or 20000 + int(environment["SLURM_JOB_ID"]) % 12000
         ),
@@ -79,11 +79,11 @@ def placement_from_environment(
 def placement_by_agent(
     args: argparse.Namespace, environment: Mapping[str, str] | None = None
 ) -> Placement:
-    """The place of a process that PyTorch's elastic agent has started, which torchrun runs too.
+    """The place of a process that PyTorch's elastic agent, such as torchrun's, has started.
 
     Args:
-        args: detectron2's. With --num-machines the agent is that of one machine, whose processes
-            meet the others at --dist-url.
+        args: detectron2's. With --num-machines, the agent knows its own machine alone, and its
+            processes meet those of other machines at --dist-url.
         environment: ``os.environ`` by default.
     """
     environment = os.environ if environment is None else environment
@@ -126,7 +126,7 @@ def meeting_point(args: argparse.Namespace) -> tuple[str, int]:
     if not 0 <= args.machine_rank < args.num_machines:
         raise UserError(
             f"--machine-rank is {args.machine_rank}; expected 0 to {args.num_machines - 1}, "
-            "another one on each machine"
+            "a different one on each machine"
         )
     found = re.fullmatch(r"tcp://([^:/]+):(\d+)", args.dist_url)
     if not found:

@@ -15,8 +15,8 @@ from ddep.errors import UserError
 
 # How long machines wait for each other at the start.
 _JOIN_TIMEOUT = timedelta(minutes=30)
-# A process that dies is noticed at once (see failures.py). This is for one that hangs, and must be
-# longer than what rank 0 does alone while others wait, such as listing millions of files.
+# For a process that hangs; one that dies is noticed at once (see failures.py). Must be longer than
+# anything that rank 0 does while others wait, such as listing millions of files.
 _TIMEOUT = timedelta(hours=2)
 
 
@@ -82,7 +82,7 @@ def open_store(host: str, port: int, make: bool) -> dist.TCPStore:
 
 def _gpu(local_rank: int) -> int:
     available = torch.cuda.device_count()
-    # Slurm may show each process nothing but its own.
+    # Slurm may show each process its own GPU alone.
     if available == 1:
         return 0
     if local_rank >= available:

@@ -23,23 +23,23 @@ def run_rank(
 ) -> None:
     """Join the other processes, call ``main(args)`` and leave them.
 
+    If ``main`` raises an error in any process, all processes end, and the first error is reported.
+
     Args:
-        main: what is done.
+        main: the work of each process.
         args: its argument.
         placement: of this process.
         device: "cuda" or "cpu", see :func:`join_group`.
 
-    If it raises something in any process, all of them end, with the error of the first.
-
     Raises:
-        Stopped: in rank 0, when ``main`` was stopped in all processes.
-        SystemExit: in the others then.
+        Stopped: ``main`` was stopped in all processes, and this is rank 0.
+        SystemExit: likewise, in all other processes.
     """
     join_group(placement, device)
     watch = FailureWatch(placement)
-    # detectron2 logs what ends training; the cause comes first, if it is in another process.
+    # detectron2 logs the error that ends training; a cause in another process is logged first.
     logging.getLogger("detectron2.engine.train_loop").addFilter(_yield_to_others)
-    # A launcher sends SIGTERM to those that a killed process leaves; no checkpoint is saved then.
+    # A launcher sends SIGTERM to the survivors of a killed process; these save no checkpoint.
     logging.getLogger("ddep.engine.stop_signals").addFilter(lambda _: not watch.is_ending)
     stopped = None
     try:

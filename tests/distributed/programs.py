@@ -1,4 +1,4 @@
-"""What the processes of the tests do: ``python programs.py FUNCTION [OPTIONS]``."""
+"""The programs that tests run in several processes: ``python programs.py FUNCTION [OPTIONS]``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ddep.errors import Stopped, UserError  # noqa: E402
 
 
 def introduce(_: argparse.Namespace) -> None:
-    """Say who this process is, in one write, and that it can compute with the others."""
+    """Print who this process is, in one write, and a sum that it computed with the others."""
     total = torch.tensor([comm.get_rank() + 1.0])
     dist.all_reduce(total)
     words = [
@@ -41,7 +41,7 @@ def introduce(_: argparse.Namespace) -> None:
 
 
 def until_stopped(args: argparse.Namespace) -> None:
-    """Work on until a signal has come to any process, then take a while to save."""
+    """Work until any process has received a signal, then take a while to save."""
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.append(number))
@@ -59,7 +59,7 @@ def until_stopped(args: argparse.Namespace) -> None:
 
 
 def mistake(args: argparse.Namespace) -> None:
-    """The same mistake is found in all processes."""
+    """All processes find the same mistake."""
     raise UserError("mend\nthis")
 
 

@@ -93,7 +93,7 @@ def test_srun_may_start_one_task_on_each_machine_that_starts_processes() -> None
         ({"num_gpus": 2}, SLURM, "--num-gpus asks for several processes, but srun"),
     ],
 )
-def test_processes_are_not_asked_for_twice(
+def test_processes_must_not_be_requested_twice(
     options: dict[str, int], environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,4 @@
-"""What becomes of signals to the process that has started others."""
+"""Signals to the process that has started others are forwarded."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from multiprocessing.process import BaseProcess
 
 import pytest
 
-from ddep.distributed.launch import _signals_handed_on
+from ddep.distributed.launch import _forwarded_signals
 
 
 def count_signals(connection: Connection) -> None:
-    """Say each SIGTERM that comes."""
+    """Report each SIGTERM."""
     signal.signal(signal.SIGTERM, lambda number, _: connection.send(number))
     connection.send(0)
     while True:
@@ -25,7 +25,7 @@ def count_signals(connection: Connection) -> None:
 
 @pytest.fixture
 def child() -> Iterator[tuple[BaseProcess, Connection]]:
-    """A child process that survives SIGTERM, and where it says so."""
+    """A child process that survives SIGTERM, and the connection on which it reports it."""
     context = get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=count_signals, args=(sender,))
@@ -36,13 +36,13 @@ def child() -> Iterator[tuple[BaseProcess, Connection]]:
     process.join()
 
 
-def test_the_first_signal_is_handed_on_and_the_second_kills(
+def test_the_first_signal_is_forwarded_and_the_second_kills(
     child: tuple[BaseProcess, Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_signals_handed_on.__wrapped__.__globals__, "_ONE_SIGNAL", 0)
+    monkeypatch.setitem(_forwarded_signals.__wrapped__.__globals__, "_ONE_SIGNAL", 0)
     process, heard = child
     before = signal.getsignal(signal.SIGTERM)
-    with _signals_handed_on() as numbers:
+    with _forwarded_signals() as numbers:
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard.recv() == signal.SIGTERM
         assert process.is_alive()
@@ -55,7 +55,7 @@ def test_the_first_signal_is_handed_on_and_the_second_kills(
 
 def test_a_signal_that_comes_twice_at_once_is_one(child: tuple[BaseProcess, Connection]) -> None:
     process, heard = child
-    with _signals_handed_on() as numbers:
+    with _forwarded_signals() as numbers:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard.recv() == signal.SIGTERM
@@ -65,12 +65,12 @@ def test_a_signal_that_comes_twice_at_once_is_one(child: tuple[BaseProcess, Conn
 
 
 def test_before_there_are_processes_a_signal_ends_the_program() -> None:
-    ended = get_context("fork").Process(target=_be_signalled)
+    ended = get_context("fork").Process(target=_signal_oneself)
     ended.start()
     ended.join(10)
     assert ended.exitcode == 128 + signal.SIGINT
 
 
-def _be_signalled() -> None:
-    with _signals_handed_on():
+def _signal_oneself() -> None:
+    with _forwarded_signals():
         os.kill(os.getpid(), signal.SIGINT)
