@@ -44,7 +44,7 @@ def run_demo(output: Path, images: Path | None = None) -> Path:
     if images is not None:
         find_images(images)
         if images.resolve().is_relative_to(output):
-            raise UserError(f"--images {images} is in {output}, which is made anew; move it out")
+            raise UserError(f"--images {images} is in {output}, which is replaced; move it out")
     if output.exists():
         shutil.rmtree(output)
     data = output / "datasets"
@@ -126,7 +126,7 @@ def _train(
 
 
 def read_metrics(folder: Path) -> dict[str, float]:
-    """What the evaluation at a run's end measured, as ``task/metric``."""
+    """The results of the evaluation at the end of a run, as ``task/metric``."""
     results = json.loads((folder / "inference" / "results.json").read_text())
     return {
         f"{task}/{name}": value
@@ -136,7 +136,7 @@ def read_metrics(folder: Path) -> dict[str, float]:
 
 
 def _shown(path: Path) -> str:
-    """``path`` as one types it in the project's folder, where the trainings run."""
+    """``path`` as a user types it in the project's folder, where the trainings run."""
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 

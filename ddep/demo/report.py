@@ -1,4 +1,4 @@
-"""The demonstration's report: what was run, what came out, and pictures of it."""
+"""The demonstration's report: commands, results and pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEGMENTATION_METRICS = {
 
 @dataclass
 class Run:
-    """One training, and what the evaluation at its end measured."""
+    """One training, and the results of the evaluation at its end."""
 
     folder: Path
     metrics: dict[str, float]  # task/metric
@@ -66,7 +66,7 @@ Everything below was measured by the commands shown, in {seconds / 60:.1f} minut
 
 {_denoising_table(pretraining)}
 
-A noise MSE of 1.0 is what predicting no noise at all scores. The images were those in `{source}`;
+Predicting no noise at all scores a noise MSE of 1.0. The training images were those in `{source}`;
 the scores are on the validation images of the generated data set.
 
 ![noisy, denoised, clean](denoising.png)

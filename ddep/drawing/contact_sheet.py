@@ -1,4 +1,4 @@
-"""Many labelled images in one picture, to look at."""
+"""Many labelled images in one picture."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def noisy_denoised_clean(
     pixel_mean: Tensor,
     pixel_std: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Three versions of an image: with the noise, without what was predicted of it, and without it.
+    """An image with its noise, without the noise that was predicted, and without any.
 
     Args:
         image: the model's input, as the denoising mapper makes it.
@@ -50,8 +50,8 @@ def noisy_denoised_clean(
         pixel_mean, pixel_std: (3, 1, 1), what the image was normalised with.
 
     Returns:
-        Three of (3, H, W) float32 on the CPU, in pixel values from 0 to 255, not clipped. The noisy
-        one is ``x + sigma * eps``, whatever its scale.
+        Three tensors (3, H, W) float32 on the CPU, of pixel values from 0 to 255, not clipped. The
+        noisy one is ``x + sigma * eps``, whatever the formulation.
     """
     noise, sigma = image["noise"].cpu(), image["sigma"]
     clean = recover_image(image["image"].cpu(), noise, sigma, formulation)

@@ -17,8 +17,8 @@ from ddep.data.image_reader import read_image
 from ddep.errors import UserError
 
 SCORE_THRESHOLD = 0.5
-# Pictures of segments whose shorter side is smaller are enlarged by a whole number, so that names
-# do not cover what they name.
+# Images whose shorter side is smaller are enlarged by a whole number, so that names do not cover
+# the segments.
 MIN_SIDE = 300
 
 

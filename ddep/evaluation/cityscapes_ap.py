@@ -4,10 +4,11 @@ The rules are those of the owners' evaluation (cityscapesScripts, evalInstanceLe
 Cordts et al., 2016, arXiv 1604.01685, section 4.2):
 
 - A predicted and a true object match if their IoU is above a threshold: 0.5, 0.55, ..., 0.95.
-- Of several predictions that match one object, the most certain is right, the others are wrong.
+- If several predictions match one object, the one with the highest score is right, the others are
+  wrong.
 - Groups of objects and objects below 100 pixels are neither found nor missed.
 - A prediction without a match is not counted if a larger part of it than the threshold is void, in
-  groups of its class or in small objects of its class. (What is both counts twice.)
+  groups of its class or in small objects of its class. (Pixels of a small group count twice.)
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DIVISOR = 1000
 
 @dataclass
 class ClassMatches:
-    """What AP needs of one class; lists have an entry for each of ``THRESHOLDS``.
+    """What AP needs to know about one class; lists have an entry for each of ``THRESHOLDS``.
 
     Attributes:
         scores: of every counted prediction.
@@ -76,7 +77,7 @@ def average_precision(scores: list[float], correct: list[bool], missed: int) -> 
         hits = np.count_nonzero(right & kept)
         precision.append(hits / np.count_nonzero(kept))
         recall.append(hits / (np.count_nonzero(right) + missed))
-    # A point of no recall is added; each point stands for half of the way to its neighbours.
+    # A point of recall 0 is added; each point covers half of the way to its neighbours.
     precision, recall = [*precision, 1.0], [*recall, 0.0]
     padded = np.array([recall[0], *recall, 0.0])
     return float(np.dot(precision, (padded[:-2] - padded[2:]) / 2))

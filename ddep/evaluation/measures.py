@@ -1,7 +1,6 @@
-"""What can be measured: the name of its results, its metrics, and what computes it.
+"""Everything that can be measured, with the names of its results and metrics and its evaluator.
 
-The names are also what data sets are labelled for and what mappers need: they connect data sets,
-mappers and models.
+Data sets say with the same names what they are labelled for, and mappers what labels they need.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ddep.evaluation.panoptic import PanopticQualityEvaluator
 from ddep.evaluation.semantic import CheckedSemSegEvaluator, check_metadata
 
 
-def _needs_nothing(dataset_name: str) -> None:
+def _no_check(dataset_name: str) -> None:
     pass
 
 
@@ -31,17 +30,17 @@ class Measure:
     Attributes:
         name: what evaluators call the results.
         title: what the log calls them.
-        metrics: the most usual first. There may be more, such as one for each class.
-        evaluator: from a registered data set's name and a folder for files to what computes it;
-            None if it takes more than that.
-        check: raises UserError if the data set of a name lacks what the evaluator needs.
+        metrics: the most common first. There may be more, such as one for each class.
+        evaluator: makes the evaluator from the name of a registered data set and a folder for
+            files; None if that needs more.
+        check: raises UserError if the named data set lacks what the evaluator needs.
     """
 
     name: str
     title: str
     metrics: tuple[str, ...]
     evaluator: Callable[[str, str], DatasetEvaluator] | None
-    check: Callable[[str], None] = _needs_nothing
+    check: Callable[[str], None] = _no_check
 
 
 _AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")

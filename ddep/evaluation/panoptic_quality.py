@@ -32,7 +32,7 @@ KINDS = (("all", "", (0, 1)), ("things", "_th", (1,)), ("stuff", "_st", (0,)))
 
 @dataclass
 class CategoryStatistics:
-    """What panoptic quality needs of one category: matched pairs, their IoU, and the rest."""
+    """What panoptic quality needs to know about one category."""
 
     iou_sum: float = 0.0
     true_positives: int = 0
@@ -122,12 +122,12 @@ def check_labels(
 ) -> None:
     """Check what goes into :func:`match_segments`.
 
+    A true segment without pixels is allowed, and counts as missed, as in panopticapi: published
+    labels list stuff that things cover completely.
+
     Args:
         truth, truth_segments, prediction, predicted_segments: as there.
         truth_source, predicted_source: where they come from, for messages.
-
-    A true segment without pixels is allowed, and missed by any prediction, as panopticapi has it:
-    published labels list stuff that things cover completely.
 
     Raises:
         UserError: sizes that differ, pixels of a segment that is not listed, a predicted segment

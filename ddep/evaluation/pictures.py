@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: what is true beside what was predicted."""
+"""Pictures of an evaluation: the truth beside the prediction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NUM_ROWS = 4
 class PredictionPictures(DatasetEvaluator):
     """Draws the first images of a data set: truth on the left, prediction on the right.
 
-    They go to ``<kind>.png`` and, in training, to the event storage (TensorBoard). It
+    They go to ``<kind>.png`` and, in training, to the event storage (TensorBoard). This evaluator
     measures nothing.
     """
 
@@ -45,7 +45,7 @@ class PredictionPictures(DatasetEvaluator):
                 (H, W, 3) uint8, RGB.
             dataset_name: of a registered data set with labels.
             output_folder: where the picture goes.
-            kind: of the predictions, ``segmentation`` or such; the picture's name.
+            kind: the name of the picture: the kind of predictions, such as ``segmentation``.
         """
         self._draw = draw
         self._name = dataset_name
@@ -59,7 +59,7 @@ class PredictionPictures(DatasetEvaluator):
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Draw what was predicted, if these are among the first images of the main process."""
+        """Draw the predictions for the first images of the main process."""
         if not comm.is_main_process():
             return
         for image, output in zip(inputs, outputs, strict=True):
@@ -68,7 +68,7 @@ class PredictionPictures(DatasetEvaluator):
                 self._predictions[image["file_name"]] = picture
 
     def evaluate(self) -> dict[str, Any]:
-        """Draw the truth beside it, and write the picture; no results."""
+        """Draw the truth beside the predictions, and write the picture; there are no results."""
         if not self._predictions:
             return {}
         metadata = MetadataCatalog.get(self._name)

@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def write_results(cfg: CfgNode, results: Mapping[str, Any]) -> None:
-    """Write the results of an evaluation, those of several data sets as one table, too.
+    """Write the results of an evaluation; those of several data sets also as one table.
 
     Args:
         cfg: reads DATASETS.TEST and OUTPUT_DIR.
-        results: task -> metric -> number, below the data set's name if there are several.
+        results: task -> metric -> number; with several data sets, such a dict by data set name.
 
     Raises:
         UserError: see :func:`write_files`.
@@ -52,8 +52,10 @@ def write_files(
 
 
 def output_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Where the results on a data set go: ``inference`` in ``OUTPUT_DIR``, with a folder for each
-    data set if there are several."""
+    """The folder for the results on a data set: OUTPUT_DIR/inference, or one inside it.
+
+    With several data sets in DATASETS.TEST, each has its own.
+    """
     folder = os.path.join(cfg.OUTPUT_DIR, "inference")
     if len(cfg.DATASETS.TEST) > 1:
         folder = os.path.join(folder, re.sub(r"[^\w.-]+", "_", dataset_name))

@@ -15,11 +15,11 @@ Results = Mapping[str, Mapping[str, float]]
 
 
 class ResultsTable:
-    """One row for each metric of a task, one column for each data set (or checkpoint), their mean.
+    """A row for each metric of a task; a column for each data set (or checkpoint) and the mean.
 
-    Metrics of a class, which have a hyphen in their name (``IoU-road``), come behind the others of
-    their task. Where a data set lacks a metric or has no number for it, as for a class that it does
-    not show, the cell is empty, and the mean is that of the other data sets.
+    Metrics of single classes, which have a hyphen in their name (``IoU-road``), come after the
+    others of their task. If a data set has no number for a metric, such as for a class that does
+    not occur, the cell is empty, and the mean is that of the other data sets.
     """
 
     def __init__(self, results: Mapping[str, Results], *, mean: bool = True) -> None:

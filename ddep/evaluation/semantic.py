@@ -35,7 +35,7 @@ def check_metadata(dataset_name: str) -> None:
 def compare_classes(
     dataset_name: str, num_classes: int, num_classes_key: str, trained_on: str | None
 ) -> list[str]:
-    """Compare the classes of a data set to evaluate on with the model's.
+    """Compare the classes of a test set with those of the model.
 
     Args:
         dataset_name: a registered data set.
@@ -67,7 +67,7 @@ def compare_classes(
         if own != other:
             return [
                 f"class {index} is {own} in {trained_on} and {other} in {dataset_name}: unless "
-                "these are names of the same, the results on it mean nothing"
+                f"both names mean the same, results on {dataset_name} mean nothing"
             ]
     return []
 
@@ -75,15 +75,14 @@ def compare_classes(
 class CheckedSemSegEvaluator(SemSegEvaluator):
     """detectron2's ``SemSegEvaluator`` for label images that may hold mistakes.
 
-    Its confusion matrix takes a label that is out of range for another prediction's, in silence.
-    The boundary IoU that newer versions add is left out: they erode class numbers instead of masks,
-    so that a perfect prediction scores far below 100.
+    detectron2's confusion matrix silently counts a label out of range for another prediction. The
+    boundary IoU of newer versions is left out: it erodes class numbers instead of masks, so that a
+    perfect prediction scores far below 100.
 
-    ``class_subsets`` in the metadata, metric -> names of classes, adds means of some of the IoUs,
-    as ``mIoU16`` and ``mIoU13`` of models that were trained on SYNTHIA. They come from the
-    confusion matrix of all classes: a pixel of a class of the subset that is predicted as one
-    outside of it is an error, and so is one of a class outside that is predicted as one of the
-    subset. Classes that no label shows are left out of the mean, as of ``mIoU``.
+    ``class_subsets`` in the metadata, metric -> names of classes, adds the mean IoU of some of the
+    classes, such as ``mIoU16`` and ``mIoU13`` of models trained on SYNTHIA. They come from the
+    confusion matrix of all classes: to confuse a class of the subset with one outside is an error
+    in both directions. Classes without any label are left out of the mean, as for ``mIoU``.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None) -> None:
@@ -154,7 +153,7 @@ class CheckedSemSegEvaluator(SemSegEvaluator):
         Returns:
             ``{"sem_seg": metric -> number}`` in the main process, None in others. The metrics are
             mIoU, those of ``class_subsets``, fwIoU, mACC, pACC, and IoU-NAME and ACC-NAME of each
-            class. NaN stands for a class, or a subset of classes, that no label shows.
+            class. A class, or a subset of classes, without any label has NaN.
         """
         results = super().evaluate()
         if results is None:

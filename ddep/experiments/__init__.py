@@ -1,1 +1,1 @@
-"""What comes out of several runs, side by side."""
+"""Results of several runs, side by side."""

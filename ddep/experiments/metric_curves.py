@@ -1,4 +1,4 @@
-"""Curves of what runs measured, from their metrics.json files, in one picture."""
+"""Draws the metrics of runs, from their metrics.json files, as curves in one picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ddep.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
-# Drawn unless others are asked for; and what their axes say.
+# The metrics drawn by default, and the titles of their panels.
 METRICS = {
     "total_loss": "total loss",
     "noise_mse": "noise MSE",
@@ -49,7 +49,7 @@ def plot_metrics(runs: Sequence[str], output: str, metrics: Sequence[str] = ()) 
         runs: output folders, or metrics.json files.
         output: the picture to write; its ending gives the format (.png, .pdf, .svg).
         metrics: names as in metrics.json, or their last parts, such as loss_mask; by default
-            those of ``METRICS`` that there are.
+            those of ``METRICS`` that the runs have.
 
     Raises:
         UserError: a run without numbers, a metric that no run has, a file that cannot be written.
@@ -63,7 +63,10 @@ def plot_metrics(runs: Sequence[str], output: str, metrics: Sequence[str] = ()) 
             raise UserError(f"no run has the metric {metric}; expected one of {', '.join(known)}")
     panels = {metric: curves for metric, curves in panels.items() if curves}
     if not panels:
-        raise UserError(f"{', '.join(runs)}: none of {', '.join(METRICS)} yet; wait, or --metrics")
+        raise UserError(
+            f"{', '.join(runs)}: no numbers yet of {', '.join(METRICS)}; wait, or choose other "
+            "metrics with --metrics"
+        )
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
@@ -79,7 +82,7 @@ def plot_metrics(runs: Sequence[str], output: str, metrics: Sequence[str] = ()) 
 
 
 def _short_names(runs: Sequence[str]) -> list[str]:
-    """What tells the runs from each other: the ends of their folders' paths."""
+    """A different name for each run: the last parts of its folder's path."""
     folders = [Path(run) if Path(run).is_dir() else Path(run).parent for run in runs]
     parts = [folder.absolute().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
@@ -90,7 +93,7 @@ def _short_names(runs: Sequence[str]) -> list[str]:
 
 
 def _read(run: str) -> dict[str, dict[int, float]]:
-    """Metric -> iteration -> value. Of an iteration that a resumed run did again, the last."""
+    """Metric -> iteration -> value. If a resumed run repeated an iteration, its value counts."""
     path = os.path.join(run, "metrics.json") if os.path.isdir(run) else run
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -105,7 +108,7 @@ def _read(run: str) -> dict[str, dict[int, float]]:
             values = json.loads(line)
             iteration = values.pop("iteration")
         except (ValueError, KeyError, AttributeError, TypeError):
-            # A run that is killed leaves half a line behind.
+            # A killed run may have written half a line.
             logger.warning(f"{path}, line {number} is damaged: left out")
             continue
         for name, value in values.items():
@@ -126,7 +129,7 @@ def _curves(metric: str, numbers: dict[str, dict[str, dict[int, float]]]) -> lis
 def _named(
     metric: str, values: dict[str, dict[int, float]]
 ) -> Iterator[tuple[list[str], dict[int, float]]]:
-    """The numbers called ``metric``, or .../metric, and which data set or average they are of."""
+    """The numbers called ``metric`` or .../metric, each with the names of data set and average."""
     for name, points in values.items():
         if name == metric or name.endswith(f"/{metric}"):
             yield [part for part in name.split("/")[:-1] if part not in _TASKS], points

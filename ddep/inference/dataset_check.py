@@ -1,4 +1,4 @@
-"""Check a data set and write down what was found."""
+"""Check a data set and write a report."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _find(name: str, cfg: CfgNode | None) -> None:
 
 
 def _load(name: str, metadata: Metadata) -> tuple[Sequence[dict[str, Any]], list[Problem]]:
-    """The records of a data set, as far as there are any, and what is wrong with it as a whole."""
+    """The records that can be loaded, and the problems of the data set as a whole."""
     unreadable = ""
     problems: list[Problem] = []
     try:
@@ -110,7 +110,7 @@ def _load(name: str, metadata: Metadata) -> tuple[Sequence[dict[str, Any]], list
     except Exception as error:  # loaders of all kinds raise all kinds of things
         records, unpaired = pair_folders(metadata)
         consequence = "" if records else ", so no image was checked"
-        # What a loader says of such a file depends on where it happens to stumble.
+        # A loader's own message about a damaged file depends on where it happens to fail.
         cause = unreadable or one_line(error) or repr(error)
         message = f"{name} cannot be loaded{consequence}: {cause}"
         return records, [*problems, *unpaired, Problem("annotations", name, message)]
@@ -121,5 +121,5 @@ def _load(name: str, metadata: Metadata) -> tuple[Sequence[dict[str, Any]], list
 
 def _crashed(record: dict[str, Any]) -> ImageReport:
     path = record["file_name"]
-    message = f"the process that checked {path} and its labels died; look at them, and at memory"
+    message = f"the process that checked {path} and its labels died; check both, and the memory"
     return ImageReport([Problem("crash", path, message)])

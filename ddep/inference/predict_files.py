@@ -52,7 +52,7 @@ def predict_files(cfg: CfgNode, inputs: Sequence[Path], output: Path) -> list[Pa
 
 
 def _plan(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Pair each image with the picture to write; two that clash keep their suffix in the name."""
+    """Pair each image with the picture to write; a second a.* becomes a.png.png or a.jpg.png."""
     found = []
     for path in inputs:
         if path.is_dir():

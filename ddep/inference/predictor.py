@@ -18,14 +18,14 @@ from ddep.tasks import task_of
 
 
 class Predictor:
-    """A model in evaluation mode behind the mapper that evaluation uses.
+    """A trained model in evaluation mode, with the mapper that evaluation uses.
 
     Args:
         cfg: a config with MODEL.WEIGHTS set.
 
     Raises:
-        UserError: MODEL.WEIGHTS is empty or missing, or lacks weights of the model; or a
-            segmentation model's classes are not known.
+        UserError: MODEL.WEIGHTS is empty, does not exist or lacks weights of the model, or the
+            names of the model's classes are not known.
     """
 
     def __init__(self, cfg: CfgNode) -> None:

@@ -1,4 +1,4 @@
-"""The kinds of models, one a file: how each is fed, checked, trained, measured and drawn.
+"""One file for each kind of model: its data, checks, training, evaluation and pictures.
 
 Trainer, evaluation, inference, checks and tools ask the task of a config, :func:`task_of`; nothing
 else asks which kind of model a config describes.

@@ -1,4 +1,4 @@
-"""A whole config: what the file says, what it imports, and what its task fills in."""
+"""Reads a config, with the modules that it imports and the defaults of its task."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ddep.tasks.registry import find_task, registered_tasks
 
 
 def load_config(config_file: str, overrides: Sequence[str] = ()) -> CfgNode:
-    """Read a config, import what IMPORTS names, and fill in what its task decides.
+    """Read a config, import what IMPORTS names, and fill in the defaults of its task.
 
     Args:
         config_file: path of the YAML file.

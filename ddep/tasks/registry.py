@@ -1,4 +1,4 @@
-"""Which task serves which meta-architecture."""
+"""Which task is responsible for which meta-architecture."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _TASKS: dict[str, Task] = {}
 
 
 def register_task(task: type[Task]) -> type[Task]:
-    """Have ``task`` serve its meta-architectures; use it as a decorator of the class.
+    """Register a task for its meta-architectures; a class decorator.
 
-    A meta-architecture that another task serves is taken over from it.
+    If another task served a meta-architecture, ``task`` takes over.
     """
     instance = task()
     _TASKS.update(dict.fromkeys(task.meta_architectures, instance))

@@ -45,14 +45,14 @@ def test_thresholds() -> None:
 
 def test_a_match_is_above_the_threshold() -> None:
     ids = paint((26001, box(0, 10)))
-    # 160 of 200 pixels: an IoU of 0.8 is above 0.75 and no threshold behind it.
+    # 160 of 200 pixels: an IoU of 0.8 is above 0.75 and no higher threshold.
     matches = match(ids, (CAR, 0.9, box(0, 8)))
     assert [sum(correct) for correct in matches.correct] == [1, 1, 1, 1, 1, 1, 0, 0, 0, 0]
     assert matches.missed == [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
     np.testing.assert_allclose(matches.average_precisions(), [1, 1, 1, 1, 1, 1, 0, 0, 0, 0])
 
 
-def test_the_most_certain_of_several_predictions_is_right() -> None:
+def test_of_several_predictions_the_one_with_the_highest_score_is_right() -> None:
     ids = paint((26001, box(0, 10)), (26002, box(30, 40)))
     predictions = [(CAR, 0.3, box(0, 9)), (CAR, 0.8, box(0, 8)), (PERSON, 0.9, box(30, 40))]
     assert counted(match(ids, *predictions)) == ([0.8, 0.3], [True, False], 1)
@@ -84,7 +84,7 @@ def test_predictions_in_small_objects_are_not_counted() -> None:
     ids = paint((26001, box(0, 9, rows=11)))
     # All of it, though its IoU is below 0.5.
     assert counted(match(ids, (CAR, 0.5, box(0, 4, rows=10)))) == ([], [], 0)
-    # 60 of 200 pixels: wrong, unless they are a small group's and count twice.
+    # 60 of 200 pixels: wrong, unless they belong to a small group and count twice.
     prediction = CAR, 0.5, box(3, 23, rows=10)
     assert counted(match(ids, prediction)) == ([0.5], [False], 0)
     assert counted(match(paint((26, box(0, 9, rows=11))), prediction)) == ([], [], 0)
@@ -104,7 +104,7 @@ def test_average_precision_takes_each_point_half_way_to_its_neighbours() -> None
     found = average_precision([0.6, 0.9, 0.3], [False, True, True], missed=0)
     expected = 2 / 3 * (1 - 1 / 2) / 2 + 1 / 2 * (1 - 1 / 2) / 2 + 1 * (1 / 2) / 2 + 1 * (1 / 2) / 2
     assert found == pytest.approx(expected)
-    # Of one score, both or none.
+    # Predictions of one score count together.
     assert average_precision([0.5, 0.5], [True, False], missed=1) == pytest.approx(
         1 / 2 * (1 / 2) / 2 + 1 * (1 / 2) / 2
     )

@@ -114,12 +114,12 @@ def test_picture_grid(tmp_path, image_format):
 
 
 def test_works_outside_training(tmp_path):
-    """Without event storage the picture is only written."""
+    """Without event storage, the picture is only written."""
     inputs, outputs, _ = example(0, 8, 8, 0.5, "scaled")
     subject = evaluator(tmp_path / "new" / "folder")
     subject.process([inputs], [outputs])
     subject.evaluate()
-    assert (tmp_path / "new" / "folder" / "denoising.png").is_file()
+    assert Image.open(tmp_path / "new" / "folder" / "denoising.png").size == (32, 12)
 
 
 def test_processes_add_up(tmp_path, monkeypatch):

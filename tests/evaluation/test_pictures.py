@@ -1,4 +1,4 @@
-"""Pictures of an evaluation show truth and prediction of the same images."""
+"""Pictures of an evaluation show the truth and the prediction for the same images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_truth_on_the_left_and_prediction_on_the_right(tmp_path: Path) -> None:
     with EventStorage() as storage:
         for record in records:
             ids = torch.from_numpy(read_panoptic(record["pan_seg_file_name"]))
-            # The prediction is the truth, but for one image, of which all is one segment.
+            # The prediction is the truth, except for one image: there, everything is one segment.
             segments = record["segments_info"]
             if record is records[1]:
                 ids, segments = torch.full_like(ids, segments[0]["id"]), segments[:1]
@@ -58,7 +58,7 @@ def test_truth_on_the_left_and_prediction_on_the_right(tmp_path: Path) -> None:
     assert differences[1] > 4 * max(differences[0], *differences[2:])
 
 
-def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
+def test_without_predictions_nothing_is_drawn(tmp_path: Path) -> None:
     name = "shapes_panoptic_val"
     pictures = make_pictures(name, tmp_path / "inference")
     assert pictures.evaluate() == {}

@@ -18,7 +18,7 @@ from ddep.experiments.metric_curves import plot_metrics
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Title of the panel -> label of the curve -> points, of what is drawn."""
+    """Panel title -> curve label -> points, of everything that is drawn."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     draw = metric_curves._draw
 

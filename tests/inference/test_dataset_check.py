@@ -124,7 +124,7 @@ def test_the_sets_of_a_config(
 @pytest.mark.skipif(
     multiprocessing.get_start_method() != "fork", reason="workers would not see the patch"
 )
-def test_a_file_that_ends_its_process_is_named(
+def test_a_file_that_kills_its_process_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(path: str) -> np.ndarray:
@@ -142,7 +142,7 @@ def test_a_file_that_ends_its_process_is_named(
     assert report["widths"] == [4, 4]
 
 
-def test_nothing_that_is_fine_leaves_no_contact_sheet(
+def test_without_a_good_image_there_is_no_contact_sheet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = write_images(tmp_path / "images", 1)
@@ -179,7 +179,7 @@ def test_mistakes_are_named(
     assert not output.exists()
 
 
-def test_where_nothing_can_be_written_is_said(
+def test_an_output_that_cannot_be_written_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     images = write_images(tmp_path / "images", 1)

@@ -55,7 +55,9 @@ def test_an_unreadable_image_is_named_after_the_others_are_done(
     assert (tmp_path / "out" / "inner" / "b.png").exists()
 
 
-def test_what_cannot_be_predicted_is_said_first(tmp_path: Path, cfg, photographs: Path) -> None:
+def test_mistakes_are_reported_before_any_prediction(
+    tmp_path: Path, cfg, photographs: Path
+) -> None:
     with pytest.raises(UserError, match="absent does not exist"):
         predict_files(cfg, [photographs, tmp_path / "absent"], tmp_path / "out")
     twice = [photographs / "a.jpg", photographs / "a.png", photographs / "a.jpg"]

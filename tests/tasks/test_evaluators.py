@@ -1,4 +1,4 @@
-"""Which evaluators are chosen, and where their results go."""
+"""Which evaluators a task chooses for a data set, and where their results go."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cfg(tmp_path):
 
 @pytest.fixture
 def register(tmp_path):
-    """Register the data set with all ground truth but what is said to be missing."""
+    """Register the data set with all ground truth except what ``without`` names."""
 
     def register(evaluator_type, without=()):
         record = {"file_name": "a.jpg", "image_id": 1, "sem_seg_file_name": "a.png"}
