@@ -181,8 +181,8 @@ def checkpoint_hooks(
 
     Args:
         cfg: reads SOLVER and TEST.
-        checkpoints: of the run.
-        evaluate: evaluates, and leaves the results in the trainer's ``_last_eval_results``.
+        checkpoints: the run's.
+        evaluate: evaluates, and stores the results in the trainer's ``_last_eval_results``.
     """
     period = cfg.TEST.EVAL_PERIOD
     periods = cfg.SOLVER.CHECKPOINT_PERIOD, period

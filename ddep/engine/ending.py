@@ -14,7 +14,7 @@ def end_if_asked(last: StepResult | None, checkpoints: RunCheckpoints, max_skipp
 
     Args:
         last: what happened in the latest step; None before the first.
-        checkpoints: of the run.
+        checkpoints: the run's.
         max_skipped: SOLVER.MAX_SKIPPED_STEPS.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What detectron2's trainer is made of, in this project: model, optimizer, loaders, evaluators."""
+"""The parts of the trainer: model, optimizer, schedule, data loaders and evaluators."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainerParts(DefaultTrainer):
-    """The class methods that detectron2's trainer asks for its parts."""
+    """The class methods that build the trainer's parts, and evaluation."""
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -77,11 +77,11 @@ class TrainerParts(DefaultTrainer):
         Args:
             cfg: the whole config.
             model: with the weights to evaluate.
-            evaluators: one a data set; by default what :meth:`build_evaluator` makes.
+            evaluators: one for each data set; by default what :meth:`build_evaluator` makes.
 
         Returns:
-            task -> metric -> number, below the data set's name if there are several; empty if there
-            is none, and in other processes than the main one. See
+            task -> metric -> number; with several data sets, such a dict by data set name. Empty if
+            there is no data set, and in all but the main process. See
             :func:`ddep.evaluation.write_results` for the files.
         """
         results = super().test(cfg, model, evaluators)
