@@ -12,9 +12,10 @@ def distribute(model: nn.Module) -> nn.Module:
     """``model`` in a DistributedDataParallel if there are several processes, else as it is.
 
     Args:
-        model: on the process's device, its attribute ``device``. All get rank 0's weights.
+        model: on the process's device. All get rank 0's weights.
     """
     if comm.get_world_size() == 1:
         return model
-    devices = [torch.cuda.current_device()] if model.device.type == "cuda" else None
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    devices = [torch.cuda.current_device()] if on_gpu else None
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)

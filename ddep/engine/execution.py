@@ -24,7 +24,7 @@ def prepare_execution(cfg: CfgNode, model: nn.Module, backend: str = "inductor")
     """
     if cfg.MODEL.DDEP.CHANNELS_LAST:
         model.to(memory_format=torch.channels_last)
-        model.backbone.register_forward_pre_hook(_to_channels_last)
+        task_of(cfg).networks(model)[0].register_forward_pre_hook(_to_channels_last)
     if cfg.MODEL.DDEP.COMPILE:
         # Not the model as a whole: padding and matching are Python on lists of any length. Sizes
         # that change from batch to batch are compiled once more, for all sizes.

@@ -99,7 +99,10 @@ class Task(ABC):
         return None
 
     def networks(self, model: nn.Module) -> list[nn.Module]:
-        """The parts that MODEL.DDEP.COMPILE compiles: tensors in, tensors out."""
+        """The parts that MODEL.DDEP.COMPILE compiles: tensors in, tensors out.
+
+        The first takes the images, (B, 3, H, W), and nothing else.
+        """
         return [model.backbone]
 
     # Evaluation
