@@ -13,15 +13,19 @@ from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from ddep.engine.train_step import TrainStep
+from ddep.tasks import task_of
 from tests.modeling.meta_arch.batches import (
     KINDS,
+    PER_PIXEL,
     assert_same_gradients,
+    config_of,
     gradients,
     model_and_batch,
     same_points,
 )
 
 PROCESSES = 2
+ALL_KINDS = [*KINDS, PER_PIXEL]
 
 
 def do_step(kind: dict[str, Any], parts: int = 1, poison: bool = False) -> dict[str, Any]:
@@ -41,7 +45,7 @@ def do_step(kind: dict[str, Any], parts: int = 1, poison: bool = False) -> dict[
         wrapped,
         [batch],
         torch.optim.SGD(trained, lr=0.1),
-        normalisers=model.normalisers,
+        normalisers=task_of(config_of(kind)).normalisers(model),
         parts=parts,
     )
     with same_points():
@@ -57,7 +61,7 @@ def work(rank: int, folder: str) -> None:
     )
     found = {
         (i, parts, poison): do_step(kind, parts, poison)
-        for i, kind in enumerate(KINDS)
+        for i, kind in enumerate(ALL_KINDS)
         for parts, poison in ((1, False), (2, False), (1, True))
     }
     torch.save(found, f"{folder}/{rank}.pt")
@@ -74,12 +78,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[tuple[int, int,
 
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize(
-    "kind", range(len(KINDS)), ids=lambda i: "-".join(map(str, KINDS[i].values()))
+    "kind", range(len(ALL_KINDS)), ids=lambda i: "-".join(map(str, ALL_KINDS[i].values()))
 )
 def test_gradients_and_losses_are_those_of_one_process(
     kind: int, parts: int, found: list[dict[tuple[int, int, bool], Any]]
 ) -> None:
-    expected = do_step(KINDS[kind])
+    expected = do_step(ALL_KINDS[kind])
     assert len(expected["gradients"]) > 50
     for process in found:
         mine = process[kind, parts, False]
@@ -94,7 +98,7 @@ def test_gradients_and_losses_are_those_of_one_process(
 
 
 @pytest.mark.parametrize(
-    "kind", range(len(KINDS)), ids=lambda i: "-".join(map(str, KINDS[i].values()))
+    "kind", range(len(ALL_KINDS)), ids=lambda i: "-".join(map(str, ALL_KINDS[i].values()))
 )
 def test_the_poison_of_one_process_changes_the_weights_of_none(
     kind: int, found: list[dict[tuple[int, int, bool], Any]]

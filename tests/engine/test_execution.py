@@ -13,13 +13,14 @@ from torch import nn
 from ddep.engine.execution import prepare_execution
 from tests.modeling.meta_arch.batches import (
     KINDS,
+    PER_PIXEL,
     config_of,
     gradients,
     model_and_batch,
     same_points,
 )
 
-MODELS = pytest.mark.parametrize("kind", [KINDS[1], *KINDS[-2:]], ids=str)
+MODELS = pytest.mark.parametrize("kind", [KINDS[1], *KINDS[-2:], PER_PIXEL], ids=str)
 
 
 @pytest.fixture
@@ -78,20 +79,24 @@ def resized(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return items
 
 
-@pytest.mark.parametrize(("kind", "sizes"), [(KINDS[1], 1), (KINDS[-1], 2)], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "networks", "sizes"), [(KINDS[1], 3, 1), (KINDS[-1], 3, 2), (PER_PIXEL, 2, 1)], ids=str
+)
 @pytest.mark.usefixtures("compiler")
-def test_compiled_networks_compute_the_same(kind: dict[str, Any], sizes: int) -> None:
+def test_compiled_networks_compute_the_same(
+    kind: dict[str, Any], networks: int, sizes: int
+) -> None:
     """For another size than the first, too."""
     model, batch = model_and_batch(kind)
-    batches = [batch[:1], resized(batch[:1])][:sizes]
+    batches = [batch[:1]] if sizes == 1 else [batch[:1], resized(batch[:1])]
     expected = [step(model, images) for images in batches]
     names = list(model.state_dict())
     prepare_execution(config_of(kind, COMPILE=True), model, backend="eager")
     assert list(model.state_dict()) == names
     for images, losses_and_gradients in zip(batches, expected, strict=True):
         assert_same_step(model, losses_and_gradients, images)
-    # Backbone, pixel decoder and head are each compiled whole, and once more for all sizes.
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3 * sizes
+    # Each network is compiled whole, and once more for all sizes.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == networks * sizes
     assert not torch._dynamo.utils.counters["graph_break"]
 
 

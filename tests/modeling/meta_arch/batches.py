@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ddep.modeling.mask_costs import PointMaskCosts
 from ddep.modeling.mask_losses import PointMaskLosses
 from ddep.noise import add_noise
+from tests.modeling.meta_arch.small_mask_former import CLASSES as NUMBER_OF_CLASSES
 from tests.modeling.meta_arch.small_mask_former import annotated, tiny_config
 
 # All are padded to 64x64 in whatever batch they are.
@@ -32,6 +33,8 @@ KINDS = [
 ]
 KINDS += [{"pretrain": False, "MULTI_LABEL": multi_label} for multi_label in (False, True)]
 KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
+# A model without normalisers: its losses are means over the images that it is called with.
+PER_PIXEL: dict[str, Any] = {"pretrain": False, "HEAD": "PerPixelBaselinePlusHead"}
 
 
 def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
@@ -46,8 +49,13 @@ def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
     if kind["pretrain"]:
         cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
         cfg.MODEL.DDEP.FREEZE_BACKBONE = False
+    if "HEAD" in kind:
+        cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+        cfg.MODEL.SEM_SEG_HEAD.NAME = kind["HEAD"]
+        cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE = "res5"
+        cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     for key, value in {**kind, **ddep}.items():
-        if key != "pretrain":
+        if key not in ("pretrain", "HEAD"):
             cfg.MODEL.DDEP[key] = value
     return cfg
 
@@ -55,7 +63,7 @@ def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
 def model_and_batch(
     kind: dict[str, Any], pixel_decoder: str = "MSDeformAttnPixelDecoder"
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """One of ``KINDS``, always with the same weights, and eight images for it."""
+    """One of ``KINDS`` or ``PER_PIXEL``, always with the same weights, and eight images for it."""
     cfg = config_of(kind)
     cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME = pixel_decoder
     torch.manual_seed(0)
@@ -67,6 +75,8 @@ def model_and_batch(
             _classified(*size, classes if kind["MULTI_LABEL"] else [seed % 3], seed)
             for seed, (size, classes) in enumerate(zip(SIZES, CLASSES, strict=True))
         ]
+    if "HEAD" in kind:
+        return model, [_labelled(seed) for seed in range(len(SIZES))]
     model.criterion.float()  # which its losses are in, whatever the predictions are
     return model, [
         annotated(*size, classes, seed)
@@ -85,6 +95,14 @@ def _classified(height: int, width: int, classes: list[int], seed: int) -> dict[
     generator = torch.Generator().manual_seed(seed)
     image = 255 * torch.rand(3, height, width, generator=generator, dtype=torch.float64)
     return {"image": image, "classes": torch.tensor(classes, dtype=torch.int64).unique()}
+
+
+def _labelled(seed: int) -> dict[str, Any]:
+    """Of one size and without unlabelled pixels, so that each image counts the same."""
+    generator = torch.Generator().manual_seed(seed)
+    image = 255 * torch.rand(3, 64, 64, generator=generator).double()
+    sem_seg = torch.randint(0, NUMBER_OF_CLASSES, (64, 64), generator=generator)
+    return {"image": image, "sem_seg": sem_seg}
 
 
 @contextmanager
