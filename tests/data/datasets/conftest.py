@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import builtin
 
 from ddep.data.datasets import dataset_root, declaration, register_all
+from tests.data.checks.trees import Tree
 
 
 @pytest.fixture
@@ -20,6 +21,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     register_all(folder)
     yield folder
     register_all(usual)
+
+
+@pytest.fixture
+def tree(root: Path) -> Iterator[Tree]:
+    """The data in the folder ``data`` of $DETECTRON2_DATASETS."""
+    tree = Tree(root / "data")
+    yield tree
+    tree.unregister()
 
 
 @pytest.fixture
