@@ -64,7 +64,7 @@ def test_an_original_swin_gives_the_same_features(
     convert(monkeypatch, source, target, "--verbose")
     output = capsys.readouterr().out
     assert output.startswith("format: swin\n")
-    rows = [line.split() for line in output.splitlines()[1:5]]
+    rows = [line.split() for line in output.splitlines()[1:6]]
     assert rows[0] == ["loaded", "resized", "missing", "unused"]
     assert rows[2] == ["backbone", str(len(state) - 3), "0", "8", "0"]
     assert rows[3:5] == [["head", "0", "0", "0", "1"], ["other", "0", "0", "0", "2"]]
