@@ -73,6 +73,7 @@ def test_workers_never_receive_ctrl_c():
     assert signal.SIGINT not in blocked(0)
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line(tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(

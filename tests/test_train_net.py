@@ -195,6 +195,7 @@ def test_a_checkpoint_of_another_model_stops_the_run(
     )
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_and_status_1(folder: Path) -> None:
     result = train_net("--config-file", "configs/no.yaml", datasets=folder / "datasets")
     assert result.returncode == 1

@@ -15,6 +15,8 @@ from torch import nn
 from ddep.checkpoint import Checkpointer
 from ddep.checkpoint.checksum import _HashedFile, verify_checksum
 
+pytestmark = pytest.mark.slow
+
 # What changes the disk. Of the writes those of tensors count, the others are many and small.
 _STEPS = [(os, "replace"), (os, "remove"), (os, "fsync"), (_HashedFile, "write")]
 

@@ -9,7 +9,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.checkpoint.small_checkpoints import SMALL
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 NUMBER = 500

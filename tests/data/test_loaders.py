@@ -288,6 +288,7 @@ def spawn():
     multiprocessing.set_start_method(before, force=True)
 
 
+@pytest.mark.slow
 def test_spawned_worker(semantic, records, caplog, spawn):
     """As on systems whose processes do not fork; it also reports unreadable images."""
     break_image(records[5])

@@ -11,6 +11,8 @@ from ddep.demo import experiment
 from ddep.errors import UserError
 from tests.engine.tiny_runs import write_images
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

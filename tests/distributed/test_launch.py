@@ -13,7 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from ddep.parallel import available_cores
+
+pytestmark = pytest.mark.slow
 
 PROGRAMS = Path(__file__).with_name("programs.py")
 # Seconds, start included; processes that wait for others do so for 1000 seconds or more.

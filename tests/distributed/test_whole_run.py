@@ -13,6 +13,8 @@ import pytest
 from ddep.engine import main
 from tests.engine.tiny_runs import arguments, denoising_config, metrics, one_thread, write_images
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 __all__ = ["one_thread"]
 

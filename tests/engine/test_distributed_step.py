@@ -24,6 +24,8 @@ from tests.modeling.meta_arch.batches import (
     same_points,
 )
 
+pytestmark = pytest.mark.slow
+
 PROCESSES = 2
 ALL_KINDS = [*KINDS, PER_PIXEL]
 

@@ -17,6 +17,8 @@ from ddep.engine import main, setup
 from ddep.errors import UserError
 from tests.engine.tiny_runs import arguments, denoising_config, write_config
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ["ground", "sky"]
 SETS = ("tiny_day_train", "tiny_night_train", "tiny_day_val", "tiny_night_val")
 

@@ -14,6 +14,8 @@ from ddep.engine import main
 from ddep.errors import UserError
 from tests.engine.tiny_runs import arguments, denoising_config, one_thread, write_images
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["one_thread"]
 
 

@@ -26,6 +26,8 @@ from tests.engine.tiny_runs import (
     write_images,
 )
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["one_thread"]
 
 ITERATIONS = 5

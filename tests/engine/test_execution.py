@@ -20,6 +20,8 @@ from tests.modeling.meta_arch.batches import (
     same_points,
 )
 
+pytestmark = pytest.mark.slow
+
 MODELS = pytest.mark.parametrize("kind", [KINDS[1], *KINDS[-2:], PER_PIXEL], ids=str)
 
 

@@ -33,6 +33,8 @@ from tests.engine.tiny_runs import (
     write_images,
 )
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["one_thread"]
 
 

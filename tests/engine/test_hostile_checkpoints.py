@@ -17,6 +17,8 @@ from ddep.tasks import load_config
 from tests.checkpoint import hostile
 from tests.engine.tiny_runs import arguments, denoising_config, write_images
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def images_config(folder: Path) -> Iterator[str]:

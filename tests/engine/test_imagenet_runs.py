@@ -13,6 +13,8 @@ from ddep.engine import main
 from tests.data.image_index.trees import Tar, Tree, write_tree
 from tests.engine.tiny_runs import arguments, metrics, one_thread, write_config
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["one_thread"]
 
 

@@ -12,6 +12,8 @@ import torch
 
 from tests.engine.kill_and_resume import KINDS, differences
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -22,6 +22,8 @@ from tests.engine.tiny_runs import (
     write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 BASE, ENCODER, DEFORMABLE = (
     "BasePixelDecoder",
     "TransformerEncoderPixelDecoder",

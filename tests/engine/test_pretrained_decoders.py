@@ -17,6 +17,8 @@ from ddep.errors import UserError
 from ddep.tasks import load_config
 from tests.engine.tiny_runs import arguments, denoising_config, one_thread, write_images  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 RESNET = {
     "MODEL.BACKBONE.FREEZE_AT": 0,
     "MODEL.RESNETS.STEM_TYPE": "basic",

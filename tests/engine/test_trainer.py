@@ -16,6 +16,8 @@ from ddep.engine import Trainer, main, setup
 from ddep.errors import UserError
 from tests.engine.tiny_runs import arguments, denoising_config, metrics, write_images
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> str:

@@ -33,6 +33,8 @@ from ddep.evaluation import (
     PanopticQualityEvaluator,
 )
 
+pytestmark = pytest.mark.slow
+
 PROCESSES, SIZE = 3, 48
 CITYSCAPES, COCO = "cityscapes_of_processes", "coco_of_processes"
 Evaluation = tuple[DatasetEvaluator, list[dict[str, Any]], list[dict[str, Any]]]

@@ -39,6 +39,7 @@ def write(folder: Path, *lines: dict | str) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_runs_and_data_sets_are_curves(tmp_path: Path, drawn: dict) -> None:
     first = write(
         tmp_path / "a" / "run",

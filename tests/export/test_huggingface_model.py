@@ -30,6 +30,8 @@ from ddep.export.huggingface_model import to_hugging_face
 from tests.huggingface_map import STAGES, converted, randomise_model, saved, small_config
 from tests.modeling.mask_former_config import mask_former_config
 
+pytestmark = pytest.mark.slow
+
 
 def swin() -> SwinConfig:
     return SwinConfig(

@@ -26,6 +26,8 @@ from tests.engine.tiny_runs import (
     write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 SIDE = 384  # to which Hugging Face brings all masks
 
 

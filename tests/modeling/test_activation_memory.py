@@ -105,6 +105,7 @@ def one_process(tmp_path: Any) -> Iterator[None]:
 
 @pytest.mark.parametrize("wrapped", ["alone", "parallel", "compiled"])
 @pytest.mark.usefixtures("one_process")
+@pytest.mark.slow
 def test_frozen_backbone_keeps_nothing(wrapped: str) -> None:
     torch._dynamo.reset()
     cfg = config_of(KINDS[1], FREEZE_BACKBONE=True, COMPILE=wrapped == "compiled")

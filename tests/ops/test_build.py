@@ -15,6 +15,8 @@ import setuptools
 import torch
 from torch.utils import cpp_extension
 
+pytestmark = pytest.mark.native
+
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "ddep" / "ops" / "csrc"
 COMPILERS = [name for name in ("g++", "clang++") if shutil.which(name)]

@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch.utils import cpp_extension
 
+pytestmark = pytest.mark.native
+
 DRIVER = Path(__file__).parent / "cuda_emulation" / "driver.cpp"
 
 # Odd sizes, and powers of two, where fractions of the size hit borders and pixel centres exactly.

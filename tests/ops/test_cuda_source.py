@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch.utils import cpp_extension
 
+pytestmark = pytest.mark.native
+
 CSRC = Path(__file__).parents[2] / "ddep" / "ops" / "csrc"
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.ops.native_build import COMPILER, ROOT, Build
 
+pytestmark = pytest.mark.native
+
 CPU = ROOT / "ddep" / "ops" / "csrc" / "cpu"
 
 

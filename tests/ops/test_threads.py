@@ -66,6 +66,7 @@ print(*sorted(libraries))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+@pytest.mark.slow
 def test_threads_are_as_many_as_pytorch_was_told():
     """And they are those of one OpenMP library: another would have its own idea of their number."""
     # Started with one thread, so that all others are counted.

@@ -25,6 +25,8 @@ import pytest
 
 from tests.tools.detectron2_source import USE_EVERYTHING, write_sdist
 
+pytestmark = pytest.mark.slow
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 

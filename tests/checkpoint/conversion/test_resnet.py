@@ -25,6 +25,8 @@ from tests.checkpoint.conversion.converting import (
 )
 from tests.checkpoint.small_checkpoints import caffe2_resnet, resnet
 
+pytestmark = pytest.mark.slow
+
 IMAGES = (2, 3, 97, 131)
 
 

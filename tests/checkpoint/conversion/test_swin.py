@@ -22,6 +22,8 @@ from tests.checkpoint.conversion.converting import (
 )
 from tests.modeling.backbone.test_swin import joined
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 NAMES = {(96, 6): "tiny", (96, 18): "small", (128, 18): "base", (192, 18): "large"}
 

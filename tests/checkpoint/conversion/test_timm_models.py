@@ -23,6 +23,8 @@ from tests.checkpoint.conversion.converting import (
 )
 from tests.checkpoint.small_checkpoints import dinov2
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "is_told"),

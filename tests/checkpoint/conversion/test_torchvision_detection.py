@@ -22,6 +22,8 @@ from ddep.checkpoint.loading import load_weights
 from ddep.errors import UserError
 from tests.checkpoint.conversion.converting import State, config_of, randomise, uninitialised
 
+pytestmark = pytest.mark.slow
+
 OUTPUTS = 4  # three classes and the background
 # No multiple of 64: in torchvision the coarsest anchors are 48 pixels apart then.
 HEIGHT, WIDTH = 160, 224

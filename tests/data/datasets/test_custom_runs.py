@@ -23,6 +23,8 @@ from tests.data.checks.trees import INSTANCES, NAMES, OWN, OWN_IMAGES, PANOPTIC,
 from tests.data.datasets.true_outputs import RESULTS, TASKS, true_output
 from tests.engine.tiny_runs import arguments, metrics, one_thread, write_config
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["one_thread"]
 
 # By kind: name, number of classes, and what is evaluated.

@@ -153,6 +153,7 @@ def test_mistakes_in_the_source(source: Path, root: Path) -> None:
         prepare_penn_fudan(source / "PNGImages", target)
 
 
+@pytest.mark.slow
 def test_real_penn_fudan(shared_data: Path, root: Path) -> None:
     source = shared_data / "penn_fudan"
     counts = prepare_penn_fudan(source, root / "penn_fudan")

@@ -50,6 +50,8 @@ from tests.data.datasets.true_outputs import (
 )
 from tests.engine.tiny_runs import arguments, metrics, one_thread, write_config
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["one_thread"]
 
 # How each data set is made below a root.

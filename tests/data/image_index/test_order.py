@@ -108,6 +108,7 @@ class Ids(Dataset):
 
 
 @pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
+@pytest.mark.slow
 def test_workers_read_the_same(tmp_path: Path, method: str, workers: int) -> None:
     write_tree(tmp_path / "root", {"a": {f"{i}.jpg": b"x" for i in range(5)}, "b.jpg": b"y"})
     index = open_index(tmp_path / "root")

@@ -17,6 +17,8 @@ from ddep.data.image_index import cache, lister, open_index, read_index, stored
 from ddep.errors import UserError
 from tests.data.image_index.trees import Tar, contents, flatten, ids, write_tree
 
+pytestmark = pytest.mark.slow
+
 FORK = multiprocessing.get_context("fork")
 TREE = {f"n{i}": {f"{j}.jpg": b"%d %d" % (i, j) for j in range(5)} for i in range(6)}
 TAR = Tar({f"n{i}": Tar({f"{j}.jpg": b"%d %d" % (i, j) for j in range(5)}) for i in range(6)})

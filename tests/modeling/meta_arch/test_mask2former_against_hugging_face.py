@@ -26,6 +26,8 @@ from ddep.modeling.normalisers import average_over_processes
 from tests.huggingface_map import STAGES, converted, randomise_model, small_config
 from tests.modeling.mask_former_config import mask_former_config
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(224, 224), (256, 320), (300, 412)]
 PADDED = (320, 416)  # what all three become in one batch
 

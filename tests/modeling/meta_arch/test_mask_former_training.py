@@ -69,6 +69,7 @@ def test_masks_of_another_size_than_the_image() -> None:
         small_model()([item])
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_finds_the_squares() -> None:
     torch.manual_seed(0)
     cfg = tiny_config(**PANOPTIC)

@@ -20,6 +20,8 @@ from tests.modeling.mask_former_config import (
     mask_former_config,
 )
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(224, 224), (256, 320), (300, 412)]
 
 

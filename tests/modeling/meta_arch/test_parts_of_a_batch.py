@@ -20,6 +20,8 @@ from tests.modeling.meta_arch.batches import (
     same_points,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("cuts", [(2, 4, 6), (1, 6)])

@@ -135,6 +135,7 @@ def test_contestants_take_turns_and_change_places(records, monkeypatch):
     assert all(len(times) == 5 for times in result.seconds.values())
 
 
+@pytest.mark.slow
 def test_workers_make_as_many_images_each(records, monkeypatch):
     monkeypatch.setattr(data_measurement, "BATCH", 3)
     monkeypatch.setattr(data_measurement, "BATCHES", 2)

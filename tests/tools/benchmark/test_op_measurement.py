@@ -21,6 +21,8 @@ from op_measurement import Benchmark, Result, relative_error
 from op_memory import available_memory, peak_memory
 from op_report import report
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 TINY = Case(torch.float32, 32, 2, True)
 needs_compiled = pytest.mark.skipif(

@@ -14,6 +14,8 @@ from torch import nn
 from tests.engine.tiny_runs import one_thread, write_config  # noqa: F401
 from training_memory import SavedTensors
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 PRETRAINING = {"MODEL__META_ARCHITECTURE": "DenoisingPretrainer"}
 FINE_TUNING = {
