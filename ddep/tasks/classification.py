@@ -51,7 +51,7 @@ class ClassificationTask(Task):
         """As :meth:`Task.measures_on`; the data set must have the model's classes.
 
         Raises:
-            UserError: it has other ones, too.
+            UserError: it has other classes, or in another order.
         """
         measures = super().measures_on(cfg, dataset_name)
         names = MetadataCatalog.get(dataset_name).classes

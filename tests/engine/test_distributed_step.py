@@ -95,7 +95,7 @@ def test_gradients_and_losses_are_those_of_one_process(
             expected["result"]["grad_norm"], rel=1e-6
         )
         assert not mine["unchanged"]
-        # The wish of one is known to all.
+        # All know that one wants to stop.
         assert mine["result"]["stop"] == 7
 
 

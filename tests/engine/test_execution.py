@@ -88,7 +88,7 @@ def resized(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_compiled_networks_compute_the_same(
     kind: dict[str, Any], networks: int, sizes: int
 ) -> None:
-    """For another size than the first, too."""
+    """Also for another size than the first."""
     model, batch = model_and_batch(kind)
     batches = [batch[:1]] if sizes == 1 else [batch[:1], resized(batch[:1])]
     expected = [step(model, images) for images in batches]

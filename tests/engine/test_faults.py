@@ -264,6 +264,8 @@ def test_a_signal_in_an_evaluation_stops_it_after_a_checkpoint(
     assert "stopped by SIGTERM in an evaluation; --resume" in (folder / "log.txt").read_text()
     monkeypatch.undo()
     assert main(arguments("--config-file", config, "--resume", *words)) == whole
+    line = "Resuming after iteration 2 of 6" if period else "nothing is trained"
+    assert line in (folder / "log.txt").read_text()
 
 
 def test_a_signal_in_the_last_step_leaves_the_evaluation_out(config: str, tmp_path: Path) -> None:
