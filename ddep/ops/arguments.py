@@ -1,4 +1,4 @@
-"""What the reference asks of its arguments: the same as ``csrc/ms_deform_attn.cpp`` of its own."""
+"""Argument checks for the PyTorch reference; ``csrc/ms_deform_attn.cpp`` has the same checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_arguments(
         weights: ``attention_weights``, or ``attention_logits``.
 
     Raises:
-        ValueError: names the argument, what it is and what was expected.
+        ValueError: an argument does not fit; names it, what was found and what was expected.
     """
     fused = reference_points is not None
     places_name = "sampling_offsets" if fused else "sampling_locations"

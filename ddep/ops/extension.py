@@ -1,7 +1,7 @@
-"""The compiled operators, if they were built: loads them and decides whether they run.
+"""Loads the compiled operators, if they were built, and decides whether they run.
 
-``pip install -e . --no-build-isolation`` compiles them. The environment variable ``DDEP_OPS`` says
-which implementation has to run: ``compiled`` or ``reference``.
+``pip install -e . --no-build-isolation`` compiles them. The environment variable ``DDEP_OPS``
+forces one implementation: ``compiled`` or ``reference``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _BUILD_CUDA = "run 'FORCE_CUDA=1 pip install -e . --no-build-isolation' with the
 def use_compiled(device_type: str) -> bool:
     """Return whether the compiled operators run for tensors on this type of device ("cpu", "cuda").
 
-    Says so in the log, once for each type of device. To be called as ``extension.use_compiled``: in
-    a module that imports the name itself, tracing by torch 2.4 overwrites it with the result.
+    The choice is logged once for each type of device. Call it as ``extension.use_compiled``: in a
+    module that imports the name itself, tracing by torch 2.4 overwrites it with the result.
 
     Raises:
         UserError: ``DDEP_OPS`` is neither ``compiled`` nor ``reference``, or it is ``compiled`` and
@@ -55,7 +55,7 @@ def _decide(device_type: str) -> bool:
 
 
 def why_not_compiled(device_type: str) -> str:
-    """Return what the compiled operators lack on a type of device and how to get it, or nothing."""
+    """Return why the compiled operators cannot run on a type of device, and the remedy; or ""."""
     if device_type not in ("cpu", "cuda", "meta"):
         return "the compiled operators are for CPU and CUDA"
     if _LIBRARY is None:
@@ -63,7 +63,7 @@ def why_not_compiled(device_type: str) -> str:
     if isinstance(_LIBRARY, ModuleNotFoundError) and _LIBRARY.name == "ddep._C":
         return f"the operators were not compiled; {_BUILD}"
     if isinstance(_LIBRARY, ImportError):
-        # Typically another version of PyTorch than the one that they were compiled with.
+        # Typically they were compiled with another version of PyTorch.
         return (
             f"the compiled operators cannot be loaded ({_LIBRARY}); to compile them again, {_BUILD}"
         )
@@ -78,7 +78,7 @@ def _check_devices(
     level_start_index: torch.Tensor,
     *sampling: torch.Tensor,
 ) -> None:
-    """Refuse a tensor without data among others: these functions run, and would return anything."""
+    """Refuse to mix tensors with and without data: the result would have arbitrary values."""
     host = torch.device("cpu")
     for tensor in (spatial_shapes, level_start_index, *sampling):
         on_host = tensor.device == host and not tensor.is_floating_point()
@@ -112,9 +112,11 @@ def _gradients(
 
 
 def _load() -> ModuleType | ImportError | None:
-    """Import the library, which registers the operators, and register what shapes they return.
+    """Import the library, which registers the operators, and register the shapes they return.
 
-    None if ``DDEP_OPS`` is ``reference``: then not even a library that crashes does harm.
+    Returns:
+        The library, or the error that importing it raised. None if ``DDEP_OPS`` is ``reference``:
+        then even a library that crashes does no harm.
     """
     if os.environ.get("DDEP_OPS") == "reference":
         return None

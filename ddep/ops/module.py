@@ -43,10 +43,10 @@ class MSDeformAttn(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start as appendix A.4 of the paper does.
+        """Initialise as in appendix A.4 of the paper.
 
-        Each head looks in its own direction of the compass, point k lies k pixels away (in the
-        maximum norm), and all points weigh the same.
+        Each head has a direction of its own, point k lies k pixels away (in the maximum norm), and
+        all points have equal weights.
         """
         angles = torch.arange(self.n_heads) * (2 * math.pi / self.n_heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
@@ -79,7 +79,8 @@ class MSDeformAttn(nn.Module):
             query: (N, Q, C), position encodings included.
             reference_points: (N, Q, L, 2), (x, y) as fractions of each level's width and height.
             input_flatten: (N, S, C), the levels one after the other, each row by row.
-            input_spatial_shapes: (L, 2) int64, (H, W) of each level; on the CPU no device waits.
+            input_spatial_shapes: (L, 2) int64, (H, W) of each level; best on the CPU, where
+                reading them does not wait for a GPU.
             input_level_start_index: (L,) int64, where each level starts along S.
             input_padding_mask: (N, S) bool, true for padding, whose value is zero; None if there
                 is none.

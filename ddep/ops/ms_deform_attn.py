@@ -25,15 +25,15 @@ def ms_deform_attn(
     ``value`` is cast to the lower precision and the rest is taken as it is. At a pixel's centre,
     where the slope changes, gradients are those of the right-hand side.
 
-    The compiled operators have first derivatives only, and none under ``torch.func``. They take NaN
-    for a location outside every level, where the reference returns NaN. Their gradients are the
-    same from run to run on the CPU. On a GPU, those of ``value`` are summed in any order, and
-    refused under ``torch.use_deterministic_algorithms(True)``.
+    The compiled operators have only first derivatives, and none under ``torch.func``. They treat a
+    NaN location as outside every level, where the reference returns NaN. Their gradients are the
+    same from run to run on the CPU. On a GPU, the gradients of ``value`` are summed in any order,
+    and refused under ``torch.use_deterministic_algorithms(True)``.
 
     Args:
         value: (N, S, M, D) floating; N images, S = sum of H*W over levels, M heads, D channels.
-        spatial_shapes: (L, 2) int64; (H, W) of each level. On any device; if it stays on the CPU,
-            nothing has to wait for a GPU to know the sizes.
+        spatial_shapes: (L, 2) int64; (H, W) of each level. On any device; on the CPU, reading the
+            sizes does not wait for a GPU.
         level_start_index: (L,) int64; where each level starts along S. On any device, as above.
         sampling_locations: (N, Q, M, L, P, 2), (x, y) as fractions of the level's width and height.
         attention_weights: (N, Q, M, L, P); sums to 1 over L and P in the paper, not required here.
@@ -44,8 +44,8 @@ def ms_deform_attn(
 
     Raises:
         ValueError: an argument's shape, dtype or device does not fit the others', or S is not the
-            sum of H*W. Nobody waits for sizes that lie on a GPU: there, a level that does not fit
-            into S is taken to have no pixels.
+            sum of H*W. Sizes on a GPU are not checked, as that would wait for it: there, a level
+            that does not fit into S is treated as empty.
     """
     if extension.use_compiled(value.device.type):
         run = torch.ops.ddep.ms_deform_attn
@@ -62,7 +62,7 @@ def ms_deform_attn_fused(
     sampling_offsets: torch.Tensor,
     attention_logits: torch.Tensor,
 ) -> torch.Tensor:
-    """:func:`ms_deform_attn` from raw projections, in less time.
+    """Compute :func:`ms_deform_attn` from raw projections, which is faster.
 
     Deformable DETR, section 4.1: locations are reference points plus offsets, and attention weights
     are the logits' softmax over all levels and points of a head.

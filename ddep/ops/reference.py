@@ -15,7 +15,7 @@ def ms_deform_attn_reference(
     sampling_locations: torch.Tensor,
     attention_weights: torch.Tensor,
 ) -> torch.Tensor:
-    """Deformable DETR (arXiv 2010.04159), equation 3, with the projections left out.
+    """Compute equation 3 of Deformable DETR (arXiv 2010.04159), without the projections.
 
     Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn`.
     """
@@ -63,7 +63,7 @@ def ms_deform_attn_fused_reference(
     sampling_offsets: torch.Tensor,
     attention_logits: torch.Tensor,
 ) -> torch.Tensor:
-    """The same from a module's raw projections.
+    """Compute :func:`ms_deform_attn_reference` from a module's raw projections.
 
     Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn_fused`.
     """
@@ -76,8 +76,8 @@ def ms_deform_attn_fused_reference(
         reference_points,
     )
     dtype = _compute_dtype(value)
-    # (H, W) -> (W, H) of each level, (L, 1, 2). Not 0 where a level has no pixels: dividing by 0
-    # would make NaN of the gradient.
+    # (H, W) -> (W, H) of each level, (L, 1, 2). At least 1, because dividing by the 0 of an empty
+    # level would make the gradient NaN.
     size = spatial_shapes.flip(-1)[:, None].clamp(min=1)
     size = size.to(value.device, dtype, non_blocking=True)
     # (N, Q, 1, L, 1, 2) + (N, Q, M, L, P, 2)
@@ -87,7 +87,7 @@ def ms_deform_attn_fused_reference(
 
 
 def _compute_dtype(value: torch.Tensor) -> torch.dtype:
-    """Half types are too coarse for coordinates and sums."""
+    """The dtype of coordinates and sums, for which half types are too coarse."""
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 

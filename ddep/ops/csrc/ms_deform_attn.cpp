@@ -1,6 +1,6 @@
-// Multi-scale deformable attention as PyTorch operators: schemas, checks, autograd, autocast. What
-// shapes come out is registered in ../extension.py: there, sizes on the host beside values on a GPU
-// are allowed while a graph is traced.
+// Multi-scale deformable attention as PyTorch operators: schemas, checks, autograd, autocast. The
+// output's shape is registered in ../extension.py, where tracing a graph allows sizes on the host
+// with values on a GPU.
 #include "ms_deform_attn.h"
 
 #include <ATen/ATen.h>
@@ -41,8 +41,8 @@ void check_index(const char* name, const Tensor& tensor, const Tensor& value) {
                     tensor.scalar_type(), "; expected int64");
 }
 
-// The levels must fill value, or the kernels would read beyond it. Looked at only on the host:
-// asking a GPU would stop the queue, and its kernels look for themselves.
+// The levels must fill value, or the kernels would read beyond it. Only levels on the host are
+// checked: reading them from a GPU would wait for it, and its kernels check for themselves.
 void check_levels(const Arguments& a) {
   if (!a.shapes.device().is_cpu() || !a.starts.device().is_cpu()) return;
   const Tensor shapes = a.shapes.contiguous(), starts = a.starts.contiguous();
@@ -143,7 +143,7 @@ c10::TypedOperatorHandle<Signature> find(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
-// Looked up once, when first used: then all are registered.
+// Looked up at the first use, when all operators are registered.
 const auto& plain_operator() {
   static const auto found = find<decltype(plain<forward_cpu>)>("ddep::ms_deform_attn");
   return found;
@@ -209,7 +209,7 @@ Tensor fused_autograd(const Tensor& value, const Tensor& shapes, const Tensor& s
   return FusedFunction::apply(value, shapes, starts, reference, offsets, logits);
 }
 
-// ---- autocast: value in the low precision, coordinates and weights as they come ----
+// ---- autocast: value in the low precision, coordinates and weights as they are ----
 
 template <c10::DispatchKey key, c10::DeviceType device>
 Tensor plain_autocast(const Tensor& value, const Tensor& shapes, const Tensor& starts,
@@ -282,7 +282,7 @@ DDEP_REGISTER_AUTOCAST(AutocastCUDA, c10::DeviceType::CUDA)
 
 }  // namespace ddep
 
-// Lets Python import the library, which registers everything above, and tells what is in it.
+// Lets Python import the library, which registers everything above, and ask what it contains.
 PyMODINIT_FUNC PyInit__C() {
   static PyModuleDef definition = {
       PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};

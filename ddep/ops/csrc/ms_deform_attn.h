@@ -1,4 +1,4 @@
-// Multi-scale deformable attention: what the back ends share.
+// Multi-scale deformable attention: declarations that the back ends share.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,7 +21,7 @@ struct Arguments {
 
 // The back ends' functions take arguments that have been checked.
 
-// Which instruction set the CPU kernels use here.
+// The instruction set that the CPU kernels use on this machine.
 const char* cpu_kernels();
 
 // (N, Q, M * D), of value's dtype.

@@ -1,8 +1,8 @@
 // Multi-scale deformable attention on the CPU (Deformable DETR, arXiv 2010.04159, section 4.1).
 //
 // kernels_of_set.h includes this twice: `real` is float and `whole` int32_t, or double and int64_t.
-// A pragma may have raised the instruction set; GCC applies it neither to templates nor to lambdas,
-// so there are none here.
+// A pragma may have raised the instruction set. GCC does not apply it to templates and lambdas, so
+// there are none here.
 
 #define DDEP_INLINE static inline __attribute__((always_inline))
 
@@ -29,7 +29,7 @@ DDEP_INLINE void store(whole* to, whole_vector v) {
   *reinterpret_cast<unaligned_whole_vector*>(to) = v;
 }
 
-// The first `count` lanes; the others are 0.
+// Loads the first `count` lanes; the others are 0.
 DDEP_INLINE vector load_some(const real* from, int64_t count) {
   real lanes[kLanes] = {};
   for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
@@ -59,9 +59,9 @@ struct Points {
   // of the level
   std::vector<real> width, height;
   std::vector<whole> columns, rows, start;
-  // as given: places are scale times size plus offset, in pixels; the attention (after softmax)
+  // as given: places are scale times size plus offset, in pixels; attention is after the softmax
   std::vector<real> x_scale, y_scale, x_offset, y_offset, attention;
-  // as found: the corners' tokens, -1 outside the level, and where between them
+  // as found: the corners' tokens, -1 outside the level, and the position between them
   std::vector<whole> token[4];
   std::vector<real> x_fraction, y_fraction;
 
@@ -90,8 +90,8 @@ struct Points {
 DDEP_INLINE vector exponential(vector x) {
   constexpr bool is_float = sizeof(real) == 4;
   constexpr int mantissa_bits = is_float ? 23 : 52, bias = is_float ? 127 : 1023;
-  constexpr int terms = is_float ? 7 : 13;        // the next one is below the last place
-  constexpr real lowest = is_float ? -87 : -708;  // below, 2^n is no normal number; taken as 0
+  constexpr int terms = is_float ? 7 : 13;        // the next term is below the last place
+  constexpr real lowest = is_float ? -87 : -708;  // below, 2^n is not a normal number: returns 0
   // ln(2) in two parts, the first short enough that n times it is exact
   constexpr real ln2_high = is_float ? 0.693359375 : 6.93145751953125e-1;
   constexpr real ln2_low = is_float ? -2.12194440054690583e-4 : 1.42860682030941723212e-6;
@@ -107,7 +107,7 @@ DDEP_INLINE vector exponential(vector x) {
   return tiny ? vector{} : sum * reinterpret_cast<vector>(scale);
 }
 
-// In place, over `count` logits of each head; a multiple of kLanes of them lies there.
+// In place, over `count` logits of each head. The table's size is a multiple of kLanes.
 static void softmax(std::vector<real>& logits, int64_t count, int64_t heads) {
   for (int64_t head = 0; head < heads; ++head) {
     real* of_head = logits.data() + head * count;
@@ -125,22 +125,22 @@ static void softmax(std::vector<real>& logits, int64_t count, int64_t heads) {
   }
 }
 
-// The pixels at or before some places along one axis, and how far the places are beyond.
+// The pixels at or before some places along one axis, and the places' distances from them.
 struct Positions {
-  whole_vector pixel, near;  // near: a pixel of the level may have a part in it; else all is 0
+  whole_vector pixel, near;  // near: a pixel of the level may contribute; otherwise all is 0
   vector fraction;
 };
 
 // Values sit at pixel centres, and 0 is half a pixel before the first (align_corners false). The
-// pixel is subtracted before the product of scale and size is rounded, where the processor can do
-// that: this keeps the digits that the place itself has no room for, and tells which side of a
-// pixel it is on.
+// pixel is subtracted before the product of scale and size is rounded, if the processor can do so.
+// This keeps digits that the place itself has no room for, and decides on which side of a pixel the
+// place lies.
 DDEP_INLINE Positions find_positions(vector scale, vector size, vector offset) {
   vector place = scale * size - real(0.5) + offset;
-  // Rounding may have moved the place onto the border of this range. Not if NaN.
+  // Rounding may have moved the place onto the border of this range. False for NaN.
   const whole_vector near = (place >= real(-1)) & (place <= size);
   place = near ? place : vector{};
-  // Rounds towards zero, and one down from there if that was up.
+  // Rounds towards zero, then down by one if that rounded up.
   whole_vector pixel = __builtin_convertvector(place, whole_vector);
   pixel += place < __builtin_convertvector(pixel, vector);  // true is -1
   const vector half_after = __builtin_convertvector(pixel, vector) + real(0.5);
@@ -219,8 +219,8 @@ DDEP_INLINE Weights weights_at(const Points& points, int64_t i) {
   return {{top - top * fx, top * fx, bottom - bottom * fx, bottom * fx}};
 }
 
-// Sums a number of vectors of channels over `count` samples from `first`. With constant `vectors`,
-// the sums stay in registers.
+// Sums `vectors` vectors of channels over `count` samples, starting at `first`. If `vectors` is a
+// constant, the sums stay in registers.
 DDEP_INLINE void gather(const Points& points, int64_t first, int64_t count, const real* source,
                         int64_t stride, const real* zeros, real* target, int64_t vectors) {
   vector sums[kVectors] = {};
@@ -234,7 +234,7 @@ DDEP_INLINE void gather(const Points& points, int64_t first, int64_t count, cons
   for (int64_t v = 0; v < vectors; ++v) store(target + v * kLanes, sums[v]);
 }
 
-// The same for less than a vector.
+// The same for fewer channels than a vector has.
 DDEP_INLINE void gather_some(const Points& points, int64_t first, int64_t count, const real* source,
                              int64_t stride, const real* zeros, real* target, int64_t channels) {
   vector sum = {};
@@ -276,15 +276,15 @@ static void forward(const Sizes& sizes, const Sampling<real>& sampling, const re
   }
 }
 
-// ---- backward: what the sampling gets ----
+// ---- backward: gradients of the sampling ----
 
-// What a sample gets from the gradient of its sum: for its weight, and per pixel for x and y.
+// A sample's gradients: of its weight, and of x and y per pixel.
 struct SampleGradient {
   real weight, x, y;
 };
 
-// Products of the gradient with the four pixels are combined lane by lane before lanes are summed:
-// three sums instead of four.
+// Products of the gradient with the four pixels are combined lane by lane before the lanes are
+// summed, which takes three sums instead of four.
 DDEP_INLINE SampleGradient multiply(const real* const pixel[4], const real* gradient, real fx,
                                     real fy, int64_t channels) {
   vector dot[4] = {};
@@ -354,7 +354,7 @@ static void backward_sampling(const Sizes& sizes, const Sampling<real>& sampling
   }
 }
 
-// ---- backward: what the values get ----
+// ---- backward: gradients of the values ----
 
 DDEP_INLINE void scatter(real* sums, const real* gradient, real weight, int64_t channels) {
   int64_t c = 0;
@@ -364,13 +364,13 @@ DDEP_INLINE void scatter(real* sums, const real* gradient, real weight, int64_t 
   for (; c < channels; ++c) sums[c] += gradient[c] * weight;
 }
 
-// Sums into a small buffer of its own before it writes to grad_value: there, neighbouring tokens
-// are all heads apart, a power of two that makes them compete for the same few lines of the cache.
+// Sums into a small buffer before it writes to grad_value. In grad_value, neighbouring tokens are
+// all heads apart, a power of two that would make them compete for a few lines of the cache.
 static void backward_value(const Sizes& sizes, const Sampling<real>& sampling,
                            const real* grad_output, real* grad_value, int64_t column_begin,
                            int64_t column_end) {
   Points points(sizes, 1);
-  std::vector<real> sums((sizes.tokens + 1) * kBlock);  // the last for pixels outside
+  std::vector<real> sums((sizes.tokens + 1) * kBlock);  // the last is for pixels outside
   const int64_t count = sizes.levels * sizes.points, blocks = channel_blocks(sizes);
   for (int64_t column = column_begin; column < column_end; ++column) {
     const int64_t image = column / (sizes.heads * blocks), head = column / blocks % sizes.heads;

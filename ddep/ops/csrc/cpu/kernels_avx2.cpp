@@ -1,4 +1,4 @@
-// The CPU kernels for x86-64 with AVX2 and FMA. (AVX-512 was tried and is no faster.)
+// The CPU kernels for x86-64 with AVX2 and FMA. (AVX-512 was tried and was not faster.)
 #if defined(__x86_64__)
 #include <algorithm>
 #include <cmath>

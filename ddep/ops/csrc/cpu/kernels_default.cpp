@@ -1,4 +1,4 @@
-// The CPU kernels for what every processor of the architecture has: SSE2 or NEON.
+// The CPU kernels for the instructions that every processor of the architecture has: SSE2 or NEON.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

@@ -1,6 +1,5 @@
-// Defines kernels_<set>_float and kernels_<set>_double. The file that includes this has raised the
-// instruction set, and says how many bytes a vector has (DDEP_VECTOR_BYTES) and what the set is
-// called (DDEP_SET).
+// Defines kernels_<set>_float and kernels_<set>_double. The including file raises the instruction
+// set and defines its name (DDEP_SET) and the bytes of a vector (DDEP_VECTOR_BYTES).
 
 #define DDEP_JOIN_(a, b, c) a##b##c
 #define DDEP_JOIN(a, b, c) DDEP_JOIN_(a, b, c)

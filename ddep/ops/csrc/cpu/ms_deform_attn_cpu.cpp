@@ -44,7 +44,7 @@ const Kernels<T>& kernels() {
   }
 }
 
-// Half types are computed in float: converting once costs little beside gathering.
+// Half types are computed in float: converting once costs little compared with gathering.
 at::ScalarType compute_type(const at::Tensor& value) {
   return value.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
@@ -77,13 +77,13 @@ Sampling<T> sampling_of(const Arguments& a) {
           a.places.const_data_ptr<T>(), a.weights.const_data_ptr<T>(), a.reference.defined()};
 }
 
-// The kernels count an image's tokens in 32 bits, and go up to twice as far outside.
+// The kernels count an image's tokens in 32 bits, and indices outside may be twice as large.
 void check_tokens(const Sizes& sizes) {
   TORCH_CHECK_VALUE(sizes.tokens < int64_t{1} << 30, "ms_deform_attn: value has S = ", sizes.tokens,
                     "; expected fewer than 2^30 on the CPU");
 }
 
-// A chunk of rows that is worth a thread: some 100,000 multiplications.
+// The rows that are worth a thread: some 100,000 multiplications.
 int64_t grain(const Sizes& s) {
   const int64_t row = s.heads * s.levels * s.points * 4 * s.channels;
   return std::max<int64_t>(1, 100000 / std::max<int64_t>(1, row));
@@ -117,7 +117,7 @@ Gradients backward_cpu(const at::Tensor& grad_output_given, const Arguments& giv
   at::Tensor grad_value = at::empty_like(a.value);
   at::Tensor grad_reference = a.reference.defined() ? at::zeros_like(a.reference) : at::Tensor();
   at::Tensor grad_places = at::empty_like(a.places), grad_weights = at::empty_like(a.weights);
-  // The second pass takes the attention from the first instead of doing the softmax again.
+  // The second pass reuses the first pass's attention instead of computing the softmax again.
   const at::Tensor attention = a.reference.defined() ? at::empty_like(a.weights) : a.weights;
   AT_DISPATCH_FLOATING_TYPES(a.value.scalar_type(), "ms_deform_attn_backward", [&] {
     const Sampling<scalar_t> sampling = sampling_of<scalar_t>(a);
@@ -136,7 +136,7 @@ Gradients backward_cpu(const at::Tensor& grad_output_given, const Arguments& giv
     });
     const Sampling<scalar_t> softened = {sampling.reference, sampling.places,
                                          attention.const_data_ptr<scalar_t>(), false};
-    // Columns share no memory, so that nothing depends on the order in which threads arrive.
+    // Columns share no memory, so the result does not depend on the order of the threads.
     at::parallel_for(0, s.images * s.heads * channel_blocks(s), 1, [&](int64_t begin, int64_t end) {
       kernels<scalar_t>().backward_value(s, softened, gradient, to_value, begin, end);
     });

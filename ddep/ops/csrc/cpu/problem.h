@@ -1,4 +1,4 @@
-// What the CPU kernels work on: sizes, and pointers to contiguous tensors.
+// The input of the CPU kernels: sizes, and pointers to contiguous tensors.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,9 @@ struct Sizes {
   const int64_t* starts;  // (L)
 };
 
-// Where to sample and with what weight. `places` are offsets in pixels from `reference`, or
-// locations in [0, 1] if that is null. `weights` are logits, which become attention by a softmax
-// over levels and points, or attention.
+// Where to sample and with which weights. `places` are offsets in pixels from `reference`, or
+// locations in [0, 1] if it is null. `weights` are attention or, if `logits`, what a softmax over
+// levels and points turns into attention.
 template <typename T>
 struct Sampling {
   const T* reference;  // (N, Q, L, 2) or null
@@ -30,8 +30,8 @@ struct Kernels {
   // output (N, Q, M, D)
   void (*forward)(const Sizes&, const Sampling<T>&, const T* value, T* output, int64_t row_begin,
                   int64_t row_end);
-  // Gradients have the shapes of what they are gradients of; grad_reference is added to.
-  // `attention`, (N, Q, M, L, P), receives the weights after the softmax, unless null.
+  // A gradient has the shape of its variable; grad_reference is accumulated. `attention`,
+  // (N, Q, M, L, P), receives the weights after the softmax, unless it is null.
   void (*backward_sampling)(const Sizes&, const Sampling<T>&, const T* value, const T* grad_output,
                             T* grad_reference, T* grad_places, T* grad_weights, T* attention,
                             int64_t row_begin, int64_t row_end);
@@ -40,7 +40,7 @@ struct Kernels {
                          int64_t column_begin, int64_t column_end);
 };
 
-// Channels that are worked on at once.
+// Channels that are processed at once.
 constexpr int64_t kBlock = 32;
 
 inline int64_t channel_blocks(const Sizes& sizes) { return (sizes.channels + kBlock - 1) / kBlock; }

@@ -5,9 +5,9 @@
 
 namespace ddep {
 
-// float4 and its atomicAdd came with CUDA 12.1, for compute capability 9.0 and above. Without it
-// each lane adds single channels, `kLanes` apart: either way, the lanes of an instruction cover
-// whole sectors.
+// atomicAdd for float4 came with CUDA 12.1, for compute capability 9.0 and above. Without it, each
+// lane adds single channels, `kLanes` apart. Either way, the lanes of an instruction cover whole
+// sectors.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && CUDART_VERSION >= 12010
 constexpr int kAtomicChannels = 4;
 __device__ __forceinline__ void add_channels(float* to, const float (&x)[4]) {
@@ -24,19 +24,19 @@ __device__ __forceinline__ void add_channels(real* to, const real (&x)[1]) {
 
 template <typename U, typename real>
 struct BackwardOutputs {
-  // (N, S, M, D), starts as zeros. In `real` for half types too, and rounded once at the end: a
-  // pixel of a coarse level gets hundreds of summands, and half sums of 300 are off by two
+  // (N, S, M, D), initially zero. It is `real` even for half types, and rounded once at the end: a
+  // pixel of a coarse level gets hundreds of summands, and sums of 300 in half are off by two
   // percent.
   real* value;
   U *places, *weights;
-  real* attention;  // (N, Q, M, L, P): room for the gradients before the softmax, if there is one
+  real* attention;  // (N, Q, M, L, P): space for the gradients of the attention, with a softmax
 };
 
 // Lanes and channels as in forward_kernel. The lane that has located a sample also turns the
 // products of its four pixels with grad_output, summed over the channels, into the gradients of
 // place and weight.
-// The bound of 6 blocks leaves 80 registers to a thread, which is what half types need; that of 4,
-// 128 for what other channels need.
+// The bound of 6 blocks leaves 80 registers to a thread, as half types need. The bound of 4 blocks
+// leaves 128, for other numbers of channels.
 template <typename T, typename U, typename real, int kVector, int kLanes, bool kExact>
 __global__ void __launch_bounds__(kThreads, kExact ? 6 : 4)
     backward_kernel(const __grid_constant__ Problem<U, real> p, const T* __restrict__ value,
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads, kExact ? 6 : 4)
   constexpr int kAdded = kVector % kAtomicChannels == 0 ? kAtomicChannels : 1;
   constexpr int kAdditions = kVector / kAdded;
   __shared__ Corners<uint32_t> offsets[kThreads];
-  __shared__ Corners<real> weights[kThreads];  // and, once these are used, the products
+  __shared__ Corners<real> weights[kThreads];  // and, after their use, the products
   const int lane = threadIdx.x % kLanes, group = threadIdx.x - lane;
   const int channels = kExact ? kLanes * kVector : p.channels, stride = p.heads * channels;
   const Unit unit = find_unit<kLanes>(p);
@@ -56,8 +56,8 @@ __global__ void __launch_bounds__(kThreads, kExact ? 6 : 4)
   real* grad_image = out.value + offset;
   const T* gradient = grad_output + index * channels;
 
-  // The gradient's channels as this lane multiplies them, and as it adds them to grad_value. They
-  // differ if the lane loads more channels at once than it adds.
+  // The channels of the gradient that this lane multiplies, and those that it adds to grad_value.
+  // They differ if the lane loads more channels at once than it adds.
   real multiplied[kVector] = {}, added[kAdditions][kAdded] = {};
   const auto channel_added = [&](int block, int i) { return block + (i * kLanes + lane) * kAdded; };
   const auto load_gradient = [&](int block) {
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(kThreads, kExact ? 6 : 4)
   if (!softmax.used) return;
   weighted = sum_lanes<kLanes>(weighted);
   if (!unit.valid) return;
-  // Each lane reads what it wrote itself.
+  // Each lane reads what it has written itself.
 #pragma unroll 1
   for (int64_t i = first + lane; i < first + p.samples; i += kLanes) {
     const real attention = softmax(static_cast<real>(p.weights[i]));
@@ -145,8 +145,8 @@ __global__ void __launch_bounds__(kThreads, kExact ? 6 : 4)
   }
 }
 
-// grad_reference (N, Q, L, 2): a reference point moves all samples of its query and level, of any
-// head.
+// grad_reference (N, Q, L, 2): a reference point moves the samples of its query and level in all
+// heads.
 template <typename U, typename real>
 __global__ void __launch_bounds__(kThreads)
     backward_reference_kernel(const __grid_constant__ Problem<U, real> p,

@@ -5,8 +5,8 @@
 
 namespace ddep {
 
-// `kLanes` lanes do one head of one query, each `kVector` channels at a time; kExact: these are all
-// channels. The lanes locate one sample each, then go through these samples together.
+// `kLanes` lanes process one head of one query, each `kVector` channels at a time; kExact: that is
+// all channels. The lanes locate one sample each, then process these samples together.
 // The bound of 8 blocks leaves 64 registers to a thread, enough for any layout.
 template <typename T, typename U, typename real, int kVector, int kLanes, bool kExact>
 __global__ void __launch_bounds__(kThreads, 8)
@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kThreads, 8)
   const int64_t index = unit.index(p), first = index * p.samples;
   const Softmax<real> softmax = find_softmax<kLanes>(p, first, lane);
   const T* image = value + unit.image * p.tokens * stride + unit.head * channels;
-  // Once over the samples for each block of channels.
+  // One pass over the samples for each block of channels.
   for (int block = 0; block < channels; block += kLanes * kVector) {
     const int channel = block + lane * kVector;
     const bool active = kExact || channel < channels;

@@ -1,5 +1,5 @@
 // Lanes of a warp that work together: `kLanes` neighbours, a power of two. Every warp is whole and
-// goes through the same steps, so that all lanes take part in each exchange.
+// takes the same steps, so that all lanes take part in each exchange.
 #pragma once
 
 namespace ddep {
@@ -23,8 +23,8 @@ __device__ __forceinline__ real max_lanes(real x) {
   return x;
 }
 
-// Sums each of four numbers over the lanes and puts the sums into `sums`. Lanes first split the
-// numbers among them, which takes 4 exchanges for 8 lanes where 4 separate sums take 12.
+// Sums each of four numbers over the lanes and puts the sums into `sums`. The lanes first share out
+// the numbers: 8 lanes need 4 exchanges, where 4 separate sums need 12.
 template <int kLanes, typename real>
 __device__ __forceinline__ void sum_four(const real (&x)[4], int lane, real* sums) {
   static_assert(kLanes >= 2 && kLanes <= 32);

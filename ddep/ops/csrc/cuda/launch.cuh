@@ -1,4 +1,4 @@
-// Which kernel does a problem, and with how many blocks.
+// Chooses the kernel for a problem, and the number of blocks.
 #pragma once
 
 #include <limits>
@@ -8,16 +8,16 @@
 
 namespace ddep {
 
-// How the channels of a head are spread over lanes: `kLanes` of them with vectors of `kVector`
-// channels, and kExact if that is all channels.
+// How the channels of a head are spread over lanes: `kLanes` lanes with vectors of `kVector`
+// channels; kExact: these are all channels.
 template <int kVector_, int kLanes_, bool kExact_>
 struct Layout {
   static constexpr int kVector = kVector_, kLanes = kLanes_;
   static constexpr bool kExact = kExact_;
 };
 
-// Calls run(Layout). Lanes load 16 bytes at once where the channels are a multiple of that. float64
-// is for checking gradients: it has one layout.
+// Calls run(Layout). Lanes load 16 bytes at once if the channels are a multiple of that. float64,
+// which only gradient checks use, has one layout.
 template <typename T, typename Run>
 void with_layout(int channels, const Run& run) {
   if constexpr (sizeof(T) <= 4) {
@@ -30,7 +30,7 @@ void with_layout(int channels, const Run& run) {
   run(Layout<1, 16, false>());
 }
 
-// -1 if there would be too many.
+// The number of blocks; -1 if there would be too many.
 template <typename U, typename real>
 int64_t blocks_of(const Problem<U, real>& p, int lanes) {
   const int64_t tiles = p.images * blocks_of_queries(p, lanes);

@@ -31,7 +31,7 @@ at::ScalarType compute_type(const Tensor& value) {
   return value.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-// Places and weights in one dtype, value's or the one that is computed in.
+// The common dtype of places and weights: value's, or the dtype of the computation.
 at::ScalarType sampling_type(const Arguments& a) {
   const at::ScalarType type = a.value.scalar_type();
   const bool same = a.places.scalar_type() == type && a.weights.scalar_type() == type;
@@ -68,7 +68,7 @@ Levels levels_of(const Arguments& a) {
   return levels;
 }
 
-// Kernels count a few things in 32 bits; what they address with is 64.
+// Kernels count a few things in 32 bits; addresses have 64.
 int narrow(const char* name, int64_t size) {
   TORCH_CHECK(size <= std::numeric_limits<int>::max(), "ms_deform_attn: ", name, " is ", size,
               "; CUDA kernels take at most ", std::numeric_limits<int>::max());
@@ -96,7 +96,7 @@ Problem<U, real> problem_of(const Arguments& a) {
   return p;
 }
 
-// Nothing to sample, or nobody who does.
+// There is nothing to sample, or there are no samples.
 bool is_empty(const Arguments& a) { return a.value.numel() == 0 || a.weights.numel() == 0; }
 
 struct Launch {
@@ -110,7 +110,7 @@ struct Launch {
   }
 };
 
-// Calls run(T, U) with a number of value's type and one of the places' and weights'.
+// Calls run(T, U) with a number of value's type and one of the type of places and weights.
 template <typename Run>
 void with_types(const Arguments& a, const Run& run) {
   const at::ScalarType type = a.value.scalar_type();

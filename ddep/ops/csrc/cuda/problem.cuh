@@ -1,4 +1,4 @@
-// What the CUDA kernels work on: sizes, levels, and contiguous arrays.
+// The input of the CUDA kernels: sizes, levels, and contiguous arrays.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ struct Level {
   int height, width, start;
 };
 
-// A level that does not lie within the tokens is taken as empty, so that nothing is read beyond
+// A level that does not lie within the tokens is treated as empty, so that nothing is read beyond
 // them.
 __host__ __device__ inline Level make_level(int64_t height, int64_t width, int64_t start,
                                             int64_t tokens) {
@@ -22,8 +22,8 @@ __host__ __device__ inline Level make_level(int64_t height, int64_t width, int64
 
 constexpr int kMaxHostLevels = 16;
 
-// Levels known on the host travel with the launch; others are read where they lie on the device, so
-// that nobody waits for them.
+// Levels known on the host are passed with the launch. Others are read on the device, so that the
+// host does not wait for them.
 struct Levels {
   int count;
   const int64_t* shapes;  // (L, 2) on the device, or null: then `known`
@@ -39,16 +39,16 @@ struct alignas(sizeof(T) * n) Vector {
 template <typename T>
 using Pair = Vector<T, 2>;
 
-// `real` is what coordinates and sums are computed in: float, or double if value is. `U` is the
-// dtype of places and weights: value's, or `real` (as under autocast).
+// `real` is the type of coordinates and sums: float, or double if value is double. `U` is the type
+// of places and weights: value's, or `real` (as under autocast).
 template <typename U, typename real>
 struct Problem {
   int64_t images;
   int tokens, queries, heads, channels, points;
   int samples;  // of a head of a query: levels * points
   Levels levels;
-  const real* reference;  // (N, Q, L, 2) if `places` are offsets in pixels from there and `weights`
-                          // logits; null if they are locations in [0, 1] and attention
+  const real* reference;  // (N, Q, L, 2) if `places` are offsets in pixels from it and `weights`
+                          // are logits; null if they are locations in [0, 1] and attention
   const U* places;        // (N, Q, M, L, P, 2)
   const U* weights;       // (N, Q, M, L, P)
 

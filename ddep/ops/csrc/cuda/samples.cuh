@@ -1,4 +1,4 @@
-// Where to sample and with what weight (Deformable DETR, arXiv 2010.04159, section 4.1).
+// Where to sample and with which weights (Deformable DETR, arXiv 2010.04159, section 4.1).
 #pragma once
 
 #include <cmath>
@@ -13,12 +13,12 @@ namespace ddep {
 constexpr int kThreads = 128;  // of a block
 
 // The work of `kLanes` lanes: one head of one query. A block takes consecutive queries of one head,
-// because neighbours sample the same pixels, which then come from the L1 cache. Blocks that follow
-// each other take the heads of the same queries.
+// because neighbours sample the same pixels, which then come from the L1 cache. Consecutive blocks
+// take the heads of the same queries.
 struct Unit {
   int64_t image;
   int query, head;
-  bool valid;  // else the last query once more, to be discarded
+  bool valid;  // otherwise this repeats the last query, and its result is discarded
 
   // Index of the head among (N, Q, M).
   template <typename U, typename real>
@@ -42,7 +42,7 @@ __device__ __forceinline__ Unit find_unit(const Problem<U, real>& p) {
           static_cast<int>(blockIdx.x % p.heads), valid};
 }
 
-// The softmax over a head's samples, or nothing if the weights are attention already.
+// The softmax over a head's samples, or the identity if the weights are already attention.
 template <typename real>
 struct Softmax {
   bool used;
@@ -73,18 +73,18 @@ __device__ __forceinline__ Softmax<real> find_softmax(const Problem<U, real>& p,
   return {true, largest, 1 / sum_lanes<kLanes>(sum)};
 }
 
-// The pixel at or before a place along one axis, and how far the place is beyond.
+// The pixel at or before a place along one axis, and the place's distance from it.
 template <typename real>
 struct Position {
   int pixel;
   real fraction;
-  bool near;  // a pixel of the level may have a part in it
+  bool near;  // a pixel of the level may contribute
 };
 
 // The place is scale * size + offset - 0.5, in pixels: values sit at pixel centres, and 0 is half a
 // pixel before the first (align_corners false). Subtracting the pixel within the fused operation
-// keeps the digits that rounding the place itself would lose, and tells which side of a pixel it is
-// on.
+// keeps digits that rounding the place itself would lose, and decides on which side of a pixel it
+// lies.
 template <typename real>
 __device__ __forceinline__ Position<real> find_position(real scale, int size, real offset) {
   const real length = static_cast<real>(size);
@@ -99,13 +99,13 @@ __device__ __forceinline__ Position<real> find_position(real scale, int size, re
           near};
 }
 
-// Of the four pixels around a place: top left, top right, bottom left, bottom right.
+// A value for each of the four pixels around a place: top left, top right, bottom left and right.
 template <typename T>
 struct alignas(sizeof(T) >= 8 ? 16 : 4 * sizeof(T)) Corners {
   T of[4];
 };
 
-// What is known of a sample before it is located. Read ahead, since it comes from far.
+// What is known of a sample before it is located. Read in advance, because of memory latency.
 template <typename U, typename real>
 struct Given {
   Pair<U> place;
@@ -136,7 +136,7 @@ struct Sample {
   Corners<real> weights;      // attention times bilinear weight; 0 outside
   real x, y;                  // fractions, from the left and top pixels
   real attention;
-  real x_unit, y_unit;  // of the places, in pixels
+  real x_unit, y_unit;  // unit of the places, in pixels
 };
 
 // stride: from pixel to pixel, in vectors
@@ -182,9 +182,9 @@ __device__ __forceinline__ void load_channels(const T* from, real (&to)[n]) {
   for (int c = 0; c < n; ++c) to[c] = static_cast<real>(channels.of[c]);
 }
 
-// The channels of four pixels as they lie in memory; zeros outside. All four are on their way
-// before the first is needed: they are loaded even outside (the first pixel), and dropped then,
-// since a branch around each would make them wait for each other.
+// The channels of four pixels as they lie in memory; zeros outside. All four loads start before the
+// first result is needed. Outside, the first pixel is loaded and dropped, since a branch around a
+// load would make them wait for each other.
 template <typename T, int n>
 struct Pixels {
   using Word = std::conditional_t<sizeof(T) * n % 4 == 0, uint32_t, uint16_t>;
