@@ -2,7 +2,7 @@
 # make test     run all tests, JOBS files at a time (2 by default)
 # make test-fast    run those that take less than a few seconds and compile nothing
 # make lint     check style and formatting
-# make clean    remove what these have made, and nothing of yours
+# make clean    remove what these have made; your files stay
 # make requirements    choose new versions within setup.py's ranges
 #
 # All but clean create .venv first. PYTHON=python3.12 make test creates it with that Python.
@@ -13,7 +13,7 @@ BIN := .venv/bin
 # As in ddep/__init__.py, for tests that import torch first.
 export GOMP_SPINCOUNT ?= 3000
 
-# Each is a file in .venv that says: up to here it is complete.
+# Each is a file in .venv that marks a stage of it as complete.
 VENV := .venv/.created
 RUN := .venv/.ready-to-run
 TEST := .venv/.ready-to-test
@@ -44,7 +44,7 @@ clean:
 	find . -path ./datasets -prune -o -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf datasets/__pycache__
 
-# A PYTHON that was asked for and is not the one in .venv replaces it.
+# If PYTHON is given and differs from the Python in .venv, .venv is created again.
 ifneq ($(origin PYTHON),file)
 ifneq ($(shell { $(PYTHON) -V; } 2>/dev/null),$(shell { $(BIN)/python -V; } 2>/dev/null))
 $(VENV): FORCE

@@ -1,12 +1,12 @@
 """Installs the ``ddep`` package.
 
-detectron2 is on no package index under its own name, so it is not in the list below, but everything
+No package index has detectron2 under its own name, so it is not in the list below, but everything
 that it imports is. ``tools/install-detectron2.py`` installs it.
 
 The operators of deformable attention (``ddep/ops/csrc``) are compiled against the PyTorch that is
 installed, hence ``pip install -e . --no-build-isolation``. Environment variables:
 
-* ``DDEP_OPS=reference`` compiles nothing, ``compiled`` fails where nothing can be compiled.
+* ``DDEP_OPS=reference`` compiles nothing; ``DDEP_OPS=compiled`` fails if nothing can be compiled.
 * CUDA kernels are compiled where a GPU is visible; ``FORCE_CUDA=1`` compiles them without one.
 * ``CUDA_HOME``, ``TORCH_CUDA_ARCH_LIST``, ``CXX`` and ``MAX_JOBS`` mean what they mean to PyTorch.
 """
@@ -64,13 +64,13 @@ DEV_REQUIRES = [
 
 
 def read_version() -> str:
-    """Return the version in ``ddep/__init__.py``, without importing it (that needs torch)."""
+    """Return the version in ``ddep/__init__.py`` without importing it, which would need torch."""
     text = (HERE / "ddep" / "__init__.py").read_text("utf-8")
     return re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE).group(1)
 
 
 def why_not_compiled() -> str:
-    """Return what keeps the operators from being compiled, or nothing."""
+    """Return why the operators cannot be compiled, or an empty string."""
     choice = os.environ.get("DDEP_OPS", "")
     if choice not in ("", "compiled", "reference"):
         sys.exit(f"error: DDEP_OPS is '{choice}'; expected 'compiled', 'reference' or nothing")
@@ -90,7 +90,7 @@ def why_not_compiled() -> str:
 
 
 def why_no_cuda() -> str:
-    """Return what keeps the CUDA kernels from being compiled, or nothing."""
+    """Return why the CUDA kernels cannot be compiled, or an empty string."""
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
@@ -100,7 +100,7 @@ def why_no_cuda() -> str:
     if torch.version.cuda is None:
         return "this PyTorch is built without CUDA"
     if force == "0" and not torch.cuda.is_available():
-        return "no GPU is visible (FORCE_CUDA=1 compiles them all the same)"
+        return "no GPU is visible (FORCE_CUDA=1 compiles them anyway)"
     if not CUDA_HOME or not Path(CUDA_HOME, "bin", "nvcc").is_file():
         missing = "there is no CUDA toolkit (set CUDA_HOME to the folder that holds bin/nvcc)"
         if force == "1":
@@ -118,14 +118,14 @@ def why_no_cuda() -> str:
 
 
 def arguments_for_nvcc() -> list[str]:
-    """Return what nvcc is called with."""
+    """Return the arguments of nvcc."""
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
     arguments = ["-O3"]
     if not Path(CUDA_HOME or "", "include", "cusparse.h").is_file():
-        # The headers that some toolkits lack lie among PyTorch's packages, beside others that are
-        # not this toolkit's: to be looked up last.
+        # PyTorch's packages have the headers that some toolkits lack, but also others that do not
+        # belong to this toolkit, so these folders are searched last.
         packages = Path(torch.__file__).parents[1].glob("nvidia/*/include")
         arguments += [f"-Xcompiler=-idirafter,{path}" for path in sorted(packages)]
     return arguments
@@ -142,10 +142,10 @@ def operators() -> Extension:
     compile_arguments = {"cxx": ["-O3"], "nvcc": [] if missing else arguments_for_nvcc()}
     link_arguments = []
     if sys.platform == "linux":
-        # Places keep digits by fused multiply-add (csrc/cpu/kernels.h), GCC's default.
+        # Fused multiply-add, GCC's default, keeps digits of places (csrc/cpu/kernels.h).
         compile_arguments["cxx"] += ["-fopenmp", "-ffp-contract=fast"]
-        # GCC's OpenMP is left out of the link: PyTorch brings it, and a second one would not know
-        # how many threads PyTorch was told to use.
+        # GCC's OpenMP is not linked: PyTorch brings it, and a second copy would not know the
+        # number of threads that PyTorch uses.
         version = [get_cxx_compiler(), "--version"]
         if "clang" in subprocess.run(version, capture_output=True, text=True, check=True).stdout:
             link_arguments.append("-fopenmp")

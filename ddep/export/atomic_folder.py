@@ -1,4 +1,4 @@
-"""Folders that are either whole or not there."""
+"""Write a folder completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ def atomic_folder(path: str, files: Collection[str], *, overwrite: bool = False)
     """Write a folder of files, so that it appears all at once or not at all.
 
     The block writes into a temporary folder beside ``path``, which is synced to the disk and
-    renamed to ``path`` at the end. If anything fails, the temporary folder goes away and what was
-    at ``path`` before is as it was.
+    renamed to ``path`` at the end. If anything fails, the temporary folder is removed and ``path``
+    is unchanged.
 
     Args:
-        path: the folder to write; the one it lies in is made.
+        path: the folder to write; its parent is created.
         files: names of all files that the block may write.
-        overwrite: whether a folder at ``path`` is replaced, if it holds nothing but such files.
+        overwrite: whether to replace a folder at ``path``, if it holds only such files.
 
     Yields:
         The temporary folder.
 
     Raises:
-        UserError: ``path`` exists and must not be replaced, cannot be written, or the disk is full.
+        UserError: ``path`` exists and must not be replaced, or cannot be written, as on a full
+            disk.
     """
     parent, name = os.path.split(os.path.abspath(path))
     check_replaceable(path, files, overwrite=overwrite)

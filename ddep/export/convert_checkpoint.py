@@ -1,4 +1,4 @@
-"""Convert a checkpoint file for MODEL.WEIGHTS, and tell what fits."""
+"""Convert a checkpoint file for MODEL.WEIGHTS, and report what fits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ddep.files import atomic_write
 from ddep.output_files import check_replaces_nothing, check_writable
 from ddep.tasks import load_config
 
-# How many names of a list are printed unless all are asked for.
+# The number of names of a list that are printed without --verbose.
 _SHOWN = 10
 
 
@@ -36,23 +36,23 @@ def convert_file(
 ) -> Conversion:
     """Convert ``source`` to ``destination``, and print what became of every weight.
 
-    What is missing and what must be resized is found out from the model that ``config_file``
-    describes, or else from the one that the weights themselves describe.
+    Missing weights and new sizes are found by comparing with the model that ``config_file``
+    describes or, without it, with the model that the weights themselves describe.
 
     Args:
         source: a file or folder that :func:`ddep.checkpoint.read_checkpoint` reads.
-        destination: the file to write; its folder is made.
+        destination: the file to write; its folder is created.
         format_name: a key of :data:`ddep.checkpoint.conversion.FORMATS`, or "auto".
         config_file: a config of this project.
-        overwrite: whether an existing ``destination`` is replaced.
-        verbose: whether lists of names are printed to their ends, with what was loaded.
+        overwrite: whether to replace an existing ``destination``.
+        verbose: whether to print all names, also of the weights that were loaded.
 
     Returns:
         What was written, and where it came from.
 
     Raises:
-        UserError: nothing can be converted, or ``destination`` must not or cannot be written; in
-            any case it is as it was.
+        UserError: nothing can be converted, or ``destination`` must not or cannot be written; it
+            is then unchanged.
     """
     _check_destination(source, destination, overwrite)
     cfg = load_config(config_file) if config_file else None
@@ -108,9 +108,9 @@ def _described(conversion: Conversion) -> dict[str, torch.Tensor]:
 
 
 def _expected(cfg: CfgNode, conversion: Conversion) -> dict[str, torch.Tensor]:
-    """The state dict of the model, or of its backbone if the weights are for that alone.
+    """The state dict of the model, or of its backbone if the weights are only for the backbone.
 
-    On the meta device: only names and shapes count, and a damaged file may ask for any size.
+    It is on the meta device: only names and shapes count, and a damaged file may ask for any size.
     """
     register_custom_sets(cfg)
     cfg.MODEL.DEVICE = "meta"
@@ -144,7 +144,7 @@ def _report(conversion: Conversion, verbose: bool) -> None:
 
 
 def _differences(cfg: CfgNode, described: Mapping[str, Any]) -> list[str]:
-    """Where a config is not what the weights describe; sizes are adapted, the rest is not."""
+    """The keys whose values differ from what the weights describe; only sizes are adapted."""
     found = {key: get_key(cfg, key) for key in described}
     return [
         f"{key} is {found[key]}, the weights are for {value}"
@@ -154,7 +154,7 @@ def _differences(cfg: CfgNode, described: Mapping[str, Any]) -> list[str]:
 
 
 def _missing_groups(conversion: Conversion) -> list[str]:
-    """Without a config, groups of which there is nothing at all are what is known to be missing."""
+    """The groups without any weight, which is all that is known to be missing without a config."""
     if conversion.config:
         return []
     groups = {group_of(name) for name in conversion.weights}
@@ -164,5 +164,5 @@ def _missing_groups(conversion: Conversion) -> list[str]:
 def _print(title: str, lines: Sequence[str], shown: int | None = None) -> None:
     rest = len(lines) - shown if shown is not None else 0
     if rest > 0:
-        lines = [*lines[:shown], f"... and {rest} more, which --verbose names"]
+        lines = [*lines[:shown], f"... and {rest} more; --verbose names all"]
     print(f"{title} ({len(lines) - (rest > 0) + max(rest, 0)}):", *lines, sep="\n  ")

@@ -56,10 +56,10 @@ _RESNET = {
 
 
 def mask2former_config(cfg: CfgNode) -> dict[str, Any]:
-    """The content of a Mask2Former's ``config.json`` but for its labels.
+    """The content of a Mask2Former's ``config.json``, without its labels.
 
     Raises:
-        UserError: the model is of a variant that Hugging Face does not have.
+        UserError: Hugging Face does not have this variant of the model.
     """
     require(cfg, {**_COMMON, **_MASK2FORMER})
     return {
@@ -74,10 +74,10 @@ def mask2former_config(cfg: CfgNode) -> dict[str, Any]:
 
 
 def maskformer_config(cfg: CfgNode) -> dict[str, Any]:
-    """The content of a MaskFormer's ``config.json`` but for its labels.
+    """The content of a MaskFormer's ``config.json``, without its labels.
 
     Raises:
-        UserError: the model is of a variant that Hugging Face does not have.
+        UserError: Hugging Face does not have this variant of the model.
     """
     require(cfg, {**_COMMON, **_MASKFORMER})
     dropout = cfg.MODEL.MASK_FORMER.DROPOUT
@@ -85,8 +85,8 @@ def maskformer_config(cfg: CfgNode) -> dict[str, Any]:
         "architectures": ["MaskFormerForInstanceSegmentation"],
         "model_type": "maskformer",
         **_values(cfg, MASKFORMER_SIZES, MASKFORMER_SETTINGS),
-        # Whatever DEEP_SUPERVISION says: with it, theirs fails to predict unless hidden states are
-        # asked for (transformers 5.23), and its published models do not have it.
+        # Independent of DEEP_SUPERVISION: with it, Hugging Face's class fails to predict unless
+        # hidden states are requested (transformers 5.23), and published models do not have it.
         "use_auxiliary_loss": False,
         "backbone_config": _backbone_config(cfg),
         "decoder_config": {
@@ -100,10 +100,10 @@ def maskformer_config(cfg: CfgNode) -> dict[str, Any]:
 
 
 def processor_config(cfg: CfgNode, name: str) -> dict[str, Any]:
-    """The image processor that does to images what evaluation does.
+    """The settings of an image processor that treats images as evaluation does.
 
-    One difference remains: Hugging Face's stretches an image that it resizes to a multiple of
-    ``size_divisor``, where ours pads it.
+    One difference remains: to reach a multiple of ``size_divisor``, Hugging Face's processor
+    stretches a resized image, where ours is padded.
     """
     divisor = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
     if divisor < 0:  # the backbone's own
@@ -165,6 +165,6 @@ def _resnet(cfg: CfgNode) -> dict[str, Any]:
 def _values(
     cfg: CfgNode, sizes: Mapping[str, str], settings: Mapping[str, tuple[str, Any]]
 ) -> dict[str, Any]:
-    """Their keys with our values."""
+    """Hugging Face's keys with our values."""
     keys = {**sizes, **{theirs: key for theirs, (key, _) in settings.items()}}
     return {theirs: value(cfg, key) for theirs, key in keys.items()}

@@ -1,4 +1,4 @@
-"""Mask2Former and MaskFormer for Hugging Face's ``transformers``."""
+"""Express Mask2Former and MaskFormer as models of Hugging Face's ``transformers``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class _Kind:
     """One of Hugging Face's classes.
 
     Attributes:
-        names: what weights are called.
-        config: our config -> the content of ``config.json`` but for the labels.
+        names: names of the weights.
+        config: our config -> the content of ``config.json``, without the labels.
         processor: the class of its image processor.
-        swin_norm: a norm that its Swin has and does not use.
+        swin_norm: a norm that its Swin has but does not use.
         has_index: whether its files hold the index of Swin's relative positions.
     """
 
@@ -66,7 +66,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class HuggingFaceModel:
-    """What a folder that ``from_pretrained`` loads consists of.
+    """The content of a folder that ``from_pretrained`` loads.
 
     Attributes:
         config: the content of ``config.json``.
@@ -87,7 +87,7 @@ class HuggingFaceModel:
         for name, content in zip(FILES[::2], (self.config, self.processor), strict=True):
             with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
                 json.dump(content, file, indent=2)
-        # Not safetensors' own way to a file: its errors do not say that the disk is full.
+        # safetensors could write the file itself, but its errors do not say that the disk is full.
         content = save(self.weights, metadata={"format": "pt"})
         with open(os.path.join(folder, FILES[1]), "wb") as file:
             file.write(content)
@@ -101,15 +101,15 @@ def check_expressible(cfg: CfgNode) -> None:
 def to_hugging_face(
     weights: Mapping[str, torch.Tensor], cfg: CfgNode, class_names: Sequence[str] | None = None
 ) -> HuggingFaceModel:
-    """A trained model as one of Hugging Face's classes.
+    """Express a trained model as one of Hugging Face's classes.
 
     Args:
         weights: the state dict of the model that ``cfg`` describes.
         cfg: the config it was trained with.
-        class_names: of all classes; None calls them LABEL_0, LABEL_1, ...
+        class_names: names of all classes; None calls them LABEL_0, LABEL_1, ...
 
     Raises:
-        UserError: see :func:`check_expressible`; or a weight has no place.
+        UserError: see :func:`check_expressible`; or Hugging Face has no place for a weight.
     """
     kind = _kind(cfg)
     labels = class_names or [f"LABEL_{i}" for i in range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
@@ -138,10 +138,10 @@ def _tensors(
         names = kind.names.theirs(name)
         if not names:
             raise UserError(f"Hugging Face has no place for {name}, with this pixel decoder")
-        # Copies, as safetensors takes neither views nor shared memory.
+        # Copies, because safetensors takes neither views nor shared memory.
         parts = tensor.detach().cpu().chunk(len(names))
         tensors |= {key: part.clone() for key, part in zip(names, parts, strict=True)}
-    # What theirs has and does not use, as it is at first.
+    # Initial values of what Hugging Face's class has but does not use.
     if cfg.MODEL.BACKBONE.NAME == "D2SwinTransformer":
         channels = 8 * cfg.MODEL.SWIN.EMBED_DIM
         tensors[f"{kind.swin_norm}.weight"] = torch.ones(channels)

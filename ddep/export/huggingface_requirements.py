@@ -1,4 +1,4 @@
-"""What a config must say for Hugging Face's classes to express the model."""
+"""Check that Hugging Face's classes can express the model of a config."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def value(cfg: CfgNode, key: str) -> Any:
 
 
 def require(cfg: CfgNode, expected: Mapping[str, Sequence[Any]]) -> None:
-    """Check that each key has one of the values that are listed for it.
+    """Check that each key has one of the values listed for it.
 
     Raises:
-        UserError: one has not.
+        UserError: a key has another value.
     """
     for key, choices in expected.items():
         found = value(cfg, key)

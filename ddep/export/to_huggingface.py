@@ -24,14 +24,14 @@ def export_to_hugging_face(
 
     Args:
         source: a checkpoint of a trained Mask2Former or MaskFormer.
-        destination: the folder to write; the one it lies in is made.
-        config_file: the config it was trained with; None is ``config.yaml`` beside ``source``,
+        destination: the folder to write; its parent is created.
+        config_file: the config it was trained with; None takes ``config.yaml`` beside ``source``,
             where training writes it.
-        overwrite: whether an existing folder of such files is replaced.
+        overwrite: whether to replace an existing folder of such files.
 
     Raises:
-        UserError: Hugging Face's classes cannot express the model, ``source`` lacks weights of it,
-            or ``destination`` must not or cannot be written; in any case it is as it was.
+        UserError: Hugging Face's classes cannot express the model, ``source`` lacks some of its
+            weights, or ``destination`` must not or cannot be written; it is then unchanged.
     """
     check_replaceable(destination, FILES, overwrite=overwrite)
     config_file = config_file or _config_beside(source)
@@ -78,7 +78,7 @@ def _config_beside(source: str) -> str:
 
 
 def _class_names(cfg: CfgNode) -> Sequence[str] | None:
-    """Names of all classes, from the first data set that has so many."""
+    """Names of all classes, from the first data set with the right number of classes."""
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         metadata = MetadataCatalog.get(name)
         for key in ("stuff_classes", "thing_classes"):

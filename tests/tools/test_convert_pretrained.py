@@ -99,7 +99,7 @@ def test_lists_are_cut_short_unless_asked_for(
     listed = output.split("unused (22):\n")[1].split("config keys")[0].splitlines()
     assert len(listed) == 11
     assert listed[:2] == ["  fc.weight", "  fc.bias"]
-    assert listed[10] == "  ... and 12 more, which --verbose names"
+    assert listed[10] == "  ... and 12 more; --verbose names all"
     assert " -> " not in output
     convert(monkeypatch, source, tmp_path / "out.pth", "--overwrite", "--verbose")
     output = capsys.readouterr().out
