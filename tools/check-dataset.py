@@ -1,18 +1,18 @@
-"""Find what is wrong with a data set before days of training.
+"""Find errors in a data set before days of training.
 
     python tools/check-dataset.py camvid_panoptic_train
     python tools/check-dataset.py images:/data/photographs --output output/photographs
     python tools/check-dataset.py classes:imagenet/train
     python tools/check-dataset.py --config-file my-config.yaml
 
-NAME is any data set that DATASETS.TRAIN may name; with --config-file also one of its
-DATASETS.CUSTOM. Without NAME, all sets are checked that the config's DATASETS.TRAIN and TEST name.
+NAME is any data set that DATASETS.TRAIN may name; with --config-file, also one of its
+DATASETS.CUSTOM. Without NAME, all data sets in the config's DATASETS.TRAIN and TEST are checked.
 
-Every image and label is read. Finds files that are missing, damaged or of different sizes, classes
-out of range, empty masks, ids that occur twice, segments that the PNG and JSON files do not share,
-and boxes without area. Prints these, how often each class occurs, and PIXEL_MEAN and PIXEL_STD;
-writes all of it to report.json, and a picture of some labelled images to contact_sheet.png. The
-exit status is 0 if all is fine and 1 if not.
+Every image and label is read. Finds missing and damaged files, images and labels of different
+sizes, classes out of range, empty masks, repeated ids, segments that only the PNG or only the JSON
+file has, and boxes without area. Prints these, the frequency of each class, and PIXEL_MEAN and
+PIXEL_STD; writes all of it to report.json, and a picture of some labelled images to
+contact_sheet.png. The exit status is 0 if there are no errors and 1 otherwise.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
         "--output",
         metavar="FOLDER",
         type=Path,
-        help="default: output/check/NAME; with several data sets, each gets a folder in it",
+        help="default: output/check/NAME; with several data sets, each gets a subfolder",
     )
     parser.add_argument(
         "--workers", type=int, default=available_cores(), help="processes (default: %(default)s)"
@@ -53,7 +53,7 @@ def main() -> None:
     with errors_as_lines():
         check_workers(args.workers)
         cfg = load_config(args.config_file) if args.config_file else None
-        names = [args.name] if args.name else _named_by(cfg)
+        names = [args.name] if args.name else _data_sets_of(cfg)
         for name in names:
             output = args.output or Path("output", "check")
             if not args.output or len(names) > 1:
@@ -65,7 +65,7 @@ def main() -> None:
     sys.exit(0 if fine else 1)
 
 
-def _named_by(cfg: CfgNode | None) -> list[str]:
+def _data_sets_of(cfg: CfgNode | None) -> list[str]:
     names = [] if cfg is None else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     if not names:
         raise UserError("no data set to check; give a NAME, or a --config-file that names some")

@@ -8,12 +8,12 @@
 
 Reads .pth, .pkl and .safetensors files, and Hugging Face's folders: Swin (original and timm),
 ResNet (torchvision and timm), ConvNeXt and ViT (timm), DINOv2, detectron2's model zoo, Mask2Former
-and MaskFormer (original and Hugging Face's), and this project's own, of pretraining slimmed to what
-fine-tuning loads. Prints what was loaded, resized, is missing and is unused, and the config keys
-that fit.
+and MaskFormer (original and Hugging Face's), and this project's own; those of pretraining are
+reduced to what fine-tuning loads. Prints which weights were loaded, resized, missing and unused,
+and the config keys that fit.
 
-With --to hf, writes a Mask2Former or MaskFormer that was trained here as a folder that
-transformers loads with from_pretrained: config, weights and image processor.
+With --to hf, writes a Mask2Former or MaskFormer trained here as a folder that transformers loads
+with from_pretrained: config, weights and image processor.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument(
         "--config-file",
         metavar="CFG",
-        help="config of the model that the weights are for, to whose sizes they are brought; with "
-        "--to hf the one they were trained with (default: config.yaml beside SRC)",
+        help="config of the model that the weights are for; they are resized to fit it. With --to "
+        "hf, the config they were trained with (default: config.yaml beside SRC)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
     parser.add_argument("--verbose", action="store_true", help="name every weight")

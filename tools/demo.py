@@ -1,4 +1,4 @@
-"""The main job on generated data: pretrain by denoising, fine-tune with and without, compare.
+"""Pretrain by denoising on generated data, fine-tune with and without it, and compare.
 
     python tools/demo.py [--images FOLDER]
 

@@ -1,11 +1,11 @@
 """Build a pure-Python wheel of detectron2 0.5 that works with today's libraries.
 
-The source package that this starts from holds detectron2's Python files and three of its projects
-(PointRend, DeepLab, Panoptic-DeepLab) but not the C++ sources, so it cannot be built as it is. What
-NumPy, Pillow, setuptools and matplotlib have removed or forbidden since is mended here, one named
-mend after another, and the compiled ops raise a clear error when used.
+The source package holds detectron2's Python files and three of its projects (PointRend, DeepLab,
+Panoptic-DeepLab) but not the C++ sources, so it cannot be built as it is. A list of named fixes
+replaces what NumPy, Pillow, setuptools and matplotlib have since removed or forbidden, and the
+compiled ops raise a clear error when used.
 
-This runs before detectron2 and before the project itself are installed: it uses neither.
+This runs before detectron2 and the project are installed, so it uses neither.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-# The project's own mark on the version: the code is 0.5, without compiled ops.
+# The local version marks the project's build: the code of 0.5 without compiled ops.
 VERSION = "0.5+ddep.pure"
 
 PYPROJECT = f"""\
@@ -29,7 +29,7 @@ build-backend = "setuptools.build_meta"
 [project]
 name = "detectron2"
 version = "{VERSION}"
-description = "detectron2 0.5 without its compiled ops, mended for current NumPy and Pillow"
+description = "detectron2 0.5 without its compiled ops, fixed for current NumPy and Pillow"
 readme = "NOTICE.md"
 license = "Apache-2.0"
 license-files = ["LICENSE"]
@@ -79,7 +79,7 @@ class WheelError(Exception):
 
 
 @dataclass(frozen=True)
-class Mend:
+class Fix:
     """One replacement of text, made in each of ``files`` (paths below ``detectron2/``)."""
 
     what: str
@@ -88,7 +88,7 @@ class Mend:
     files: tuple[str, ...]
 
     def apply(self, package: Path) -> None:
-        """Mend the files below ``package``.
+        """Fix the files below ``package``.
 
         Raises:
             WheelError: a file is missing or does not contain the pattern.
@@ -96,17 +96,15 @@ class Mend:
         for name in self.files:
             path = package / name
             if not path.is_file():
-                raise WheelError(f"mend '{self.what}': detectron2/{name} is not in the source")
+                raise WheelError(f"fix '{self.what}': detectron2/{name} is not in the source")
             text, count = re.subn(self.pattern, self.replacement, path.read_text("utf-8"))
             if not count:
-                raise WheelError(
-                    f"mend '{self.what}': {self.pattern!r} is not in detectron2/{name}"
-                )
+                raise WheelError(f"fix '{self.what}': {self.pattern!r} is not in detectron2/{name}")
             path.write_text(text, "utf-8")
 
 
-MENDS = (
-    Mend(
+FIXES = (
+    Fix(
         "np.bool, np.float, np.int and np.str, removed in NumPy 1.24, are Python's own types",
         r"\bnp\.(bool|float|int|str)\b",
         r"\1",
@@ -120,26 +118,26 @@ MENDS = (
             "utils/visualizer.py",
         ),
     ),
-    Mend(
+    Fix(
         "Image.LINEAR, removed in Pillow 10, is Image.BILINEAR",
         r"\bImage\.LINEAR\b",
         "Image.BILINEAR",
         ("data/transforms/transform.py",),
     ),
-    Mend(
+    Fix(
         "pkg_resources, removed in setuptools 81, is not imported for a path",
         r"\bimport pkg_resources\n",
         "from importlib import resources\n",
         ("model_zoo/model_zoo.py",),
     ),
-    Mend(
+    Fix(
         "the path of a built-in config comes from importlib.resources",
         r'pkg_resources\.resource_filename\(\s*"detectron2\.model_zoo", '
         r'os\.path\.join\("configs", config_path\)\s*\)',
         'str(resources.files("detectron2.model_zoo") / "configs" / config_path)',
         ("model_zoo/model_zoo.py",),
     ),
-    Mend(
+    Fix(
         "the compiled ops raise an error when used, not when detectron2 is imported",
         r"(?m)^from detectron2 import _C$",
         "from detectron2.uncompiled import _C",
@@ -150,13 +148,13 @@ MENDS = (
             "layers/rotated_boxes.py",
         ),
     ),
-    Mend(
+    Fix(
         "the log says that there are no compiled ops, not that building them failed",
         r'f"not built correctly: \{e\}"',
         '"not built: this detectron2 is pure Python"',
         ("utils/collect_env.py",),
     ),
-    Mend(
+    Fix(
         "a colour that rounding put outside [0, 1] (Python 3.10) is not refused by matplotlib",
         r"(?m)^        return modified_color$",
         "        return tuple(min(max(value, 0.0), 1.0) for value in modified_color)",
@@ -169,7 +167,7 @@ def build_pure_wheel(sdist: Path, wheel_dir: Path) -> Path:
     """Build the wheel from the source package ``sdist`` and return its path in ``wheel_dir``.
 
     Raises:
-        WheelError: the source is not the one that the mends are for, or the build fails.
+        WheelError: the source is not the one that the fixes are for, or the build fails.
     """
     with tempfile.TemporaryDirectory(prefix="detectron2-") as work:
         shutil.unpack_archive(str(sdist), work)
@@ -186,13 +184,11 @@ def prepare_source(source: Path) -> None:
         (source / name).unlink(missing_ok=True)
     for project in ("PointRend/point_rend", "DeepLab/deeplab", "Panoptic-DeepLab/panoptic_deeplab"):
         shutil.move(source / "projects" / project, package / "projects")
-    for mend in MENDS:
-        mend.apply(package)
+    for fix in FIXES:
+        fix.apply(package)
     (package / "uncompiled.py").write_text(UNCOMPILED, "utf-8")
     (source / "pyproject.toml").write_text(PYPROJECT, "utf-8")
-    (source / "NOTICE.md").write_text(
-        NOTICE + "".join(f"- {mend.what}\n" for mend in MENDS), "utf-8"
-    )
+    (source / "NOTICE.md").write_text(NOTICE + "".join(f"- {fix.what}\n" for fix in FIXES), "utf-8")
 
 
 def _run_pip_wheel(source: Path, wheel_dir: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Panoptic quality of predictions in COCO's panoptic format, as panopticapi computes it.
+"""Compute the panoptic quality of predictions in COCO's panoptic format, as panopticapi does.
 
     python tools/evaluate-panoptic.py --gt-json panoptic_val2017.json --gt-dir panoptic_val2017 \\
         --pred-json predictions.json --pred-dir panoptic_predictions --out quality.json
@@ -38,7 +38,7 @@ def main() -> None:
         if args.out:
             inputs = {"--gt-json": args.gt_json, "--pred-json": args.pred_json}
             check_replaces_nothing("--out", args.out, inputs, overwrite=args.overwrite)
-            if args.out.endswith(".png"):  # of the input folders, by a slip
+            if args.out.endswith(".png"):  # probably a file of the input folders, by mistake
                 raise UserError(f"--out {args.out}: what is written is a .json; name it so")
             check_writable("--out", args.out)
         result = evaluate_panoptic_files(

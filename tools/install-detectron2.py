@@ -1,12 +1,12 @@
 """Install detectron2, which no package index has under its own name.
 
-In this order:
-1. a detectron2 that already imports is kept;
-2. else the official repository is built at a pinned commit, when its host can be reached;
-3. else a pure-Python wheel is built from the source package that the package index does have.
+Takes the first of these ways that works:
+1. keep a detectron2 that already imports;
+2. build the official repository at a pinned commit, if its host can be reached;
+3. build a pure-Python wheel from the source package, which the package index does have.
 
-Usage: ``python tools/install-detectron2.py``, with the Python that shall have it, which must have
-``requirements.txt`` already. ``--wheel-dir DIR`` only builds the wheel of way 3, for a machine
+Usage: ``python tools/install-detectron2.py``, with the Python that is to have detectron2 and that
+already has ``requirements.txt``. ``--wheel-dir DIR`` only builds the wheel of way 3, for a machine
 without network.
 """
 
@@ -64,10 +64,10 @@ def main() -> int:
 
 
 def keep_installed() -> bool:
-    """Way 1: say which detectron2 imports already, if any does.
+    """Way 1: report a detectron2 that already imports. Returns whether there is one.
 
     Raises:
-        InstallError: one is installed, but not what it needs.
+        InstallError: detectron2 is installed, but a package that it needs is not.
     """
     found, message = try_import()
     check_dependencies(message)
@@ -82,7 +82,7 @@ def install_official() -> bool:
     """Way 2: build and install the official repository. Returns whether it is installed.
 
     Raises:
-        InstallError: it is installed, but not what it needs.
+        InstallError: detectron2 is installed, but a package that it needs is not.
     """
     say(f"looking for {REPOSITORY}")
     reason = why_unreachable()
@@ -101,12 +101,12 @@ def install_official() -> bool:
     )
     if result.returncode:
         reason = build_error(result.stderr)
-        say(f"the official one does not install ({reason}); taking the source package")
+        say(f"the official repository does not install ({reason}); taking the source package")
         return False
     found, message = try_import()
     check_dependencies(message)
     if not found:
-        say(f"the official one does not import ({message}); taking the source package")
+        say(f"the official repository does not import ({message}); taking the source package")
         return False
     say(f"installed version {message}")
     return True
@@ -116,8 +116,8 @@ def install_pure() -> None:
     """Way 3: build and install the pure-Python wheel.
 
     Raises:
-        InstallError: the source package cannot be had or is not the expected one, the wheel cannot
-            be installed or does not import.
+        InstallError: the source package cannot be fetched or is not the expected one, or the wheel
+            cannot be installed or does not import.
         WheelError: the wheel cannot be built.
     """
     with tempfile.TemporaryDirectory(prefix="detectron2-") as work:
@@ -136,7 +136,7 @@ def build_wheel(wheel_dir: Path) -> Path:
     """Fetch the source package, build the pure-Python wheel in ``wheel_dir`` and return its path.
 
     Raises:
-        InstallError: the source package cannot be had or is not the expected one.
+        InstallError: the source package cannot be fetched or is not the expected one.
         WheelError: the wheel cannot be built.
     """
     with tempfile.TemporaryDirectory(prefix="detectron2-") as work:
@@ -154,14 +154,14 @@ def build_wheel(wheel_dir: Path) -> Path:
 def download_sdist(path: Path) -> None:
     """Download the source package to ``path``.
 
-    pip would not do: this package requires a URL directly, which pip refuses from an index, and
+    pip cannot do this: the package requires a URL directly, which pip refuses from an index, and
     pip runs its setup.py just to download it.
 
     Raises:
         InstallError: the index cannot be reached or does not have the package, or this Python has
             no requirements.txt yet.
     """
-    # Here so that keeping what is there, and the official repository, do without it.
+    # Imported here, because ways 1 and 2 do not need them.
     try:
         import requests
         from pypi_simple import NoSuchProjectError, PyPISimple
@@ -185,7 +185,7 @@ def download_sdist(path: Path) -> None:
 
 
 def index_url() -> str | None:
-    """Return the package index that pip is told to use in its environment or settings, if any."""
+    """Return the package index in pip's environment variable or settings, if there is one."""
     if "PIP_INDEX_URL" in os.environ:
         return os.environ["PIP_INDEX_URL"]
     result = run([sys.executable, "-m", "pip", "config", "get", "global.index-url"])
@@ -196,7 +196,7 @@ def try_import() -> tuple[bool, str]:
     """Import detectron2 in a fresh process.
 
     Returns:
-        Whether that works, and its version and place or else the error, in one line.
+        Whether it imports, and one line: its version and folder, or else the error.
     """
     result = run([sys.executable, "-c", IMPORT_CHECK])
     if result.returncode:
@@ -205,9 +205,9 @@ def try_import() -> tuple[bool, str]:
 
 
 def check_dependencies(message: str) -> None:
-    """Raise :class:`InstallError` if, by ``message``, detectron2 lacks another package to import.
+    """Raise :class:`InstallError` if ``message`` says that detectron2 needs a missing package.
 
-    Such a detectron2 is a good one, which must not be replaced.
+    Such a detectron2 is fine and must not be replaced.
     """
     missing = re.search(r"No module named '(?!detectron2\b)([\w.]+)'", message)
     if missing:
@@ -233,7 +233,7 @@ def why_unreachable() -> str | None:
     try:
         _, errors = process.communicate(timeout=REACH_TIMEOUT)
     except subprocess.TimeoutExpired:
-        # The whole group: git's own helper process would keep the pipe open.
+        # Kill the whole group: git's helper process would keep the pipe open.
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return f"no answer within {REACH_TIMEOUT:g} seconds"
@@ -251,8 +251,8 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 def build_error(log: str) -> str:
     """Return the line of pip's error output that says what went wrong.
 
-    pip's own last lines only say that building failed; the cause is the last error in the output of
-    the build that it quotes, if it does.
+    pip's own last lines only say that building failed. The cause is the last error in the build
+    output that pip quotes, if it does.
     """
     quoted, end, _ = log.rpartition("[end of output]")
     errors = re.findall(r"^.*\b(?:\w*[Ee]rror|fatal):.*$", quoted if end else log, re.MULTILINE)

@@ -1,9 +1,9 @@
-"""Draw losses, PSNR, mIoU, PQ and AP of several runs into one picture.
+"""Plot losses, PSNR, mIoU, PQ and AP of several runs in one picture.
 
     python tools/plot-metrics.py output/pretrained output/random --output curves.png
     python tools/plot-metrics.py output/run --metrics total_loss grad_norm
 
-RUN is the OUTPUT_DIR of a training, which may still be going on.
+RUN is the OUTPUT_DIR of a training, which may still be running.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw what a trained model sees in images.
+"""Draw a trained model's predictions for images.
 
     python tools/predict.py --config-file CONFIG --input IMAGE-OR-FOLDER ... --output DIR \\
         MODEL.WEIGHTS output/.../model_final.pth

@@ -97,7 +97,7 @@ FILES = {
     "projects/Panoptic-DeepLab/panoptic_deeplab/__init__.py": "NAME = 'Panoptic-DeepLab'\n",
 }
 
-# Uses every place that is broken in FILES, in an environment that has the mended package.
+# Uses every place that is broken in FILES, in an environment that has the fixed package.
 USE_EVERYTHING = """
 import importlib.metadata, json, os
 from detectron2.data.build import histogram

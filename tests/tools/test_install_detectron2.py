@@ -198,7 +198,7 @@ def test_says_that_git_is_missing(tool: ModuleType, monkeypatch: pytest.MonkeyPa
     assert tool.why_unreachable() == "git is not installed"
 
 
-def test_mends_and_installs_the_source_package(
+def test_fixes_and_installs_the_source_package(
     tool: ModuleType, target: Path, index: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert tool.main() == 0
@@ -217,7 +217,7 @@ def test_mends_and_installs_the_source_package(
         "projects": ["PointRend", "DeepLab", "Panoptic-DeepLab"],
         "environment": "not built: this detectron2 is pure Python",
         "version": "0.5+ddep.pure",
-        "summary": "detectron2 0.5 without its compiled ops, mended for current NumPy and Pillow",
+        "summary": "detectron2 0.5 without its compiled ops, fixed for current NumPy and Pillow",
     }
 
 
@@ -249,7 +249,7 @@ def test_refuses_another_source_package(
     assert not target.exists()
 
 
-def test_fails_when_a_mend_has_nothing_to_mend(
+def test_fails_when_a_fix_finds_nothing_to_fix(
     tool: ModuleType,
     target: Path,
     index: Path,
@@ -263,7 +263,7 @@ def test_fails_when_a_mend_has_nothing_to_mend(
     monkeypatch.setattr(tool, "SDIST_SHA256", hashlib.sha256(sdist.read_bytes()).hexdigest())
     assert tool.main() == 1
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("error: mend 'np.bool, np.float, np.int and np.str")
+    assert line.startswith("error: fix 'np.bool, np.float, np.int and np.str")
     assert line.endswith("is not in detectron2/structures/masks.py")
     assert not target.exists()
 

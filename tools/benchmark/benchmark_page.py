@@ -1,4 +1,4 @@
-"""A page of measurements in Markdown: sections of one command each, and what tables are made of."""
+"""Write measurements into a Markdown page, one section for each command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def table_line(cells: Iterable[str]) -> str:
 
 
 def check_output(path: Path) -> None:
-    """Find a wrong path before minutes of measuring."""
+    """Raise :class:`UserError` for an unusable path, before minutes of measuring."""
     if path.is_dir():
         raise UserError(f"--output {path} is a folder; expected a Markdown file")
     if not path.parent.is_dir():
@@ -41,7 +41,7 @@ def check_output(path: Path) -> None:
 
 
 def write_section(path: Path, section: str) -> None:
-    """Put a report into a Markdown file, in place of an earlier one with the same first line.
+    """Put a section into a Markdown file, replacing an earlier one with the same first line.
 
     Raises:
         UserError: the file cannot be read or written.

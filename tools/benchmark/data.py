@@ -4,9 +4,9 @@
     python tools/benchmark/data.py --mappers ddep_denoising --images imagenet/train/n01440764
 
 Both sides do the same job with one thread: read, resize, crop, recolour and flip, and make the
-tensors that a model is trained with. They take turns on the same files, which the program generates
-or finds in a folder of one's own. Prints a table in Markdown: the median rates, and the quartiles
-of the ratios of all rounds.
+tensors that a model is trained with. They take turns on the same files, which are generated or come
+from a folder of yours. Prints a table in Markdown: the median rates, and the quartiles of the
+ratios over all rounds.
 """
 
 from __future__ import annotations
@@ -67,20 +67,20 @@ def main() -> None:
         type=int,
         default=[1, 2],
         metavar="N",
-        help="also measure ddep_denoising in a DataLoader with so many workers (default: 1 2)",
+        help="also measure ddep_denoising in DataLoaders with N workers (default: 1 2)",
     )
     add(
         "--seconds",
         type=float,
         default=5,
         metavar="S",
-        help="time for a line of the table, of five rounds at the least (default: %(default)s)",
+        help="time for a line of the table, at least five rounds (default: %(default)s)",
     )
     add(
         "--output",
         type=Path,
         metavar="FILE",
-        help="also write the report into this Markdown file, in place of its section on the same "
+        help="also write the report into this Markdown file, replacing its section on the same "
         "processor",
     )
     args = parser.parse_args()
@@ -144,7 +144,7 @@ def _mappers(args: argparse.Namespace) -> list[str]:
     known = [DENOISING] if args.images else MEASURED
     for name in args.mappers or ():
         if name not in known:
-            why = ": images of one's own have no labels" if args.images else ""
+            why = ": a folder of images has no labels" if args.images else ""
             raise UserError(f"--mappers has '{name}'; expected {', '.join(known)}{why}")
     return args.mappers or known
 

@@ -1,4 +1,4 @@
-"""The jobs that are compared: each mapper with usual settings, and torchvision's transforms.
+"""The jobs to compare: each mapper with usual settings, and torchvision's transforms.
 
 Both read the same files, resize, crop, recolour and flip them with equal probabilities, and make
 the same tensors: for denoising a noisy image and its noise, for segmentation an image and one mask
@@ -24,7 +24,7 @@ from photographs import NUM_CLASSES
 
 IGNORE, VOID = 255, 0
 SIGMA = 0.48
-# Mean and standard deviation of colours of 0 .. 1.
+# Mean and standard deviation of colours between 0 and 1.
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Sizes: denoising at 224; Mask2Former's for ADE20K, COCO (large-scale jitter) and DETR's.
 _ADE20K = tuple(int(0.1 * step * 512) for step in range(5, 21))
@@ -64,13 +64,13 @@ def mapper_config(name: str) -> CfgNode:
 
 
 class TorchvisionMapper:
-    """The same with ``torchvision.transforms.v2``: from a record to tensors."""
+    """Does a mapper's job with ``torchvision.transforms.v2``: from a record to tensors."""
 
     def __init__(self, name: str, tensors: bool) -> None:
         """
         Args:
-            name: of the mapper.
-            tensors: decode images into tensors, and not into Pillow's images.
+            name: the mapper's name.
+            tensors: decode images into tensors instead of Pillow's images.
         """
         self.name = name
         self.tensors = tensors
@@ -82,7 +82,7 @@ class TorchvisionMapper:
         """
         Returns:
             ``image`` and ``noise`` (3, H, W) float32; or ``image`` (3, H, W) uint8, ``masks``
-            (T, H, W) bool, ``classes`` (T,) int64 and, unless of instances, ``labels`` (H, W)
+            (T, H, W) bool, ``classes`` (T,) int64 and, except for instances, ``labels`` (H, W)
             int64.
         """
         image = _read(record["file_name"], self.tensors)

@@ -1,4 +1,4 @@
-"""Mappers are timed in turns, so that what slows the machine down slows all of them down."""
+"""Time mappers in turns, so that whatever slows the machine down affects all of them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from ddep.data.record import Record
 
 OURS = "this project"
 THEIRS = {"torchvision, Pillow images": False, "torchvision, tensors": True}
-# Quartiles of ratios need so many, however long they take.
+# Quartiles need at least this many rounds, however long they take.
 FEWEST_ROUNDS = 5
 BATCH = 8
-# Batches of each worker in a round: the first takes longer to come.
+# Batches of each worker in a round. Several, because the first takes longer.
 BATCHES = 4
 
 
@@ -32,9 +32,9 @@ class Case:
 
     Attributes:
         mapper: ``INPUT.DATASET_MAPPER_NAME``.
-        images: what the table calls the images.
+        images: the images' name in the table.
         records: the images.
-        workers: of a ``DataLoader``; 0: no loader, the mapper is called.
+        workers: number of a ``DataLoader``'s workers; 0 calls the mapper without a loader.
     """
 
     mapper: str
@@ -45,7 +45,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds of every round by contestant, of ``images`` images for each worker."""
+    """Seconds of every round by contestant; in a round, each worker makes ``images`` images."""
 
     case: Case
     images: int
@@ -56,7 +56,7 @@ class Result:
         return self.images / statistics.median(self.seconds[name])
 
     def ratios(self) -> tuple[float, float, float]:
-        """How many times as fast as the faster of the others: quartiles of the rounds' ratios."""
+        """Quartiles over rounds of the speed, relative to the faster of the others."""
         faster = max((name for name in self.seconds if name != OURS), key=self.rate)
         pairs = zip(self.seconds[faster], self.seconds[OURS], strict=True)
         return tuple(statistics.quantiles((theirs / ours for theirs, ours in pairs), n=4))
@@ -67,7 +67,7 @@ def measure(case: Case, seconds: float) -> Result:
 
     Args:
         case: what to measure.
-        seconds: time after which no further round begins, but not before the fifth.
+        seconds: time after which no new round begins, once there were five.
     """
     contestants = {OURS: build_mapper(mapper_config(case.mapper), is_train=True)}
     for name, tensors in THEIRS.items():
@@ -85,13 +85,13 @@ def measure(case: Case, seconds: float) -> Result:
                 start = time.perf_counter()
                 rounds[name]()
                 times[name].append(time.perf_counter() - start)
-            # Nobody always follows the same one, which leaves caches to him.
+            # The order rotates, so that none always runs on the caches that the same one left.
             order = order[1:] + order[:1]
     return Result(case, images, times)
 
 
 def _round(case: Case, function: Callable[[Record], object], images: int) -> Callable[[], None]:
-    """A function that has ``images`` images made by each worker."""
+    """A function that lets each worker make ``images`` images."""
     if not case.workers:
 
         def run() -> None:
@@ -135,7 +135,7 @@ def _start_worker(_: int) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch and OpenCV use one thread inside."""
+    """Let PyTorch and OpenCV use one thread within the block."""
     before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -3,8 +3,8 @@
     python tools/benchmark/index.py
     python tools/benchmark/index.py --images 100000 --workers 8
 
-The images are names only. Their folders are made among the temporary files ($TMPDIR), where the
-index needs about 30 bytes an image. Prints a table in Markdown.
+The images are only names. Their folders are created among the temporary files ($TMPDIR), where the
+index needs about 30 bytes per image. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
         nargs="+",
         default=[1_300_000, 14_000_000],
         metavar="N",
-        help="how many, for each line of the table (default: 1300000 14000000)",
+        help="numbers of images, a line of the table for each (default: 1300000 14000000)",
     )
     add(
         "--per-folder",

@@ -1,4 +1,4 @@
-"""Time and memory that indexes of millions of images take; the images' names are generated."""
+"""Measure time and memory for indexes of millions of images, whose names are generated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ddep.errors import UserError
 from ddep.parallel import available_cores
 
 _BATCH = 256
-# What each worker reads, at random.
+# Records that each worker reads at random.
 _READS = 200_000
 _MIB = 2**20
 _FORK = multiprocessing.get_context("fork")
@@ -42,10 +42,10 @@ _FORK = multiprocessing.get_context("fork")
 
 @dataclass
 class Figures:
-    """What was measured for one number of images.
+    """The measurements for one number of images.
 
-    Times are in seconds, sizes in bytes. Of memory, ``private`` is what no other process shares,
-    and ``anonymous`` the part of it that does not lie in a file that is mapped.
+    Times are in seconds, sizes in bytes. ``private`` is memory that no other process shares, and
+    ``anonymous`` the part of it that does not belong to a mapped file.
     """
 
     images: int
@@ -63,7 +63,7 @@ class Figures:
 
 
 def run_benchmark(sizes: Sequence[int], per_folder: int, workers: int, command: str) -> str:
-    """Measure indexes of different sizes, each in a process of its own.
+    """Measure indexes of different sizes, each in its own process.
 
     Args:
         sizes: numbers of images.
@@ -75,7 +75,7 @@ def run_benchmark(sizes: Sequence[int], per_folder: int, workers: int, command: 
         A report in Markdown.
 
     Raises:
-        UserError: a number that makes no sense, or a system without ``/proc``.
+        UserError: a number is below 1, or the system has no ``/proc/self/smaps_rollup``.
     """
     for option, least in (("--images", min(sizes)), ("--per-folder", per_folder)):
         if least < 1:
@@ -110,7 +110,7 @@ def _row(figures: Figures) -> dict[str, str]:
         "first training batch": f"{figures.train:.1f} s",
         "memory then": f"{figures.train_memory / _MIB:.1f} MiB",
         "private, worker": f"{figures.private / _MIB:.1f} MiB",
-        "of it no file's": f"{figures.anonymous / _MIB:.1f} MiB",
+        "of this, anonymous": f"{figures.anonymous / _MIB:.1f} MiB",
     }
 
 
@@ -159,7 +159,7 @@ def _measure(images: int, per_folder: int, workers: int) -> Figures:
 
 
 class GeneratedImages:
-    """Lists folders that are there, and in them images that are not."""
+    """Lists folders that exist, and in them images that do not."""
 
     def __init__(self, root: Path, images: int, per_folder: int) -> None:
         self._root = str(root)
@@ -179,9 +179,12 @@ class GeneratedImages:
 
 
 def _train(root: Path) -> tuple[float, int]:
-    """From a config to the first batch of training: seconds, and by how much memory grows.
+    """Go from a config to the first batch of training.
 
-    The images of that batch are made for it.
+    The images of that batch are created.
+
+    Returns:
+        Seconds, and the growth of memory in bytes.
     """
     cfg = get_cfg()
     add_ddep_config(cfg)
@@ -211,7 +214,7 @@ def _train(root: Path) -> tuple[float, int]:
 
 
 def _grown_memory(index: Sequence[dict[str, Any]], workers: int) -> list[dict[str, int]]:
-    """By how much the memory of each worker grows that reads records at random, in bytes."""
+    """Let workers read records at random; return the growth of each one's memory in bytes."""
     barrier, results = _FORK.Barrier(workers), _FORK.Queue()
 
     def read(seed: int) -> None:
@@ -220,7 +223,7 @@ def _grown_memory(index: Sequence[dict[str, Any]], workers: int) -> list[dict[st
         barrier.wait()
         for _ in range(_READS):
             index[numbers.randrange(len(index))]
-        barrier.wait()  # all have read, and all are there to share with
+        barrier.wait()  # all have read and are still alive to share memory with
         after = _memory()
         barrier.wait()
         results.put({kind: after[kind] - before[kind] for kind in after})
@@ -245,7 +248,7 @@ def _memory() -> dict[str, int]:
 
 
 def _peak() -> int:
-    """The most memory that this process has had, in bytes."""
+    """The peak memory of this process in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     [peak] = [line for line in lines if line.startswith("VmHWM:")]
     return 1024 * int(peak.split()[1])

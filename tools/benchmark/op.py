@@ -4,8 +4,8 @@
     python tools/benchmark/op.py --device cuda --peer MultiScaleDeformableAttention
 
 Every result is compared with the reference before it is timed. Prints tables in Markdown: median
-times, how many times as fast as the reference, the memory that tensors take beyond the inputs, and
-on a GPU the bandwidth that a perfect implementation would need for this time.
+times, the speed relative to the reference, the memory that tensors take beyond the inputs, and on a
+GPU the bandwidth that a perfect implementation would need for this time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-# The profiler, which records memory on the CPU, writes its stages to the terminal. Before torch.
+# Silences the profiler, which records memory on the CPU. Must be set before torch is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import ddep  # noqa: F401  # isort: skip  # before torch: it sets how OpenMP waits
@@ -67,14 +67,14 @@ def main() -> None:
         type=int,
         default=50,
         metavar="N",
-        help="timed runs of each implementation at most; they take turns (default: %(default)s)",
+        help="maximum of timed runs of each implementation; they take turns (default: %(default)s)",
     )
     add(
         "--seconds",
         type=float,
         default=5,
         metavar="S",
-        help="time for a line of the table, of three runs each at the least (default: %(default)s)",
+        help="time for a line of the table, at least three runs each (default: %(default)s)",
     )
     add(
         "--peer",
@@ -86,7 +86,7 @@ def main() -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="also write the report into this Markdown file, in place of its section on the same "
+        help="also write the report into this Markdown file, replacing its section on the same "
         "device",
     )
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The problems that deformable attention is timed on: sizes, and random inputs of them.
+"""The problems that deformable attention is timed on: their sizes and random inputs.
 
 A problem is self-attention of an encoder on three levels, strides 8, 16 and 32 of a square input,
 with 8 heads of 32 channels and 4 points: every position is a query. Everything starts from a
@@ -35,11 +35,11 @@ class Case:
 
     @property
     def least_bytes(self) -> int:
-        """What has to be read and written at the least, each number once in each direction.
+        """The bytes that any implementation has to read and write, each number once.
 
         Forward: value, reference points, offsets and logits are read, the output is written.
-        Backward: the inputs are read again and the output's gradient too; the gradients of value,
-        offsets and logits are written.
+        Backward: the inputs and the output's gradient are read; the gradients of value, offsets and
+        logits are written.
         """
         element = self.dtype.itemsize
         levels = len(STRIDES)
@@ -76,16 +76,16 @@ class Inputs:
 
 
 def coordinate_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Half types are too coarse for reference points."""
+    """The dtype of reference points, for which half types are too coarse."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def make_inputs(case: Case, device: torch.device) -> Inputs:
-    """Random inputs, the same on every device: reference points are the positions' centres.
+    """Make random inputs, the same on every device; reference points are the positions' centres.
 
-    Offsets are a few pixels, odd multiples of 1/16: exact in every dtype, and no sample lies on the
-    centres of pixels, where gradients jump and rounding would decide. Sizes stay on the host, where
-    the operators want them.
+    Offsets are a few pixels, in odd multiples of 1/16: exact in every dtype, and no sample lies on
+    the centre of a pixel, where gradients jump and rounding would decide. Sizes stay on the host,
+    where the operators read them fastest.
     """
     generator = torch.Generator().manual_seed(0)
 

@@ -1,4 +1,4 @@
-"""Deformable attention as it is compared: from a module's raw projections to sampled values."""
+"""The implementations to compare, all from a module's raw projections to sampled values."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def peer_implementation(peer: ModuleType, device: torch.device) -> Implementatio
         locations: torch.Tensor,
         weights: torch.Tensor,
     ) -> torch.Tensor:
-        # Its kernels read the sizes on the device. A model copies them once, not in every layer.
+        # Its kernels read the sizes on the device; a model copies them once for all layers.
         key = tuple(spatial_shapes.flatten().tolist())
         if key not in on_device:
             on_device[key] = spatial_shapes.to(device), level_start_index.to(device)
@@ -76,7 +76,7 @@ def load_peer(name: str) -> ModuleType:
     """Import a module with Deformable DETR's ``ms_deform_attn_forward`` and ``..._backward``.
 
     Raises:
-        UserError: there is none, it cannot be imported, or it lacks one of the two.
+        UserError: it cannot be imported, or it lacks one of the two functions.
     """
     try:
         peer = importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Deformable attention is checked against the reference, then all implementations take turns."""
+"""Check deformable attention against the reference, then time all implementations in turns."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from op_implementations import Implementation, peer_implementation, run, unfused
 from op_memory import available_memory, peak_memory
 
 # Largest relative error, norm of the difference over norm, against the reference of the same dtype.
-# Float32 has to hold coordinates too, and both sides round to a half type.
+# float32 also has to hold coordinates, and with a half type both sides round.
 LARGEST_ERROR = {
     torch.float64: 1e-10,
     torch.float32: 1e-4,
     torch.bfloat16: 1e-2,
     torch.float16: 1e-2,
 }
-# A median needs so many, however long they take.
+# A median needs at least this many rounds, however long they take.
 FEWEST_ROUNDS = 3
-# More than any GPU caches. Overwritten before every run there, so that all start with a cold cache.
+# More than any GPU caches. On a GPU, overwritten before every run, so that caches are cold.
 _BUFFER_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one case, by name of the implementation; or why it was skipped."""
+    """The measurements of one case by name of the implementation, or why it was skipped."""
 
     case: Case
     seconds: dict[str, float]
@@ -44,7 +44,7 @@ class Result:
     skipped: str = ""
 
     def speed_up(self, name: str) -> float:
-        """How many times as fast as the reference."""
+        """The speed relative to the reference."""
         return self.seconds["reference"] / self.seconds[name]
 
 
@@ -60,12 +60,12 @@ class Benchmark:
 
     Args:
         device: a CPU or CUDA device.
-        repeats: timed runs of each implementation at most.
-        seconds: time after which no further round of a case begins, but not before the third.
+        repeats: largest number of timed runs of each implementation.
+        seconds: time after which no new round of a case begins, once there were three.
         peer: a module with Deformable DETR's two functions; timed as "original".
 
     Raises:
-        UserError: the compiled operators do not run on this device; says what they lack.
+        UserError: the compiled operators do not run on this device; says why.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Benchmark:
         self._names: dict[torch.dtype, list[str]] = {}
 
     def copy_bandwidth(self) -> float:
-        """Bytes per second, read and written, of a copy from the device to itself."""
+        """Bytes per second, read and written, of a copy on the device."""
         target = torch.empty_like(self._buffer)
         times = [self._time(lambda: target.copy_(self._buffer)) for _ in range(23)]
         return 2 * _BUFFER_BYTES / statistics.median(times[3:])
@@ -135,7 +135,7 @@ class Benchmark:
         return run(self.implementations[name], inputs, case.backward)
 
     def _interleaved_times(self, case: Case, inputs: Inputs, names: list[str]) -> dict[str, float]:
-        """Median times: every round runs each once, so that drift hits all alike."""
+        """Median times; every round runs each once, so that drift affects all alike."""
         times: dict[str, list[float]] = {name: [] for name in names}
         for name in names:
             self._run(name, inputs, case)
@@ -170,7 +170,7 @@ class Benchmark:
             found = self._run(name, inputs, case)
             for part, ours, reference in zip(what, found, expected, strict=False):
                 error = relative_error(ours, reference)
-                # NaN is wrong too.
+                # Written so that NaN counts as wrong.
                 if not error <= LARGEST_ERROR[case.dtype]:
                     raise UserError(
                         f"wrong result of '{name}' in {dtype_name(case.dtype)} at {case.size} "
@@ -182,7 +182,7 @@ class Benchmark:
         return largest
 
     def _supported(self, dtype: torch.dtype) -> list[str]:
-        """All implementations, without a peer that does not run in this dtype; that is noted."""
+        """The implementations that run in this dtype; a peer that does not is noted."""
         if dtype not in self._names:
             names = list(self.implementations)
             if "original" in names:
@@ -198,9 +198,9 @@ class Benchmark:
         return self._names[dtype]
 
     def _why_too_large(self, case: Case, names: list[str]) -> str:
-        """Foresee that a case needs more than the machine has; a CPU's system would kill us.
+        """Predict whether a case needs too much memory, for which a system may kill the process.
 
-        Memory grows with images times positions, so a small problem tells.
+        Memory grows with images times positions, so a small problem suffices.
         """
         small = Case(case.dtype, 64, 1, case.backward)
         inputs = make_inputs(small, self.device)

@@ -1,4 +1,4 @@
-"""What tensors take while a function runs, and how much memory is left."""
+"""The memory that tensors take while a function runs, and the memory that is left."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 
 
 def peak_memory(function: Callable[[], object], device: torch.device) -> int:
-    """Return the largest number of bytes that tensors on ``device`` take on top of those before.
+    """Return the peak of the bytes that ``function`` allocates for tensors on ``device``.
 
-    Results count. On CUDA this is what PyTorch's allocator keeps; on the CPU, PyTorch's profiler
-    records every tensor's allocation, and what a kernel takes in other ways does not count.
+    Results count. On CUDA, PyTorch's allocator knows the peak; on the CPU, PyTorch's profiler
+    records the allocation of every tensor, and memory that a kernel takes otherwise does not count.
     """
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
@@ -40,7 +40,7 @@ def peak_memory(function: Callable[[], object], device: torch.device) -> int:
 
 
 def available_memory(device: torch.device) -> int:
-    """Return the number of bytes that this process can still have on ``device``."""
+    """Return the number of bytes that this process can still allocate on ``device``."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,4 +1,4 @@
-"""The report of deformable attention in Markdown: where and when, and a table for each dtype."""
+"""The report on deformable attention in Markdown: machine, date, and a table for each dtype."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _header(device: torch.device, command: list[str]) -> Iterator[str]:
 
 
 def _compiler(library: object) -> str:
-    """The compiler's own note in the library; not all formats have it."""
+    """The compiler's note in the library, which not all file formats have."""
     content = Path(library.__file__).read_bytes()
     note = re.search(rb"(?:[\w. ]*clang version|GCC:) [\w.()+~ -]+", content)
     return note[0].decode("ascii").replace("GCC:", "GCC").strip() if note else "an unknown compiler"
@@ -91,10 +91,10 @@ def _row(result: Result, names: list[str], copy: float | None) -> str:
         return table_line(cells)
     for name in names:
         cells.append(_time(result, name).ljust(_WIDTH))
-    cells.append(_together(names, {n: number(b / 2**20) for n, b in result.peak_bytes.items()}))
+    cells.append(_joined(names, {n: number(b / 2**20) for n, b in result.peak_bytes.items()}))
     if copy:
         cells.append(
-            _together(
+            _joined(
                 names,
                 {
                     name: f"{case.least_bytes / seconds / 1e9:.0f} "
@@ -114,5 +114,5 @@ def _time(result: Result, name: str) -> str:
     return time if name == "reference" else f"{time} ({number(result.speed_up(name))}×)"
 
 
-def _together(names: list[str], cells: dict[str, str]) -> str:
+def _joined(names: list[str], cells: dict[str, str]) -> str:
     return " / ".join(cells.get(name, "—") for name in names)

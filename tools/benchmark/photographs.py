@@ -1,4 +1,4 @@
-"""Images to read: generated ones that cost a decoder what photographs cost, with labels."""
+"""Images to read: generated ones, as expensive to decode as photographs, with labels."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from ddep.data.record import Record
 
 NUM_CLASSES = 20
 _BACKGROUNDS, _OBJECTS = 6, 12
-# Standard deviation of a camera's noise in grey levels. It makes files of 80 kB for 500x375 pixels
-# and 1.2 MB for 2000x1500, as photographs of these sizes are.
+# Standard deviation of a camera's noise in grey levels. It makes files as large as photographs:
+# 80 kB for 500x375 pixels and 1.2 MB for 2000x1500.
 _GRAIN = 12
 
 
 def make_photographs(folder: Path, width: int, height: int, count: int) -> list[Record]:
     """Write JPEG files of quality 90 with semantic, panoptic and instance labels.
 
-    A photograph is noise of all scales, on which polygons of one colour lie; the labels are six
-    vertical bands with twelve of these polygons as objects.
+    A photograph is noise of all scales under polygons of one colour each; the labels are six
+    vertical bands, and twelve of these polygons as objects.
 
     Args:
-        folder: exists.
+        folder: an existing folder.
         width, height: in pixels.
-        count: how many; each has a seed of its own.
+        count: number of photographs; each has its own seed.
 
     Returns:
-        Records of all segmentation tasks at once.
+        Records with the labels of all segmentation tasks.
     """
     records = []
     for index in range(count):
@@ -43,10 +43,10 @@ def make_photographs(folder: Path, width: int, height: int, count: int) -> list[
 
 
 def find_photographs(folder: Path, count: int) -> list[Record]:
-    """Records without labels of the first images in a folder.
+    """Make records without labels for the first images in a folder.
 
     Raises:
-        UserError: no such folder, or no images in it.
+        UserError: there is no such folder, or it has no images.
     """
     return [{"file_name": path} for path in find_images(folder)[:count]]
 

@@ -1,9 +1,9 @@
-"""Time a training step and find its memory, with each option of speed and memory beside the others.
+"""Measure time and memory of a training step with each of the options that affect them.
 
     python tools/benchmark/training.py --config-file configs/pretrain/NAME.yaml --threads 2
     python tools/benchmark/training.py --config-file configs/pretrain/NAME.yaml --device cuda
 
-The baseline is the config in float32, with a backbone that is trained and nothing recomputed.
+The baseline is the config in float32, with a trained backbone and nothing recomputed.
 Weights, images and annotations are random. Prints a table in Markdown.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, metavar="FILE", help="of a training, as for train_net.py")
+    add("--config-file", required=True, metavar="FILE", help="a config for train_net.py")
     add("--device", default="cpu", choices=["cpu", "cuda"], help="default: %(default)s")
     add(
         "--options",
@@ -63,7 +63,7 @@ def main() -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="also write the report into this Markdown file, in place of its section on the same "
+        help="also write the report into this Markdown file, replacing its section on the same "
         "device",
     )
     add(
@@ -82,7 +82,7 @@ def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
         command: the words of the command line, for the report.
 
     Raises:
-        UserError: an argument cannot be used, or the config cannot.
+        UserError: an argument or the config cannot be used.
     """
     for option in ("image_size", "batch", "rounds", "threads"):
         value = getattr(args, option)
@@ -108,7 +108,7 @@ def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
 
 
 def _chosen(names: Sequence[str] | None, cfg: CfgNode) -> list[Option]:
-    """The options of these names; None are all that change something."""
+    """The options with these names; None takes all that change something."""
     if names is None:
         return [option for option in OPTIONS if applies(option, cfg)]
     known = {option.name: option for option in OPTIONS if applies(option, cfg)}

@@ -1,4 +1,4 @@
-"""A training step is timed with each option; every option takes its turn in every round."""
+"""Time a training step with each option; every round runs every option once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from detectron2.config import CfgNode
 from training_memory import step_memory
 from training_options import Option, make_step
 
-# Steps before anything is measured: memory is allocated, kernels are chosen and compiled.
+# Steps before anything is measured, in which memory is allocated and kernels are compiled.
 _WARM_UP = 2
 
 
 @dataclass(frozen=True)
 class Result:
-    """Of one option."""
+    """The measurements of one option."""
 
     images_per_second: float
     memory_bytes: int
@@ -28,12 +28,12 @@ class Result:
 def measure(
     cfg: CfgNode, options: Sequence[Option], image_size: int, batch_size: int, rounds: int
 ) -> dict[Option, Result]:
-    """Time a step of each option, and find its memory.
+    """Measure time and memory of a step with each option.
 
     Args:
-        cfg: see :func:`make_step`, as for ``image_size`` and ``batch_size``.
-        options: all models are in memory at the same time.
-        rounds: timed steps of each option, of which the median counts.
+        cfg, image_size, batch_size: see :func:`make_step`.
+        options: all their models are in memory at the same time.
+        rounds: timed steps of each option, whose median counts.
 
     Returns:
         A result for each option.

@@ -11,16 +11,16 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 class SavedTensors(contextlib.AbstractContextManager):
-    """Inside, counts what autograd keeps for going backward.
+    """Counts, within its block, the memory that autograd keeps for the backward pass.
 
-    What several operations keep is counted once; a view counts as the whole that it is part of.
-    It is kept alive until the counter goes.
+    A storage that several operations keep is counted once, and a view counts as its whole storage.
+    Storages live until the counter is deleted.
     """
 
     def __init__(self, without: Iterable[Tensor] = ()) -> None:
         """
         Args:
-            without: tensors that are there anyway, such as parameters.
+            without: tensors that exist anyway, such as parameters.
         """
         self._without = {tensor.untyped_storage().data_ptr() for tensor in without}
         self._storages: dict[int, torch.UntypedStorage] = {}
@@ -28,7 +28,7 @@ class SavedTensors(contextlib.AbstractContextManager):
 
     @property
     def bytes(self) -> int:
-        """How much it is so far."""
+        """The bytes counted so far."""
         return sum(storage.nbytes() for storage in self._storages.values())
 
     def __enter__(self) -> SavedTensors:
@@ -46,13 +46,13 @@ class SavedTensors(contextlib.AbstractContextManager):
 
 
 def step_memory(step: Callable[[], object], tensors: Iterable[Tensor], device: torch.device) -> int:
-    """Bytes that ``step`` needs beside what is there before it.
+    """Return the bytes that ``step`` needs besides what was allocated before.
 
     Args:
         step: a forward and a backward pass.
         tensors: parameters and buffers.
-        device: on a GPU, the maximum of PyTorch's allocator is taken; on the CPU, what autograd
-            keeps, which is most of it.
+        device: on a GPU, PyTorch's allocator knows the peak; on the CPU, what autograd keeps is
+            counted, which is most of it.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

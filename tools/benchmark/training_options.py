@@ -1,4 +1,4 @@
-"""The options that are measured, and the step that each of them makes."""
+"""The options that are measured, and a training step with each of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OBJECTS = 10
 
 @dataclass(frozen=True)
 class Option:
-    """Keys on top of a config, and what autocast computes in (a value of PRECISIONS, or "")."""
+    """Config keys to switch on, and the precision of autocast (a key of PRECISIONS, or "")."""
 
     name: str
     keys: tuple[str, ...] = ()
@@ -59,18 +59,18 @@ def applies(option: Option, cfg: CfgNode) -> bool:
         return False
     if _DECODER in option.keys and cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME == "BasePixelDecoder":
         return False
-    # The loss scale needs no GPU, but half the operators on CPUs are slower or missing in float16.
+    # Loss scaling needs no GPU, but half the operators are slower or missing in float16 on CPUs.
     return option.precision != "float16" or cfg.MODEL.DEVICE != "cpu"
 
 
 def make_step(
     cfg: CfgNode, option: Option, image_size: int, batch_size: int
 ) -> tuple[nn.Module, Callable[[], object]]:
-    """A model with random weights and a training step on random images.
+    """Build a model with random weights and a training step on random images.
 
     Args:
         cfg: the baseline's config.
-        option: what differs from it.
+        option: the difference from it.
         image_size: height and width in pixels.
         batch_size: images in a batch.
 
@@ -109,7 +109,7 @@ def _noisy(cfg: CfgNode, size: int) -> dict[str, Any]:
 
 
 def _annotated(cfg: CfgNode, size: int) -> dict[str, Any]:
-    """Objects are squares of half the image's side anywhere."""
+    """A random image whose objects are squares of half its side at random places."""
     instances = Instances((size, size))
     instances.gt_classes = torch.randint(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, (_OBJECTS,))
     instances.gt_masks = torch.zeros(_OBJECTS, size, size, dtype=torch.bool)

@@ -70,7 +70,7 @@ def test_images_of_ones_own(monkeypatch, tmp_path, capsys):
         (["--workers", "0"], "--workers has 0; expected 1 to "),
         (["--workers", "100000"], "--workers has 100000; expected 1 to "),
         (["--images", "no-such-folder"], "no-such-folder does not exist"),
-        (["--images", ".", "--mappers", "detr_panoptic"], "images of one's own have no labels"),
+        (["--images", ".", "--mappers", "detr_panoptic"], "a folder of images has no labels"),
         (["--output", "no-such-folder/a.md"], "there is no folder no-such-folder"),
     ],
 )
