@@ -1,4 +1,4 @@
-"""Saving and loading checkpoints in training."""
+"""Save and load the checkpoints of a training run."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpointer(DetectionCheckpointer):
-    """detectron2's checkpointer, safer and more talkative.
+    """detectron2's checkpointer, made safe, with a report on every weight.
 
-    Loading executes no code of the file, says of every weight what became of it, and stops if none
+    Loading executes no code of the file, reports what happened to each weight, and stops if none
     fits. Saving leaves either the old files or the new ones, never half a file.
 
     Attributes:
-        report: the :class:`LoadReport` of the last :meth:`load`, None before.
+        report: the :class:`LoadReport` of the latest :meth:`load`, None before the first.
     """
 
     report: LoadReport | None = None
@@ -45,18 +45,18 @@ class Checkpointer(DetectionCheckpointer):
         """Load a checkpoint.
 
         Args:
-            path: a file or URL; see :func:`ddep.checkpoint.read_checkpoint`. Empty: nothing
-                is loaded.
-            checkpointables: names of the objects given to the constructor that are loaded too; None
-                is all. If there are any, training resumes, and the file must fit exactly.
+            path: a file or URL; see :func:`ddep.checkpoint.read_checkpoint`. An empty path loads
+                nothing.
+            checkpointables: names of the objects given to the constructor that are also loaded;
+                None takes all. If there are any, training resumes, and the file must fit exactly.
             transfer: groups of weights to load, see :func:`ddep.checkpoint.loading.load_weights`.
 
         Returns:
-            What else the file holds.
+            Everything else that the file holds.
 
         Raises:
-            UserError: the file is missing, unreadable, not what its checksum was made of, or not of
-                this model.
+            UserError: the file is missing or unreadable, contradicts its checksum, or is not a
+                checkpoint of this model.
         """
         if not path:
             return {}
@@ -74,23 +74,23 @@ class Checkpointer(DetectionCheckpointer):
         return checkpoint
 
     def absent_parameters(self) -> list[str]:
-        """Names of the model's parameters that the last :meth:`load` did not find, in its shape."""
+        """Names of the parameters that the latest :meth:`load` did not find in the right shape."""
         absent = {*self.report.new, *self.report.mismatched}
         return [name for name, _ in self.model.named_parameters() if name in absent]
 
     def save(self, name: str, *, is_last: bool = True, **kwargs: Any) -> None:
         """Write the model and all checkpointables to ``<save_dir>/<name>.pth``, all or nothing.
 
-        All processes have to call this, since the state of training is gathered from them; the main
-        one writes. The checksum goes to ``<name>.pth.sha256``.
+        All processes have to call this, because the state of training is gathered from them; the
+        main process writes. The checksum goes to ``<name>.pth.sha256``.
 
         Args:
             name: without extension.
-            is_last: whether ``--resume`` shall go on from it.
+            is_last: whether ``--resume`` will continue from this checkpoint.
             kwargs: more to save, such as the iteration.
 
         Raises:
-            UserError: the disk is full or the folder cannot be written; earlier files are whole.
+            UserError: the disk is full or the folder cannot be written; earlier files are intact.
         """
         if not self.save_dir:
             return
@@ -113,18 +113,18 @@ class Checkpointer(DetectionCheckpointer):
             file.write(last_filename_basename.encode())
 
     def has_checkpoint(self) -> bool:
-        """Whether there is a run to resume, as the main process sees it; all have to ask."""
+        """Whether the main process sees a run to resume; all processes have to call this."""
         return comm.all_gather(super().has_checkpoint())[0]
 
     def get_checkpoint_file(self) -> str:
         """The file that ``--resume`` loads, empty if there is none.
 
-        It is what ``last_checkpoint`` names or, with a warning, the newest valid checkpoint; see
-        :func:`ddep.checkpoint.fallback.newest_valid`. The main process looks for it, and all have
-        to call this.
+        It is the file that ``last_checkpoint`` names or, with a warning, the newest valid
+        checkpoint; see :func:`ddep.checkpoint.fallback.newest_valid`. The main process looks for
+        it; all processes have to call this.
 
         Raises:
-            UserError: none is valid.
+            UserError: no checkpoint is valid.
         """
         path, problem = "", ""
         if comm.is_main_process():
@@ -140,12 +140,12 @@ class Checkpointer(DetectionCheckpointer):
     def _load_weights(
         self, checkpoint: dict[str, Any], path: str, transfer: Sequence[str], *, resume: bool
     ) -> None:
-        """Take the weights out of ``checkpoint`` and put them into the model."""
+        """Move the weights from ``checkpoint`` into the model."""
         if checkpoint.pop("matching_heuristics", False):
             checkpoint["model"] = from_model_zoo(checkpoint, self.model)
         self.report = load_weights(self.model, checkpoint.pop("model"), path, transfer)
         logger.info(f"Weights in {path}:\n{self.report.table()}")
-        # A line for each weight: setup sends this level to log.txt, not to the console.
+        # One line per weight: this level goes to log.txt, not to the console.
         logger.debug(f"Each weight in {path} and in the model:\n{self.report.names()}")
         mismatches = list(self.report.mismatches())
         if mismatches:
@@ -163,7 +163,7 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def _check_state(checkpoint: Mapping[str, Any], names: Sequence[str], path: str) -> None:
-    """Raise :class:`UserError` unless the states called ``names`` are in a checkpoint."""
+    """Raise :class:`UserError` unless ``checkpoint`` has all states called ``names``."""
     absent = [name for name in names if name not in checkpoint]
     if absent == ["ema"]:
         raise UserError(

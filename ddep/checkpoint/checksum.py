@@ -16,12 +16,12 @@ _CHUNK_BYTES = 2**20
 
 
 def checksum_file(path: str) -> str:
-    """Where the checksum of ``path`` is."""
+    """The path of the checksum of ``path``."""
     return f"{path}.sha256"
 
 
 class _HashedFile:
-    """What ``torch.save`` needs of a file; hashes the bytes on their way, none of them twice."""
+    """The part of a file that ``torch.save`` needs; hashes the bytes while they are written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -42,8 +42,8 @@ class _HashedFile:
 def write_with_checksum(path: str) -> Iterator[_HashedFile]:
     """Open ``path`` for writing bytes as :func:`atomic_write` does, and write its checksum.
 
-    Killed at whatever moment, this leaves the old file or the new one, with its own checksum or
-    without, but never with the other's: an old checksum goes before the new file comes.
+    Killed at any moment, this leaves the old file or the new one, with its own checksum or without
+    one, but never with the other's: the old checksum is removed before the new file appears.
 
     Raises:
         UserError: see :func:`atomic_write`.
@@ -56,10 +56,10 @@ def write_with_checksum(path: str) -> Iterator[_HashedFile]:
 
 
 def add_missing_checksum(path: str) -> None:
-    """Write the checksum of a good file that a kill has left without.
+    """Write the checksum of a valid file if there is none, as after a kill.
 
     Raises:
-        UserError: it cannot be read or written.
+        UserError: the file cannot be read, or the checksum cannot be written.
     """
     if _read_checksum(path) is None:
         _write_checksum(path, _hash(path))
@@ -92,10 +92,10 @@ def verify_checksum(path: str) -> bool:
     """Compare a file with its checksum.
 
     Returns:
-        Whether there is a checksum. Files of older versions and of others have none.
+        Whether there is a checksum. Files of older versions and of other projects have none.
 
     Raises:
-        UserError: the file is not the one that the checksum was made of, or cannot be read.
+        UserError: the file contradicts its checksum, or cannot be read.
     """
     expected = _read_checksum(path)
     if expected is None:
@@ -109,7 +109,7 @@ def verify_checksum(path: str) -> bool:
 
 
 def _read_checksum(path: str) -> str | None:
-    """The SHA-256 that is written beside ``path`` in hexadecimal; None without a readable one."""
+    """The SHA-256 beside ``path``, in hexadecimal; None if there is none or it is unreadable."""
     try:
         with open(checksum_file(path), "rb") as file:
             line = file.read(1000)

@@ -1,4 +1,4 @@
-"""Which checkpoint of a folder a run goes on from."""
+"""Choose the checkpoint from which a run continues."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ LAST_CHECKPOINT = "last_checkpoint"
 
 
 def newest_valid(folder: str, state: Sequence[str]) -> str:
-    """The checkpoint that ``last_checkpoint`` names, or else the newest one that is valid.
+    """Find the checkpoint that ``last_checkpoint`` names, or else the newest valid one.
 
-    A checkpoint is valid if it has the checksum beside it or, without one, if it can be read. The
-    newest is the one that was written last. What is wrong with newer ones is logged as a warning.
+    A checkpoint is valid if it matches the checksum beside it or, without one, if it can be read.
+    The newest is the one written last. Problems of newer ones are logged as a warning.
 
     Args:
-        folder: with ``last_checkpoint`` and ``*.pth``.
-        state: what a checkpoint must hold besides weights to take the place of the named one.
+        folder: the folder with ``last_checkpoint`` and ``*.pth``.
+        state: what a checkpoint must hold besides weights to replace the named one.
 
     Returns:
         Its path; empty if there is no ``last_checkpoint``.
 
     Raises:
-        UserError: none is valid.
+        UserError: no checkpoint is valid.
     """
     tag = os.path.join(folder, LAST_CHECKPOINT)
     if not os.path.lexists(tag):
@@ -80,7 +80,7 @@ def _check(path: str, state: Sequence[str] = ()) -> None:
 
 
 def _finding(error: UserError) -> str:
-    """The message without its advice, which would come once for each file."""
+    """The message without its advice, which would be repeated for each file."""
     return str(error).split("; ")[0]
 
 

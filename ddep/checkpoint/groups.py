@@ -1,7 +1,7 @@
-"""Which part of a model a weight belongs to, by its name.
+"""Find the part of a model that a weight belongs to by its name.
 
 The names are Mask2Former's and detectron2's, with ``denoising_head`` added. ``backbone`` is the
-encoder of images: what DDeP freezes, and what learns at BACKBONE_MULTIPLIER. An FPN below
+image encoder: DDeP freezes it, and BACKBONE_MULTIPLIER scales its learning rate. An FPN below
 ``backbone`` is a decoder.
 """
 
@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping
 
 from ddep.errors import UserError
 
-# What follows from the config and is not learned: criterion.empty_weight, which is
-# MODEL.MASK_FORMER.NO_OBJECT_WEIGHT. It is saved, as Mask2Former does, but never loaded.
+# Follows from the config and is not learned: criterion.empty_weight, which is
+# MODEL.MASK_FORMER.NO_OBJECT_WEIGHT. It is saved, as in Mask2Former, but never loaded.
 CONFIGURED = ("criterion",)
 
-# What fine-tuning can take over from pretraining (MODEL.DDEP.TRANSFER).
+# The groups that fine-tuning can take from pretraining (MODEL.DDEP.TRANSFER).
 TRANSFERABLE = ("backbone", "encoder", "fpn", "mask_features")
 
-# Group and how its names start; the first that matches counts.
+# A group, and a pattern for the start of its names; the first match counts.
 _PATTERNS = (
     # detectron2's FPN around a backbone, which is `bottom_up`, and DeepLabV3+'s decoder.
     ("fpn", r"backbone\.(fpn_(lateral|output)\d+|top_block)\."),
@@ -47,9 +47,9 @@ def group_of(name: str, own: Mapping[str, str] | None = None) -> str:
     """The group of the weight called ``name``: one of :data:`GROUPS`, or of ``own``.
 
     Args:
-        name: of a parameter or buffer, with the names of its modules.
-        own: how names start (a regular expression) -> group, for names that mean something else in
-            a model: the attribute ``weight_groups`` of its class, see :func:`own_groups`.
+        name: full name of a parameter or buffer.
+        own: pattern for the start of names -> group; comes before the usual patterns. See
+            :func:`own_groups`.
     """
     patterns = [(group, start) for start, group in (own or {}).items()]
     return next(
@@ -58,9 +58,9 @@ def group_of(name: str, own: Mapping[str, str] | None = None) -> str:
 
 
 def own_groups(model: object) -> Mapping[str, str]:
-    """What the class of ``model`` says about its names in ``weight_groups``; nothing by default.
+    """The attribute ``weight_groups`` of the class of ``model``; empty by default.
 
-    A model whose encoder is called ``trunk``, with its neck inside, has
+    A model whose encoder is called ``trunk`` and contains its neck has
     ``weight_groups = {r"trunk\\.neck\\.": "fpn", r"trunk\\.": "backbone"}``.
     """
     return getattr(model, "weight_groups", {})

@@ -1,4 +1,4 @@
-"""Several checkpoints named at once."""
+"""List the checkpoints that a string with commas and wildcards names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ def list_checkpoints(weights: str) -> list[str]:
     """The checkpoints that ``weights`` names, each once.
 
     Args:
-        weights: one as :func:`ddep.checkpoint.local_path` takes it, or several of them with commas
-            between; file names may have the wildcards ``*``, ``?`` and ``[...]``, and what these
-            stand for is sorted.
+        weights: one path as :func:`ddep.checkpoint.local_path` takes it, or several separated by
+            commas; file names may have the wildcards ``*``, ``?`` and ``[...]``, whose matches are
+            sorted.
 
     Raises:
-        UserError: wildcards that no file matches, or nothing between two commas.
+        UserError: no file matches a wildcard, or there is nothing between two commas.
     """
     if os.path.exists(weights):
         return [weights]
@@ -25,7 +25,7 @@ def list_checkpoints(weights: str) -> list[str]:
     for word in map(str.strip, weights.split(",")):
         if not word:
             raise UserError(
-                f"MODEL.WEIGHTS is {weights!r}; expected a checkpoint before and behind each comma"
+                f"MODEL.WEIGHTS is {weights!r}; expected a checkpoint before and after each comma"
             )
         is_pattern = glob.has_magic(word) and not os.path.exists(word) and "://" not in word
         paths = sorted(filter(os.path.isfile, glob.glob(word))) if is_pattern else [word]

@@ -1,4 +1,4 @@
-"""What became of every weight when a checkpoint was loaded."""
+"""Report what happened to every weight when a checkpoint was loaded."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ Shape = tuple[int, ...]
 
 @dataclass
 class LoadReport:
-    """The names of all weights (parameters and buffers) of a model and of a checkpoint, sorted out.
+    """The names of all weights (parameters and buffers) of a model and a checkpoint, by outcome.
 
     Attributes:
         path: the checkpoint.
-        own_groups: what the model's class says about its names, see
-            :func:`ddep.checkpoint.groups.own_groups`.
-        loaded: in both, and now the checkpoint's.
-        left_out: in both, but not to be transferred (MODEL.DDEP.TRANSFER) or up to the config.
-        mismatched: in both, but of different shapes: name -> (the checkpoint's, the model's).
-        new: in the model only; as initialised.
-        unused: in the checkpoint only.
+        own_groups: the model's own groups, see :func:`ddep.checkpoint.groups.own_groups`.
+        loaded: in both, and copied from the checkpoint.
+        left_out: in both, but not transferred (MODEL.DDEP.TRANSFER) or determined by the config.
+        mismatched: in both, but with different shapes: name -> (the checkpoint's, the model's).
+        new: only in the model; as initialised.
+        unused: only in the checkpoint.
     """
 
     path: str
@@ -36,24 +35,24 @@ class LoadReport:
     unused: list[str] = field(default_factory=list)
 
     def table(self) -> str:
-        """How many weights of each group met which fate, as a table of text."""
-        return group_table(self._fates(), self.own_groups)
+        """A text table of the numbers of weights by group and outcome."""
+        return group_table(self._outcomes(), self.own_groups)
 
     def mismatches(self) -> Iterator[str]:
-        """A line for each weight whose shape is another in the checkpoint, with both shapes."""
+        """A line for each weight with another shape in the checkpoint, with both shapes."""
         for name, (found, expected) in self.mismatched.items():
             yield f"{name} is {found} in {self.path} and {expected} in the model: left as it was"
 
     def names(self) -> str:
-        """Every weight on a line of its own, behind what became of it, group by group."""
+        """A line for each weight, its outcome first, group by group."""
         lines = []
         own = self.own_groups
         for group in _groups(own):
-            for fate, names in self._fates().items():
-                lines += [f"{fate:<15} {name}" for name in names if group_of(name, own) == group]
+            for outcome, names in self._outcomes().items():
+                lines += [f"{outcome:<15} {name}" for name in names if group_of(name, own) == group]
         return "\n".join(lines)
 
-    def _fates(self) -> dict[str, list[str]]:
+    def _outcomes(self) -> dict[str, list[str]]:
         return {
             "loaded": self.loaded,
             "left out": self.left_out,
@@ -64,24 +63,25 @@ class LoadReport:
 
 
 def group_table(
-    fates: Mapping[str, Sequence[str]], own_groups: Mapping[str, str] | None = None
+    outcomes: Mapping[str, Sequence[str]], own_groups: Mapping[str, str] | None = None
 ) -> str:
-    """How many weights of each group met which fate, as a table of text.
+    """A text table of the numbers of weights by group and outcome.
 
     Args:
-        fates: fate -> names of weights, a column each.
+        outcomes: outcome -> names of weights; each is a column.
         own_groups: as in :class:`LoadReport`.
     """
     rows = []
     for group in _groups(own_groups or {}):
         counts = [
-            sum(group_of(name, own_groups) == group for name in names) for names in fates.values()
+            sum(group_of(name, own_groups) == group for name in names)
+            for names in outcomes.values()
         ]
         if any(counts):
             rows.append([group, *counts])
-    return tabulate(rows, headers=["", *fates])
+    return tabulate(rows, headers=["", *outcomes])
 
 
 def _groups(own_groups: Mapping[str, str]) -> list[str]:
-    """All groups that there are, in the order of the table."""
+    """All groups, in the order of the table."""
     return list(dict.fromkeys([*GROUPS, *own_groups.values()]))

@@ -1,4 +1,4 @@
-"""Putting a state dict into a model, keeping book of every weight."""
+"""Load a state dict into a model, and record what happens to every weight."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _ENCODERS = ("backbone.", "backbone.bottom_up.")
 def load_weights(
     model: nn.Module, state_dict: StateDict, path: str, transfer: Sequence[str] = TRANSFERABLE
 ) -> LoadReport:
-    """Copy what fits from ``state_dict`` into ``model``.
+    """Copy the weights that fit from ``state_dict`` into ``model``.
 
-    Modules may rename what they are given (``_load_from_state_dict``), which is how checkpoints of
-    older versions load. An encoder's weights (``backbone.*``) fit one with an FPN around it
-    (``backbone.bottom_up.*``).
+    Modules may rename weights (``_load_from_state_dict``), which is how checkpoints of older
+    versions load. An encoder's weights (``backbone.*``) also fit a model with an FPN around the
+    encoder (``backbone.bottom_up.*``).
 
     Args:
         model: not wrapped in DistributedDataParallel.
         state_dict: name -> tensor; names may start with "module.". Changed in place.
         path: where ``state_dict`` comes from, for messages.
-        transfer: the groups to load, out of TRANSFERABLE. CONFIGURED is never loaded, and
-            everything else always.
+        transfer: the groups of TRANSFERABLE to load. CONFIGURED is never loaded, everything else
+            always.
 
     Raises:
         UserError: no parameter of the model is in ``state_dict`` with its shape.
@@ -47,7 +47,7 @@ def load_weights(
     kept = {*CONFIGURED, *TRANSFERABLE}.difference(transfer)
 
     def sort_out(_module: nn.Module, candidates: StateDict, *_: Any) -> None:
-        """Take out what must not be loaded. Runs for each module, behind its parents' renames."""
+        """Remove what must not be loaded. Runs for each module, after its parents' renames."""
         for name in [name for name in candidates if name in shapes]:
             if group_of(name, own) in kept:
                 report.left_out.append(name)
@@ -74,7 +74,7 @@ def load_weights(
 
 
 def _enter_fpn(state_dict: StateDict, expected: Container[str]) -> None:
-    """Rename an encoder's weights, in place, where the model has an FPN around its own."""
+    """Rename an encoder's weights, in place, if the model has an FPN around its encoder."""
     plain, inner = _ENCODERS
     for name in [name for name in state_dict if name.startswith(plain)]:
         inside = inner + name.removeprefix(plain)
@@ -83,17 +83,17 @@ def _enter_fpn(state_dict: StateDict, expected: Container[str]) -> None:
 
 
 def from_model_zoo(checkpoint: dict[str, Any], model: nn.Module) -> StateDict:
-    """The state dict of a checkpoint of an ImageNet backbone, under the names of ``model``.
+    """The state dict of an ImageNet backbone's checkpoint, under the names of ``model``.
 
-    detectron2 marks such files with ``matching_heuristics``, and looks for the module whose names
-    end in theirs. Here it is always ``model.backbone``, or the ``bottom_up`` of its FPN.
+    detectron2 marks such files with ``matching_heuristics``, and searches for the module whose
+    names end in theirs. Here it is always ``model.backbone``, or the ``bottom_up`` of its FPN.
 
     Args:
         checkpoint: as :func:`ddep.checkpoint.read_checkpoint` returns it.
         model: has a ``backbone``.
 
     Raises:
-        UserError: two weights would have one name; the file is damaged.
+        UserError: two weights would get the same name; the file is damaged.
     """
     weights = checkpoint["model"]
     if checkpoint.get("__author__") == "Caffe2":
@@ -109,15 +109,15 @@ def from_caffe2(weights: StateDict) -> tuple[StateDict, dict[str, str]]:
     """Give Caffe2's weights detectron2's names.
 
     Returns:
-        The weights, and for each name the one that it had.
+        The weights, and new name -> old name.
 
     Raises:
-        UserError: two weights would have one name; the file is damaged.
+        UserError: two weights would get the same name; the file is damaged.
     """
     try:
         return convert_c2_detectron_names(dict(weights))
     except AssertionError as error:
-        raise UserError("two of Caffe2's weights have one place; the file is damaged") from error
+        raise UserError("two of Caffe2's weights get the same name; the file is damaged") from error
 
 
 def _nothing_fits(report: LoadReport, found: list[str], expected: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Reading ``.pkl`` checkpoints (detectron2's and Detectron's model zoos) without running code."""
+"""Read ``.pkl`` checkpoints (of detectron2's and Detectron's model zoos) without running code."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def load_pickle(file: IO[bytes]) -> Any:
     """Unpickle plain containers, numbers, strings, NumPy arrays and torch tensors.
 
     Args:
-        file: on the disk.
+        file: a file on the disk, because it is memory-mapped.
 
     Returns:
-        What it holds; arrays are :class:`PickledArray`.
+        Its content; arrays are :class:`PickledArray`.
 
     Raises:
         pickle.UnpicklingError: the file asks for anything else ("GLOBAL module.name"), or its sizes
             contradict each other.
-        Exception: of nearly any type, if the file is no pickle.
+        Exception: of nearly any type, if the file is not a pickle.
     """
-    # A map never reads beyond the file, whatever a pickle says about its lengths.
+    # A memory map never reads beyond the file, whatever lengths a pickle claims.
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         return SafeUnpickler(view, _ALLOWED).load()
 
 
 class _DType(Buildable):
-    """A dtype of plain numbers in the making: NumPy gives it its byte order as a state."""
+    """A dtype of plain numbers under construction: the pickle gives its byte order as a state."""
 
     def __init__(self, name: str, *_: Any) -> None:
         if type(name) is not str or not _DTYPE.fullmatch(name):
@@ -53,10 +53,10 @@ class _DType(Buildable):
 
 
 class PickledArray(Buildable):
-    """A NumPy array in the making: NumPy gives it its shape and bytes as a state.
+    """A NumPy array under construction: the pickle gives its shape and bytes as a state.
 
     Attributes:
-        array: with no elements before.
+        array: the array; empty until its state is given.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if math.prod(shape) * dtype.dtype.itemsize != len(data) or order not in ("C", "F"):
         raise pickle.UnpicklingError("an array has another shape than its bytes")
     values = np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
-    # torch takes native numbers only, and arrays that may be written to.
+    # torch takes only numbers in native byte order, and writable arrays.
     return values.astype(dtype.dtype.newbyteorder("="), order="C")
 
 
@@ -98,7 +98,7 @@ def _scalar(dtype: Any, data: Any) -> int | float | bool:
 
 
 def _load_storage(data: Any) -> Any:
-    """Stand-in for ``torch.storage._load_from_bytes``, which would unpickle anything."""
+    """Stands in for ``torch.storage._load_from_bytes``, which would unpickle anything."""
     if type(data) is not bytes:
         raise pickle.UnpicklingError("a storage without bytes")
     return load_torch(io.BytesIO(data))
@@ -121,13 +121,13 @@ def _rebuild_parameter(tensor: Any, *_: Any) -> torch.Tensor:
 _ALLOWED: dict[str, Any] = {
     **CONTAINERS,
     "numpy.dtype": _DType,
-    # Only ever an argument.
+    # Only used as an argument.
     "numpy.ndarray": None,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch.storage._load_from_bytes": _load_storage,
 }
-# NumPy's module names have changed over time, the functions are the same.
+# NumPy's module names have changed over time, but the functions are the same.
 for _core in ("numpy.core", "numpy._core"):
     _ALLOWED |= {
         f"{_core}.multiarray._reconstruct": _reconstruct,

@@ -1,4 +1,4 @@
-"""Reading checkpoints: no code of a file is ever executed, and no size in it is trusted."""
+"""Read checkpoints without executing code of the file or trusting the sizes in it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ddep.checkpoint.safetensors_files import load_safetensors
 from ddep.checkpoint.torch_files import load_torch
 from ddep.errors import UserError
 
-# Where files keep their state dict: most of the world, PyTorch Lightning and its like, Detectron.
+# Keys of the state dict in most files, in those of PyTorch Lightning, and in Detectron's.
 _STATE_DICT_KEYS = ("model", "state_dict", "blobs")
 
-# What Hugging Face and timm call the files in their folders.
+# Names of the files in folders of Hugging Face and timm.
 _FOLDER_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 _SAFETENSORS = (".safetensors", ".safetensors.index.json")
 
 
 def local_path(path: str) -> str:
-    """The file that ``path`` means on this machine; downloads and caches what is not local.
+    """The local file for ``path``; a remote file is downloaded and cached.
 
     Args:
-        path: a file, or what detectron2 takes in its place (``https://...``, ``detectron2://...``).
+        path: a file, or an address that detectron2 takes (``https://...``, ``detectron2://...``).
 
     Raises:
         UserError: there is no such file, or it cannot be downloaded.
@@ -45,20 +45,20 @@ def local_path(path: str) -> str:
 def read_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
-    ``.pkl`` is the format of detectron2's model zoo (or of Detectron's, NumPy arrays either way),
-    ``.safetensors`` is Hugging Face's, everything else is what ``torch.save`` writes. The state
-    dict may be the whole file, or lie below ``model`` or ``state_dict``.
+    ``.pkl`` is the format of detectron2's and Detectron's model zoos (both with NumPy arrays),
+    ``.safetensors`` is Hugging Face's, and everything else is read as written by ``torch.save``.
+    The state dict may be the whole file, or lie below ``model`` or ``state_dict``.
 
     Args:
-        path: see :func:`local_path`; or a folder of Hugging Face's or timm's.
+        path: see :func:`local_path`; or a folder with a model of Hugging Face or timm.
 
     Returns:
-        ``{"model": {name: tensor}, ...}`` with whatever else the file holds. Zoo files have
+        ``{"model": {name: tensor}, ...}`` with everything else that the file holds. Zoo files have
         ``__author__`` and ``matching_heuristics``, see :class:`ddep.checkpoint.Checkpointer`.
 
     Raises:
-        UserError: not a file, truncated, of another format, or with objects other than tensors and
-            plain containers.
+        UserError: the file is missing, truncated or of another format, or holds objects other than
+            tensors and plain containers.
     """
     if os.path.isdir(path):
         path = _in_folder(path)
@@ -67,7 +67,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         data = _load(path, local)
     except UserError:
         raise
-    except Exception as error:  # garbage makes a reader raise almost anything
+    except Exception as error:  # a damaged file can cause almost any exception
         raise UserError(f"{path} cannot be read: {_explain(error)}") from error
     return _find_weights(path, data)
 
@@ -111,7 +111,7 @@ def _find_weights(path: str, data: Any) -> dict[str, Any]:
     weights = data if nested is None else data[nested]
     rest = {} if nested is None else {k: v for k, v in data.items() if k != nested}
     if path.endswith(".pkl") and not any("." in str(name) for name in weights):
-        # Detectron's zoo: Caffe2's names, with the optimizer's state among them.
+        # Detectron's zoo has Caffe2's names, and the optimizer's state beside the weights.
         weights = {k: v for k, v in weights.items() if not str(k).endswith("_momentum")}
         rest = {"__author__": "Caffe2", "matching_heuristics": True}
     for name, value in weights.items():

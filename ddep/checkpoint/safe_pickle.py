@@ -1,4 +1,4 @@
-"""A pickle machine that builds plain containers, and calls nothing but what it is given."""
+"""An unpickler that builds plain containers and calls only the functions it is given."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pickle
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-# What pickles of tensors, arrays and plain containers consist of, in protocols 0 to 5. Absent are
-# INST, OBJ, NEWOBJ, EXT and the like, by which a pickle makes objects of classes.
+# The opcodes in pickles of tensors, arrays and plain containers, in protocols 0 to 5. INST, OBJ,
+# NEWOBJ, EXT and the like, by which a pickle creates objects of classes, are left out.
 _OPCODES = """
 PROTO FRAME STOP MARK PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
 NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
@@ -18,21 +18,21 @@ EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS
 EMPTY_DICT DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID
 """
 
-# A key is hashed, and the hash of nested tuples can take for ever.
+# A key is hashed, and hashing nested tuples can take forever.
 _KEY_TYPES = (str, bytes, int, float, bool, type(None))
 
 
 class SafeUnpickler(pickle._Unpickler):
-    """Python's own unpickler, written in Python, with fewer opcodes and checks.
+    """Python's own unpickler, the one written in Python, with fewer opcodes and with checks.
 
-    The one written in C could be neither restricted in its opcodes nor kept from allocating what a
-    damaged file asks for.
+    In the one written in C, opcodes cannot be restricted, and a damaged file could make it allocate
+    any amount of memory.
 
     Args:
-        file: is read to the end of the pickle, no further. If it is in memory, no more is allocated
-            than it holds.
-        allowed: "module.name" -> what stands in for it. These are all that a pickle can call.
-        persistent_load: stands in for what torch.save keeps outside the pickle.
+        file: read to the end of the pickle and no further. If it is in memory, no more than its
+            size is allocated.
+        allowed: "module.name" -> its stand-in. A pickle can call nothing else.
+        persistent_load: returns a stand-in for what torch.save keeps outside the pickle.
     """
 
     dispatch = {
@@ -46,7 +46,7 @@ class SafeUnpickler(pickle._Unpickler):
         allowed: Mapping[str, Any],
         persistent_load: Callable[[Any], Any] | None = None,
     ) -> None:
-        # latin1 is how Python 3 reads the arrays that Python 2 pickled.
+        # Python 3 reads arrays that Python 2 pickled with latin1.
         super().__init__(file, encoding="latin1")
         self._allowed = allowed
         if persistent_load is not None:
@@ -96,7 +96,7 @@ class SafeUnpickler(pickle._Unpickler):
 
 
 class Buildable:
-    """What a pickle may give a state to."""
+    """An object to which a pickle may give a state."""
 
     def build(self, state: Any) -> None:
         raise NotImplementedError
@@ -113,7 +113,7 @@ def _filled(mapping: Any, items: list[Any]) -> dict[Any, Any]:
 
 
 def _ordered_dict(*items: Any) -> collections.OrderedDict:
-    """Stands in for ``OrderedDict``: empty, or of a list of pairs as Python 2 has it."""
+    """Stands in for ``OrderedDict``: empty, or from a list of pairs, as in Python 2's pickles."""
     pairs = items[0] if items else []
     return _filled(
         collections.OrderedDict(), [part for key, value in pairs for part in (key, value)]
@@ -121,18 +121,18 @@ def _ordered_dict(*items: Any) -> collections.OrderedDict:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stands in for ``_codecs.encode``, by which protocol 2 writes bytes, for its one encoding."""
+    """Stands in for ``_codecs.encode``, with which protocol 2 writes bytes, always as latin1."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes are encoded as {encoding}, not as latin1")
     return text.encode("latin1")
 
 
 def _no_bytes() -> bytes:
-    """Stands in for ``bytes``, by which protocol 2 writes none."""
+    """Stands in for ``bytes``, with which protocol 2 writes empty bytes."""
     return b""
 
 
-# What pickles of plain containers may call.
+# The functions that pickles of plain containers may call.
 CONTAINERS: dict[str, Any] = {
     "collections.OrderedDict": _ordered_dict,
     "_codecs.encode": _encode,

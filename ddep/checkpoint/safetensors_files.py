@@ -1,4 +1,4 @@
-"""Reading safetensors: a file, or a folder with a model in one or several."""
+"""Read safetensors: one file, or several that an index names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ddep.errors import UserError
 
 
 def load_safetensors(path: str) -> dict[str, torch.Tensor]:
-    """Load a ``.safetensors`` file, or all that a ``.safetensors.index.json`` names.
+    """Load a ``.safetensors`` file, or all files that a ``.safetensors.index.json`` names.
 
-    The library checks the header against the file before it makes room for anything.
+    The library compares the header with the file before it allocates memory.
 
     Raises:
         UserError: the index is damaged, or one of its files is missing.

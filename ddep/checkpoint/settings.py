@@ -1,4 +1,4 @@
-"""The config.json that Hugging Face and timm publish beside their weights."""
+"""Read the config.json that Hugging Face and timm publish beside their weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ddep.errors import UserError
 
-# Formats that come with one; any other file's neighbours may be of something else.
+# Formats that come with one; the config.json beside any other file may be something else.
 _EXTENSIONS = (".safetensors", ".bin")
 _MAX_BYTES = 10_000_000
 
@@ -20,11 +20,11 @@ def read_settings(path: str) -> dict[str, Any]:
         path: the checkpoint's folder, or a ``.safetensors`` or ``.bin`` file.
 
     Returns:
-        Its content, empty if there is none; below ``image_processor`` that of the
+        Its content, empty if there is none; below ``image_processor``, the content of the
         ``preprocessor_config.json`` beside it, if there is one.
 
     Raises:
-        UserError: one of them is no JSON object.
+        UserError: one of them is not a JSON object.
     """
     if not os.path.isdir(path) and not path.endswith(_EXTENSIONS):
         return {}
@@ -50,7 +50,7 @@ def read_json(path: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}); expected a JSON object: copy it "
-            "again, or take it away if it does not belong to the checkpoint"
+            "again, or remove it if it does not belong to the checkpoint"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}; expected a JSON object")

@@ -1,7 +1,7 @@
-"""Reading what ``torch.save`` writes, checked before torch sees it.
+"""Read files of ``torch.save``, after checking them.
 
-``torch.load(weights_only=True)`` runs no code, but allocates what a file asks for, and trusts the
-sizes in it. So the pickle is read twice, first with stand-ins for tensors that only compare sizes.
+``torch.load(weights_only=True)`` runs no code, but trusts the sizes in a file and allocates what
+they ask for. So the pickle is read twice, first with stand-ins for tensors that only compare sizes.
 
 Of the files in ``tests/checkpoint/test_hostile.py``, torch 2.15 hangs on nested keys, loads tensors
 of 10^12 repeated elements, and unpacks compressed records of any size (with ``mmap=True``, which
@@ -60,10 +60,10 @@ class _Tensor:
 
 
 def load_torch(file: IO[bytes]) -> Any:
-    """Load a file of ``torch.save``, of today's format (zip) or the one before, onto the CPU.
+    """Load a file of ``torch.save``, in the current format (zip) or the legacy one, onto the CPU.
 
     Args:
-        file: can seek.
+        file: a seekable file.
 
     Raises:
         pickle.UnpicklingError: the file asks for more than tensors and plain containers ("GLOBAL
@@ -83,13 +83,14 @@ def load_torch(file: IO[bytes]) -> Any:
 
 
 def check_geometry(offset: int, size: Any, stride: Any, elements: int) -> None:
-    """Raise unless a tensor of this offset, size and stride lies within a storage.
+    """Check that a tensor with this offset, size and stride lies within a storage.
 
     Args:
-        elements: of the storage. A tensor that repeats some (expanded) may have a million more.
+        elements: the storage's number of elements. A tensor that repeats some of them (expanded)
+            may have more, up to a million.
 
     Raises:
-        pickle.UnpicklingError: it does not, or these are no numbers.
+        pickle.UnpicklingError: it does not, or these are not whole numbers.
     """
     size, stride = tuple(size), tuple(stride)
     numbers = (offset, *size, *stride)
@@ -134,7 +135,7 @@ def _check_legacy(file: IO[bytes], size_bytes: int) -> None:
             raise pickle.UnpicklingError("a storage without a name")
         size = elements * storage_type.item_bytes
         sizes[key] = max(size, sizes.get(key, 0))
-        # torch makes room for all storages before it reads any.
+        # torch allocates all storages before it reads any.
         if sum(sizes.values()) > size_bytes:
             raise pickle.UnpicklingError("storages that are larger than the file")
         if view is not None:
@@ -143,7 +144,7 @@ def _check_legacy(file: IO[bytes], size_bytes: int) -> None:
             size = count * storage_type.item_bytes
         return _Storage(size, storage_type.item_bytes)
 
-    # A map never reads beyond the file, whatever a pickle says about its lengths.
+    # A memory map never reads beyond the file, whatever lengths a pickle claims.
     data = (
         file
         if isinstance(file, io.BytesIO)
@@ -152,7 +153,7 @@ def _check_legacy(file: IO[bytes], size_bytes: int) -> None:
     if SafeUnpickler(data, {}).load() != torch.serialization.MAGIC_NUMBER:
         raise pickle.UnpicklingError("a pickle, but none of torch.save")
     SafeUnpickler(data, {}).load()  # the version
-    SafeUnpickler(data, {}).load()  # of the machine that wrote it
+    SafeUnpickler(data, {}).load()  # facts about the machine that wrote the file
     SafeUnpickler(data, _ALLOWED, persistent_load).load()
     SafeUnpickler(data, {}).load()  # the storages' keys
 
@@ -193,7 +194,7 @@ def _check_size(numbers: Any) -> tuple[int, ...]:
 
 
 def _check_counter(counts: Any) -> dict[Any, Any]:
-    # Of the milestones of a learning rate schedule.
+    # Used for the milestones of a learning rate schedule.
     if type(counts) is not dict:
         raise pickle.UnpicklingError("a Counter of something else than a dict")
     return collections.Counter(counts)

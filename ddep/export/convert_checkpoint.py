@@ -124,14 +124,14 @@ def _expected(cfg: CfgNode, conversion: Conversion) -> dict[str, torch.Tensor]:
 def _report(conversion: Conversion, verbose: bool) -> None:
     resized = conversion.resized
     loaded = [name for name in conversion.weights if name not in resized]
-    fates = {
+    outcomes = {
         "loaded": loaded,
         "resized": list(resized),
         "missing": conversion.missing,
         "unused": conversion.unused,
     }
     print(f"format: {conversion.format_name}")
-    print(group_table(fates))
+    print(group_table(outcomes))
     if verbose:
         sources = conversion.sources
         _print("loaded", [f"{' + '.join(sources.get(n, ['computed']))} -> {n}" for n in loaded])

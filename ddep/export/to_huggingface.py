@@ -39,7 +39,7 @@ def export_to_hugging_face(
     task = task_of(cfg)
     if "hf" not in task.exports:
         raise UserError(
-            f"{config_file} is of {task.name}, which Hugging Face's segmentation models do not "
+            f"{config_file} is for {task.name}, which Hugging Face's segmentation models do not "
             "express; give a checkpoint that segmentation training wrote, and its own config"
         )
     check_expressible(cfg)

@@ -1,4 +1,4 @@
-"""A disk without room, for as long as nothing but the code under test writes."""
+"""Simulate a full disk, while only the code under test writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def full_disk(room: int) -> Iterator[None]:
-    """No file can grow beyond ``room`` bytes; pytest's own output could not either."""
+    """Let no file grow beyond ``room`` bytes, not even pytest's own output."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints whose pickle runs a command when it is read the usual way."""
+"""Checkpoints whose pickle runs a command when it is read without protection."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _text(command: str) -> bytes:
 
 _SYSTEM = b"cos\nsystem\n"
 
-# How -> a pickle that runs a command. Those of opcodes are what no pickler writes.
+# Name -> a pickle that runs a command. No pickler writes those named after opcodes.
 PICKLES: dict[str, Callable[[str], bytes]] = {
     **{
         f"protocol {protocol}": lambda command, protocol=protocol: pickle.dumps(
@@ -69,7 +69,7 @@ PICKLES: dict[str, Callable[[str], bytes]] = {
 
 
 def archive(command: str, how: str = "REDUCE") -> bytes:
-    """A file of torch.save in today's format."""
+    """A file of torch.save in the current format."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as records:
         records.writestr("archive/data.pkl", PICKLES[how](command))
@@ -78,7 +78,7 @@ def archive(command: str, how: str = "REDUCE") -> bytes:
 
 
 def legacy(command: str, how: str = "REDUCE") -> bytes:
-    """A file of torch.save in the format before."""
+    """A file of torch.save in the legacy format."""
     parts = [
         pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2),
         pickle.dumps(torch.serialization.PROTOCOL_VERSION, protocol=2),
@@ -106,7 +106,7 @@ def write(folder: Path, name: str, how: str = "REDUCE") -> tuple[Path, Path]:
 
 
 def read_carelessly(path: Path) -> None:
-    """Read a checkpoint as one should not."""
+    """Read a checkpoint without any protection."""
     with path.open("rb") as file:
         if path.suffix == ".pkl":
             pickle.load(file)

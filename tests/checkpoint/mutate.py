@@ -1,7 +1,7 @@
 """``python -m tests.checkpoint.mutate FOLDER N``: read N damaged checkpoints, one by one.
 
-Prints a line of JSON for each. A process of its own, so that a crash or a hang ends it alone, and
-its memory can be limited.
+Prints a line of JSON for each. It is a separate process, so that a crash or a hang ends only it,
+and its memory can be limited.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def truncate(data: bytearray, rng: random.Random) -> None:
 
 
 def rename(state: State, rng: random.Random) -> State:
-    """Give a few weights another name, of another's kind or damaged; some get lost."""
+    """Give a few weights another name, swapped or damaged; some get lost."""
     names = list(state)
     changed = {}
     for name in rng.sample(names, rng.choice([1, 1, 3, len(names) // 2])):
@@ -94,7 +94,7 @@ def damage(path: Path, state: State, kind: int, rng: random.Random) -> None:
 
 
 def outcome(source: Path, target: Path) -> str:
-    """Convert; "loaded" or the error's line. Anything else raises."""
+    """Convert, and return "loaded" or the error's line. Anything else raises."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             convert_file(str(source), str(target))
@@ -109,7 +109,7 @@ def outcome(source: Path, target: Path) -> str:
 
 
 def load(source: Path, backbone: torch.nn.Module) -> None:
-    """Load as training does, what fits; errors are the user's."""
+    """Load what fits, as training does; only a ``UserError`` may occur."""
     model = torch.nn.ModuleDict({"backbone": backbone})
     with contextlib.suppress(UserError):
         Checkpointer(model).load(str(source), checkpointables=[])
@@ -121,7 +121,7 @@ def main(folder: Path, number: int) -> None:
     states = [(name, make()) for (_, name), make in SMALL.items()]
     swin, resnet = small_swin(), small_resnet()
     (folder / "out").mkdir()
-    # What is mapped now, much of it by torch's libraries, and room for a few models.
+    # The memory mapped now, much of it by torch's libraries, and room for a few models.
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + ROOM_BYTES,) * 2)
     for index in range(number):

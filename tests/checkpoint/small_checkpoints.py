@@ -43,7 +43,7 @@ def small_resnet() -> nn.Module:
 
 
 def swin() -> State:
-    """With the buffers of original files."""
+    """A Swin's weights, as in original files."""
     state = small_swin().state_dict()
     state = {name: tensor for name, tensor in state.items() if not re.match(r"norm\d", name)}
     positions = state["absolute_pos_embed"]
@@ -71,7 +71,7 @@ def resnet(names: str) -> State:
 
 
 def caffe2_resnet() -> State:
-    """The same under Caffe2's names, whose norms have no statistics."""
+    """The small ResNet's weights under Caffe2's names; Caffe2's norms have no statistics."""
     state = {}
     for name, tensor in resnet("detectron2").items():
         if "running" in name:
@@ -90,7 +90,7 @@ def timm_model(name: str) -> State:
 
 
 def dinov2() -> State:
-    """As its authors name the weights, with registers."""
+    """A DINOv2 with registers, under its authors' names."""
     model = timm.create_model(
         "vit_small_patch14_reg4_dinov2", embed_dim=16, depth=2, num_heads=2, img_size=56
     )
@@ -101,7 +101,7 @@ def dinov2() -> State:
 
 
 def segmentation() -> State:
-    """The names of a Mask2Former."""
+    """A few weights with Mask2Former's names."""
     state = {f"backbone.{name}": tensor for name, tensor in swin().items()}
     for name in (
         f"{DECODER}.input_proj.0.0.weight",
@@ -116,7 +116,7 @@ def segmentation() -> State:
 
 
 def pretraining() -> State:
-    """The names of this project's pretraining."""
+    """A few weights with the names of this project's pretraining."""
     state = {n: t for n, t in segmentation().items() if "predictor" not in n}
     return {**state, "denoising_head.conv.weight": torch.randn(4, 4)}
 
@@ -160,7 +160,7 @@ SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def write(path: Path, state: State) -> None:
-    """Write a checkpoint as files of that name are written, with a config.json if apt."""
+    """Write a checkpoint in the format of its name, with a config.json if there is one for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.parent.name in SETTINGS:
         (path.parent / "config.json").write_text(json.dumps(SETTINGS[path.parent.name]()))

@@ -17,7 +17,7 @@ from tests.checkpoint.full_disk import full_disk
 
 
 class Counter:
-    """Something with a state, as a trainer is."""
+    """Something with a state, like a trainer."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -33,7 +33,7 @@ def make_model(width: int = 2) -> nn.ModuleDict:
     return nn.ModuleDict({"backbone": nn.Linear(width, 2), "predictor": nn.Linear(2, 1)})
 
 
-def test_training_goes_on_from_what_was_saved_last(tmp_path: Path) -> None:
+def test_training_continues_from_the_latest_checkpoint(tmp_path: Path) -> None:
     model = make_model()
     checkpointer = Checkpointer(model, str(tmp_path), trainer=Counter(7))
     assert not checkpointer.has_checkpoint()
@@ -88,7 +88,7 @@ def test_weights_may_come_in_files_of_three_kinds(tmp_path: Path, name: str) -> 
     assert all(torch.equal(model.state_dict()[key], weights[key]) for key in weights)
 
 
-def test_a_full_disk_leaves_all_earlier_files_whole(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_all_earlier_files_intact(tmp_path: Path) -> None:
     model = make_model()
     checkpointer = Checkpointer(model, str(tmp_path))
     checkpointer.save("model_0000001")
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_all_earlier_files_whole(tmp_path: Path) -> None:
     assert model["predictor"].bias.item() != 5
 
 
-def test_a_worker_that_is_not_the_main_one_saves_nothing(tmp_path: Path) -> None:
+def test_only_the_main_process_writes(tmp_path: Path) -> None:
     class Gathered(Counter):
         def state_dict(self) -> dict[str, Any]:
             calls.append(1)
@@ -170,7 +170,7 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
         checkpointer.load(str(tmp_path / "no.pth"))
 
 
-def test_a_checkpoint_besides_the_last(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_not_resumed(tmp_path: Path) -> None:
     checkpointer = Checkpointer(make_model(), str(tmp_path))
     checkpointer.save("model_0000001")
     checkpointer.save("model_best", is_last=False, best=0.5)
@@ -192,7 +192,7 @@ def test_damaged_weights_are_not_loaded(tmp_path: Path) -> None:
     Checkpointer(make_model()).load(str(path), checkpointables=[])
 
 
-def test_a_folder_that_has_gone_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.raises(UserError, match=r"run/model_final\.pth cannot be written: No such file"):
         Checkpointer(make_model(), str(folder)).save("model_final")

@@ -17,7 +17,7 @@ from ddep.errors import UserError
 
 
 class State:
-    """Of a training run."""
+    """The state of a training run."""
 
     def state_dict(self) -> dict[str, int]:
         return {"iteration": 1}
@@ -44,7 +44,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def rewrite(path: Path, data: bytes) -> None:
-    """As a bad disk does: the file does not become newer by it."""
+    """Change a file as a bad disk does, without making it newer."""
     times = path.stat()
     path.write_bytes(data)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -65,7 +65,7 @@ def replace_by_folder(path: Path) -> None:
     path.mkdir()
 
 
-def test_the_checksum_is_one_that_sha256sum_checks(folder: Path) -> None:
+def test_sha256sum_can_check_the_checksum(folder: Path) -> None:
     for name in ("model_0000001.pth", "model_final.pth"):
         line = (folder / f"{name}.sha256").read_text()
         assert line == f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
@@ -73,7 +73,9 @@ def test_the_checksum_is_one_that_sha256sum_checks(folder: Path) -> None:
     assert subprocess.run(check, cwd=folder, capture_output=True).returncode == 0
 
 
-def test_the_last_is_taken_without_a_word(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_last_checkpoint_is_taken_without_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         assert make(folder).get_checkpoint_file() == str(folder / "model_0000003.pth")
     assert warnings(caplog) == []
@@ -89,7 +91,7 @@ def test_the_last_is_taken_without_a_word(folder: Path, caplog: pytest.LogCaptur
         (replace_by_folder, False, "does not exist or is not a file"),
     ],
 )
-def test_a_damaged_one_gives_way_to_the_newest_whole_one(
+def test_a_damaged_checkpoint_is_replaced_by_the_newest_valid_one(
     folder: Path,
     caplog: pytest.LogCaptureFixture,
     damage: Callable[[Path], None],
@@ -104,7 +106,7 @@ def test_a_damaged_one_gives_way_to_the_newest_whole_one(
     [warning] = warnings(caplog)
     assert f"model_0000003.pth {what}" in warning
     assert warning.endswith(f"taking {folder / 'model_0000001.pth'} instead")
-    # And so on.
+    # The next one is damaged as well.
     truncate(folder / "model_0000001.pth")
     caplog.clear()
     with caplog.at_level(logging.WARNING):
@@ -128,7 +130,7 @@ def test_a_damaged_one_gives_way_to_the_newest_whole_one(
         (b"x" * 5000, "does not exist or is not a file"),
     ],
 )
-def test_a_damaged_name_of_the_last(
+def test_a_damaged_last_checkpoint_file(
     folder: Path, caplog: pytest.LogCaptureFixture, content: bytes, what: str
 ) -> None:
     (folder / "last_checkpoint").write_bytes(content)
@@ -138,19 +140,19 @@ def test_a_damaged_name_of_the_last(
     assert what in warning
 
 
-def test_without_a_last_there_is_no_run(folder: Path) -> None:
+def test_without_last_checkpoint_there_is_no_run(folder: Path) -> None:
     (folder / "last_checkpoint").unlink()
     assert not make(folder).has_checkpoint()
     assert make(folder).get_checkpoint_file() == ""
 
 
 @pytest.mark.parametrize("checksum", [b"", b"\x00" * 80, b"no checksum\n"])
-def test_a_damaged_checksum_is_none(folder: Path, checksum: bytes) -> None:
+def test_a_damaged_checksum_is_ignored(folder: Path, checksum: bytes) -> None:
     (folder / "model_0000003.pth.sha256").write_bytes(checksum)
     assert make(folder).get_checkpoint_file() == str(folder / "model_0000003.pth")
 
 
-def test_only_states_of_a_run_take_its_place(
+def test_only_checkpoints_with_a_training_state_are_taken_instead(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (folder / "last_checkpoint").write_text("gone.pth")
@@ -163,15 +165,15 @@ def test_only_states_of_a_run_take_its_place(
     assert "notes.pth cannot be read" in warning
 
 
-def test_an_older_last_stays_the_last(folder: Path) -> None:
+def test_an_older_checkpoint_can_be_the_last(folder: Path) -> None:
     (folder / "last_checkpoint").write_text("model_final.pth\n")
     assert make(folder).get_checkpoint_file() == str(folder / "model_final.pth")
 
 
-def test_all_processes_take_what_the_main_one_finds(
+def test_all_processes_take_the_checkpoint_of_the_main_process(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the second process of two, whose disk does not have the same files yet."""
+    """Run as the second of two processes, whose disk does not have the same files yet."""
     answers: list[tuple[str, str]] = []
     monkeypatch.setattr(comm, "is_main_process", lambda: False)
     monkeypatch.setattr(comm, "all_gather", lambda own: [answers[-1], own])

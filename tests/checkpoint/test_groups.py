@@ -24,7 +24,7 @@ from ddep.errors import UserError
         ("sem_seg_head.predictor.query_feat.weight", "predictor"),
         ("criterion.empty_weight", "criterion"),
         ("denoising_head.multi_scale.s8.0.weight", "denoising_head"),
-        # detectron2's models: an FPN is no part of the encoder; DeepLabV3+; R-CNN; classifiers.
+        # detectron2's models: an FPN is not part of the encoder; DeepLabV3+; R-CNN; classifiers.
         ("backbone.bottom_up.res2.0.conv1.weight", "backbone"),
         ("backbone.fpn_lateral2.weight", "fpn"),
         ("backbone.fpn_output5.norm.weight", "fpn"),
@@ -43,7 +43,7 @@ def test_names_of_the_whole_model_have_their_group(name: str, group: str) -> Non
     assert group_of(name) == group
 
 
-def test_an_unknown_group_is_named_with_those_there_are() -> None:
+def test_an_unknown_group_is_named_with_the_known_ones() -> None:
     check_transfer(["fpn", "backbone"])
     with pytest.raises(UserError, match=r"TRANSFER has 'decoder'; expected any of backbone, enc"):
         check_transfer(["backbone", "decoder"])

@@ -1,4 +1,4 @@
-"""Files that want to run a command, or that claim what they do not hold."""
+"""Files that try to run a command, or that claim sizes and contents they do not have."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HUGE = 10**12
 @pytest.mark.parametrize("how", hostile.PICKLES)
 def test_no_command_is_run(tmp_path: Path, name: str, how: str) -> None:
     path, trace = hostile.write(tmp_path, name, how)
-    # It does run in other hands, so the test would see it.
+    # Without protection the command does run, so the test would notice it.
     with contextlib.suppress(Exception):
         hostile.read_carelessly(path)
     assert trace.exists()
@@ -46,7 +46,7 @@ class Storage:
 
 
 class Tensor:
-    """Pickles as a tensor of any claims."""
+    """Pickles as a tensor with any claims."""
 
     def __init__(self, storage: Any, offset: Any, size: Any, stride: Any) -> None:
         self.claims = (storage, offset, size, stride, False, {})
@@ -56,7 +56,7 @@ class Tensor:
 
 
 def pickled(data: Any, view: tuple = ()) -> bytes:
-    """As torch.save pickles; ``view`` is what only the legacy format has of a storage."""
+    """Pickle like torch.save; ``view`` is the part that only the legacy format has of a storage."""
     file = io.BytesIO()
     pickler = pickle.Pickler(file, protocol=2)
     pickler.persistent_id = lambda o: (*o.id, *view) if isinstance(o, Storage) else None
@@ -76,7 +76,7 @@ def archive(data: Any, compression: int = zipfile.ZIP_STORED, names: tuple = ("0
 
 
 def legacy(data: Any) -> bytes:
-    """The format before, with 16 bytes in one storage."""
+    """A file in the legacy format, with 16 bytes in one storage."""
     parts = [
         pickled(torch.serialization.MAGIC_NUMBER),
         pickled(torch.serialization.PROTOCOL_VERSION),
@@ -89,7 +89,7 @@ def legacy(data: Any) -> bytes:
 
 
 def array(shape: Any, dtype: Any = "f4", data: bytes = bytes(16)) -> bytes:
-    """A pickled array of any claims."""
+    """A pickled array with any claims."""
 
     class Claims:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -108,7 +108,7 @@ def tensor(size: Any, stride: Any, offset: int = 0, elements: int = 4) -> dict[s
     return {"a.b": Tensor(Storage(elements), offset, size, stride)}
 
 
-def test_what_the_cases_below_claim_is_read_if_it_is_true(tmp_path: Path) -> None:
+def test_files_with_true_claims_are_read(tmp_path: Path) -> None:
     for name, content in {
         "a.pth": archive(tensor((2, 2), (2, 1))),
         "b.pth": legacy(tensor((2, 2), (2, 1))),
@@ -143,7 +143,7 @@ def test_tensors_lie_within_the_file(
 ) -> None:
     path = tmp_path / "model.pth"
     path.write_bytes(wrap(claims))
-    # The reason is ours, not a lack of memory: nothing was allocated.
+    # The error comes from our check, not from a lack of memory: nothing was allocated.
     with pytest.raises(UserError, match=r"not a checkpoint \(UnpicklingError\)"):
         read_checkpoint(str(path))
 
@@ -186,7 +186,7 @@ def test_absurd_files_are_refused(tmp_path: Path, name: str, content: bytes) -> 
     ],
 )
 @pytest.mark.parametrize("name", ["model.pkl", "model.pth", "legacy.pth"])
-def test_lengths_in_pickles_are_not_believed(tmp_path: Path, name: str, opcode: bytes) -> None:
+def test_lengths_in_pickles_are_not_trusted(tmp_path: Path, name: str, opcode: bytes) -> None:
     content = b"\x80\x04" + opcode
     if name == "model.pth":
         content = archive(content)

@@ -1,4 +1,4 @@
-"""A process that is killed with -9 at every step of a save in turn."""
+"""Kill a process with SIGKILL at each step of a save in turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ddep.checkpoint.checksum import _HashedFile, verify_checksum
 
 pytestmark = pytest.mark.slow
 
-# What changes the disk. Of the writes those of tensors count, the others are many and small.
+# The calls that change the disk. Only the writes of tensors count; the others are many and small.
 _STEPS = [(os, "replace"), (os, "remove"), (os, "fsync"), (_HashedFile, "write")]
 
 
@@ -41,7 +41,7 @@ def save(folder: Path, name: str, value: int) -> None:
 
 
 def resume(folder: Path) -> int:
-    """The value in the checkpoint that is found, all of which must be of one save."""
+    """The value in the checkpoint that is found; all its parts must come from one save."""
     model, state = nn.Linear(50, 50), Iteration(-1)
     Checkpointer(model, str(folder), trainer=state).resume_or_load("", resume=True)
     assert torch.equal(model.weight, torch.full((50, 50), float(state.value)))
@@ -49,7 +49,7 @@ def resume(folder: Path) -> int:
 
 
 def killed_at(step: int, work: Callable[[], None]) -> bool:
-    """Whether a process that does ``work`` reaches the step of this number, where it dies."""
+    """Whether a process that does ``work`` reaches this step, where it is killed."""
     pid = os.fork()
     if pid == 0:
         count = 0
@@ -88,8 +88,8 @@ def test_a_kill_leaves_the_old_or_the_new_checkpoint(
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
-    """Of another name than the one before, or of the same."""
-    # Takes time, and matters for power cuts alone.
+    """The new checkpoint has another name than the old one, or the same."""
+    # Syncing takes time and matters only for power cuts.
     monkeypatch.setattr(os, "fsync", lambda _: None)
     found = []
     step = 0
@@ -100,16 +100,16 @@ def test_a_kill_leaves_the_old_or_the_new_checkpoint(
         was_killed = killed_at(step, lambda folder=folder: save(folder, name, 2))
         found.append(resume(folder))
         for path in folder.glob("*.pth"):
-            verify_checksum(str(path))  # whose it is, if there is one
+            verify_checksum(str(path))  # if there is one, it must be this file's
         save(folder, "model_0000003", 3)
         assert not list(folder.glob(".*")), "leftovers"
         assert resume(folder) == 3
         if not was_killed:
             break
         step += 1
-    # What last_checkpoint names was always whole.
+    # The file that last_checkpoint names was always valid.
     assert not [r for r in caplog.records if r.name == "ddep.checkpoint.fallback"]
-    # A write, and for each of three files a sync, a rename and the folder's sync.
+    # One write, and for each of three files a sync, a rename and a sync of the folder.
     assert step >= 10
     assert found == sorted(found)
     assert {found[0], found[-1]} == {1, 2}

@@ -36,12 +36,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
     ],
 )
-def test_what_is_listed(run: Path, weights: str, names: list[str]) -> None:
+def test_commas_and_wildcards(run: Path, weights: str, names: list[str]) -> None:
     assert list_checkpoints(weights) == names
 
 
-def test_what_names_nothing(run: Path) -> None:
+def test_a_pattern_or_part_that_names_nothing(run: Path) -> None:
     with pytest.raises(UserError, match=r"MODEL.WEIGHTS has 'run/x\*', which matches no file"):
         list_checkpoints("run/model_final.pth,run/x*")
-    with pytest.raises(UserError, match="expected a checkpoint before and behind each comma"):
+    with pytest.raises(UserError, match="expected a checkpoint before and after each comma"):
         list_checkpoints("run/model_final.pth,")

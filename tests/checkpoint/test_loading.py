@@ -15,7 +15,7 @@ from ddep.errors import UserError
 
 
 class Renaming(nn.Linear):
-    """Was called ``old`` in earlier versions, as Mask2Former's modules rename theirs."""
+    """Was called ``old`` in earlier versions, and renames its weights, as in Mask2Former."""
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         for name in [name for name in state_dict if name.startswith(prefix + "old.")]:
@@ -39,7 +39,7 @@ def names(model: nn.Module, start: str = "") -> list[str]:
     return [name for name in model.state_dict() if name.startswith(start)]
 
 
-def test_every_name_is_reported_once_with_its_fate() -> None:
+def test_every_name_is_reported_once_with_its_outcome() -> None:
     source, model = make_model(), make_model(classes=5)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = source.state_dict()
@@ -69,7 +69,7 @@ def test_every_name_is_reported_once_with_its_fate() -> None:
         assert torch.equal(tensor, expected), name
 
 
-def test_what_the_config_says_is_not_loaded() -> None:
+def test_weights_that_follow_from_the_config_are_not_loaded() -> None:
     def make(classes: int, no_object: float) -> nn.ModuleDict:
         criterion = nn.Module()
         weight = torch.ones(classes + 1)
@@ -87,7 +87,7 @@ def test_what_the_config_says_is_not_loaded() -> None:
         assert report.new == report.unused == []
 
 
-def test_the_report_reads_well() -> None:
+def test_the_text_of_the_report() -> None:
     source, model = make_model(), make_model(classes=5)
     state = source.state_dict()
     state["denoising_head.conv.weight"] = torch.ones(1)
@@ -119,7 +119,7 @@ def test_names_of_older_versions_are_loaded_by_the_modules_themselves() -> None:
     )
 
 
-def test_a_renamed_weight_of_another_shape_is_a_mismatch_and_no_crash() -> None:
+def test_a_renamed_weight_of_another_shape_is_a_mismatch() -> None:
     state = make_model(classes=9).state_dict()
     state = {k.replace("predictor.", "predictor.old."): v for k, v in state.items()}
     report = load_weights(make_model(), state, "old.pth")
@@ -155,14 +155,14 @@ def test_no_hook_is_left_behind() -> None:
         ),
     ],
 )
-def test_a_checkpoint_of_which_nothing_fits_is_an_error(
+def test_a_checkpoint_without_a_fitting_weight_is_an_error(
     state: dict[str, torch.Tensor], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         load_weights(make_model(), state, "x.pth")
 
 
-def test_transferring_nothing_is_no_misfit() -> None:
+def test_transferring_nothing_is_not_an_error() -> None:
     model = make_model()
     state = make_model().state_dict()
     weights = {name: tensor for name, tensor in state.items() if "predictor" not in name}
@@ -177,7 +177,7 @@ def resnet18() -> nn.ModuleDict:
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
-    # A pixel decoder has names that end like a bare backbone's.
+    # Other modules, such as pixel decoders, may have names that end like a backbone's.
     return nn.ModuleDict({"backbone": build_backbone(cfg), "stem": nn.Linear(1, 1)})
 
 

@@ -1,4 +1,4 @@
-"""Damaged checkpoints of all formats end in success or in one clear error."""
+"""Damaged checkpoints of all formats load or give one clear error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 NUMBER = 500
 
 
-def test_damaged_checkpoints_crash_hang_and_leave_nothing(tmp_path: Path) -> None:
+def test_damaged_checkpoints_neither_crash_nor_hang_nor_leave_files(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.checkpoint.mutate", str(tmp_path), str(NUMBER)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
@@ -29,7 +29,7 @@ def test_damaged_checkpoints_crash_hang_and_leave_nothing(tmp_path: Path) -> Non
     assert result.returncode == 0, f"case {len(cases)}: {result.stderr[-3000:]}"
     assert len(cases) == NUMBER
     assert {case["file"] for case in cases} == {name for _, name in SMALL}
-    # Each kind of damage is sometimes noticed, and none but truncation always.
+    # Each kind of damage is sometimes noticed, but only truncation always.
     outcomes = Counter((case["kind"], case["outcome"] == "loaded") for case in cases)
     assert {kind for kind, loaded in outcomes if loaded} == {0, 2, 3}
     assert all(outcomes[kind, False] >= 20 for kind in range(4))

@@ -22,7 +22,7 @@ WEIGHTS = {"backbone.conv.weight": torch.arange(6.0).view(2, 3), "a": torch.tens
 
 
 class Evil:
-    """Makes a file named by the environment variable EVIL when it is unpickled."""
+    """Creates the file that the environment variable EVIL names when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {os.environ['EVIL']}",)
@@ -44,7 +44,7 @@ def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 @pytest.mark.parametrize("new_format", [True, False])
 @pytest.mark.parametrize("key", [None, "model", "state_dict"])
-def test_a_state_dict_is_found_where_it_lies(
+def test_a_state_dict_is_found_under_its_usual_keys(
     tmp_path: Path, key: str | None, new_format: bool
 ) -> None:
     path = str(tmp_path / "model.pth")
@@ -78,7 +78,7 @@ def test_views_of_storages_are_read(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("new_format", [True, False])
-def test_states_of_training_come_along(tmp_path: Path, new_format: bool) -> None:
+def test_training_states_are_read(tmp_path: Path, new_format: bool) -> None:
     model = nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters(), amsgrad=True)
     model(torch.ones(1, 2)).sum().backward()
@@ -96,7 +96,7 @@ def test_states_of_training_come_along(tmp_path: Path, new_format: bool) -> None
     assert (found["size"], found["text"]) == (torch.Size([2, 3]), b"bytes")
 
 
-def test_version_numbers_of_modules_come_along(tmp_path: Path) -> None:
+def test_version_numbers_of_modules_are_read(tmp_path: Path) -> None:
     path = str(tmp_path / "model.pth")
     torch.save({"model": nn.BatchNorm2d(2).state_dict()}, path)
     assert read_checkpoint(path)["model"]._metadata[""] == {"version": 2}
@@ -125,7 +125,7 @@ def test_detectrons_pickles_are_recognised_by_their_names(tmp_path: Path) -> Non
         assert_equal(checkpoint["model"], {"conv1_w": torch.ones(3)})
 
 
-def test_what_python_2_pickled_can_be_read(tmp_path: Path) -> None:
+def test_pickles_of_python_2_are_read(tmp_path: Path) -> None:
     path = tmp_path / "old.pkl"
     # pickle.dumps({'model': {'a.b': np.array([1.5, -2], np.float32)}, '__author__': 'x'}, 2) with
     # Python 2, where the array's bytes are a str.
@@ -187,7 +187,7 @@ def test_safetensors_are_read_alone_and_in_folders(tmp_path: Path) -> None:
         read_checkpoint(str(folder))
 
 
-def test_settings_lie_beside_the_weights(tmp_path: Path) -> None:
+def test_settings_are_read_from_the_weights_folder(tmp_path: Path) -> None:
     assert read_settings(str(tmp_path)) == {}
     (tmp_path / "config.json").write_text('{"architecture": "convnext_tiny"}')
     for path in (tmp_path, tmp_path / "model.safetensors", tmp_path / "pytorch_model.bin"):
@@ -245,7 +245,7 @@ def test_a_truncated_file_is_named_wherever_it_ends(tmp_path: Path, new_format: 
     whole = path.read_bytes()
     for length in range(0, len(whole) - 1, len(whole) // 25):
         path.write_bytes(whole[:length])
-        # Cut within the name of a type, it seems to hold an unknown one.
+        # A file cut within the name of a type seems to hold an unknown type.
         with pytest.raises(UserError, match=r"model\.pth cannot be read: it (is truncated|holds)"):
             read_checkpoint(str(path))
 

@@ -26,7 +26,7 @@ def test_a_folder_appears_at_the_end_and_not_before(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["model"]
 
 
-def test_an_error_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "model"
     with pytest.raises(ZeroDivisionError), atomic_folder(str(path), FILES) as folder:
         (Path(folder) / "one").write_text("half")
@@ -35,7 +35,7 @@ def test_an_error_on_the_way_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path, exists: bool) -> None:
+def test_a_full_disk_leaves_the_old_folder(tmp_path: Path, exists: bool) -> None:
     path = tmp_path / "model"
     if exists:
         path.mkdir()
@@ -76,7 +76,7 @@ def test_other_folders_are_never_replaced(tmp_path: Path) -> None:
     assert content(path) == {"letter": "dear"}
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "model"
     with (

@@ -1,4 +1,4 @@
-"""There and back: Hugging Face's models become ours, and ours become the same again."""
+"""Round trip: Hugging Face's models become ours, and ours become the same models again."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def maskformer(backbone: Any) -> MaskFormerForInstanceSegmentation:
         decoder_ffn_dim=96,
         decoder_attention_heads=4,
         num_queries=7,
-        # Ours has one rate for all.
+        # Our model has one rate for all.
         dropout=0.25,
         attention_dropout=0.25,
         activation_dropout=0.25,
@@ -158,9 +158,9 @@ def flat(settings: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
-def test_there_and_back(theirs: PreTrainedModel, tmp_path: Path) -> None:
+def test_round_trip(theirs: PreTrainedModel, tmp_path: Path) -> None:
     conversion = converted(theirs)
-    # A Swin's norm behind the last stage is for classifying.
+    # Swin's norm after the last stage is for classification.
     assert all(n.endswith("num_batches_tracked") or ".layernorm." in n for n in conversion.unused)
     model, cfg = ours(conversion)
     exported = to_hugging_face(model.state_dict(), cfg)
@@ -177,7 +177,7 @@ def test_there_and_back(theirs: PreTrainedModel, tmp_path: Path) -> None:
     assert not any(info.values())
     expected, found = (dict(flat(model.config.to_dict())) for model in (theirs, again))
     told = [key for key in expected if not key.endswith(("_name_or_path", "dtype"))]
-    # Most of DETR's config is about DETR.
+    # Most of DETR's config concerns only DETR.
     told = [k for k in told if not k.startswith("decoder_config.") or k in DETR_KEYS]
     assert {key: found.get(key) for key in told} == {key: expected[key] for key in told}
 
@@ -228,7 +228,7 @@ def test_labels_and_image_processor(
         values = torch.from_numpy(array).permute(2, 0, 1)
         image[..., : array.shape[1]] = (values - model_mean(cfg)) / model_std(cfg)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    # Sizes are those of evaluation: 64 or less, so that the longer side is no more than 100.
+    # Sizes are those of evaluation.
     large = Image.fromarray(np.zeros((200, 400, 3), dtype=np.uint8))
     assert processor(large, return_tensors="pt")["pixel_values"].shape[-2:] == (64, 128)
 

@@ -1,4 +1,4 @@
-"""Models that were trained here, predicted with by Hugging Face's transformers."""
+"""Models trained here give the same predictions in Hugging Face's transformers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.engine.tiny_runs import (
 
 pytestmark = pytest.mark.slow
 
-SIDE = 384  # to which Hugging Face brings all masks
+SIDE = 384  # Hugging Face resizes all masks to this
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def fine_tuned(folder: Path, pretrained: Path) -> Path:
 
 
 def test_pretrain_convert_fine_tune_export_and_predict(folder: Path, fine_tuned: Path) -> None:
-    """Hugging Face's prediction for an image is ours."""
+    """Hugging Face's prediction for an image equals ours."""
     checkpoint = fine_tuned / "model_final.pth"
     export_to_hugging_face(str(checkpoint), str(folder / "exported"))
 
@@ -111,7 +111,7 @@ def test_pretrain_convert_fine_tune_export_and_predict(folder: Path, fine_tuned:
     assert model.config.id2label == dict(enumerate(names))
 
 
-def test_what_is_dropped_is_said(
+def test_dropped_weights_are_reported(
     folder: Path, fine_tuned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = torch.load(fine_tuned / "model_final.pth", weights_only=True)
@@ -132,7 +132,7 @@ def test_what_is_dropped_is_said(
 
 
 def test_pretraining_is_no_segmentation_model(folder: Path, pretrained: Path) -> None:
-    with pytest.raises(UserError, match=r"config\.yaml is of denoising, which Hugging Face"):
+    with pytest.raises(UserError, match=r"config\.yaml is for denoising, which Hugging Face's"):
         export_to_hugging_face(str(pretrained / "model_final.pth"), str(folder / "no"))
     assert not (folder / "no").exists()
 

@@ -1,4 +1,4 @@
-"""From a checkpoint of any format to weights that fit a model of this project."""
+"""Convert a checkpoint of any known format to weights that fit a model of this project."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FORMATS: dict[str, ModuleType] = {
     "ddep": pretraining,
 }
 
-# Those whose weights keep their names: any config that has trained them fits.
+# Formats whose weights keep their names: the config that trained them fits.
 OWN_NAMES = ("mask2former", "ddep")
 
 Shape = tuple[int, ...]
@@ -48,15 +48,15 @@ Shape = tuple[int, ...]
 
 @dataclass
 class Conversion:
-    """A converted state dict, and how it came about.
+    """A converted state dict, and the origin of its weights.
 
     Attributes:
         format_name: the source's format, a key of FORMATS.
         weights: name in the whole model -> tensor.
         sources: name in the whole model -> the names in the source that it is made of.
-        unused: names in the source that nothing takes.
-        config: the config keys and values that describe the model that the weights belong to; empty
-            if they do not tell.
+        unused: names in the source that no weight uses.
+        config: the config keys and values that describe the model of these weights; empty if the
+            weights do not determine them.
         resized: name in the whole model -> (the source's shape, the model's), after :meth:`fit`.
         missing: names in the model that have no weight, after :meth:`fit`.
     """
@@ -70,17 +70,17 @@ class Conversion:
     missing: list[str] = field(default_factory=list)
 
     def fit(self, model: Mapping[str, torch.Tensor]) -> None:
-        """Resize what a model has in another size, and find out what is missing and unused.
+        """Resize weights to a model's sizes, and find out which are missing and unused.
 
-        Position tables and embeddings, and the kernels of patch embeddings, can be resized. What a
-        model computes from its config is computed here too, whatever the source has.
+        Position tables and embeddings, and the kernels of patch embeddings, can be resized.
+        Constants that follow from the config are computed, whatever the source has.
 
         Args:
             model: the model's state dict, or the part of it that the weights are for; only shapes
                 count, so it may be on the meta device.
 
         Raises:
-            UserError: a weight has another shape and cannot be resized; or nothing fits.
+            UserError: a weight has another shape and cannot be resized, or nothing fits.
         """
         strangers = [name for name in self.weights if name not in model]
         for name in strangers:
@@ -116,8 +116,8 @@ def convert(
         settings: the content of the ``config.json`` beside it, if there is one.
 
     Raises:
-        UserError: the weights are not of that format, of none, or of several; with "auto", they
-            have this project's names already.
+        UserError: the weights are not of that format or, with "auto", of no format, of several, or
+            already have this project's names.
     """
     settings = settings or {}
     name = _recognise(weights, format_name)
@@ -134,7 +134,7 @@ def convert(
 
 
 def _is_counter(name: str) -> bool:
-    """What batch norms count and nobody needs goes to the end of a list."""
+    """Sorts the counters of batch norms, which nobody needs, to the end of a list."""
     return name.endswith(".num_batches_tracked")
 
 
@@ -143,7 +143,7 @@ def _recognise(weights: Weights, format_name: str) -> str:
     found = [name for name in candidates if FORMATS[name].recognises(weights)]
     if format_name == "auto" and found == ["detectron2"] and detectron2_zoo.is_converted(weights):
         raise UserError(
-            f"the {len(weights)} weights have this project's names already ({next(iter(weights))}, "
+            f"the {len(weights)} weights already have this project's names ({next(iter(weights))}, "
             "...); name the file in MODEL.WEIGHTS as it is"
         )
     if len(found) == 1:

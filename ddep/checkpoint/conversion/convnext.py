@@ -25,17 +25,17 @@ _SIZES = {
 
 
 def recognises(weights: Weights) -> bool:
-    """Whether these are the weights of a ConvNeXt of timm's."""
+    """Whether these are the weights of timm's ConvNeXt."""
     return "stem.0.weight" in weights and "stages.0.blocks.0.conv_dw.weight" in weights
 
 
 def entries(weights: Weights, settings: Settings) -> Entries:
-    """All weights but the head's, which has the last norm."""
+    """All weights except the head's, to which the last norm belongs."""
     return timm_models.entries(weights, ("head.", "norm_pre."))
 
 
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
-    """The config keys that describe the model, from its width and depths; empty if not known."""
+    """The config keys that describe the model, from its width and depths; empty if unknown."""
     depths = tuple(children(weights, f"stages.{stage}.blocks.") for stage in range(4))
     size = _SIZES.get((len(find(weights, "stem.0.weight", 4)), depths))
     version = "v2" if "stages.0.blocks.0.mlp.grn.weight" in weights else ""

@@ -1,4 +1,4 @@
-"""detectron2's model zoo: ResNets from ImageNet, and those within whole detectors."""
+"""detectron2's model zoo: ResNets trained on ImageNet, alone or inside a detector."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ddep.checkpoint.loading import from_caffe2
 LOOKED_FOR = "res2.0.conv1.weight, alone or below backbone., or Caffe2's res2_0_branch2a_w"
 
 _CAFFE2 = "res2_0_branch2a_w"
-# Of a detector with FPN, of one without, of a file with nothing but the ResNet.
+# In a detector with FPN, in one without, and in a file with only the ResNet.
 _PREFIXES = ("backbone.bottom_up.", "backbone.", "")
-# Caffe2's models know channels in this order, and no standard deviation.
+# Caffe2's models take channels in this order and do not divide by a standard deviation.
 _CAFFE2_INPUT = {
     "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675],
     "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
@@ -33,7 +33,7 @@ _CAFFE2_INPUT = {
 
 
 def recognises(weights: Weights) -> bool:
-    """Whether there is a ResNet of detectron2's or Caffe2's names, and no Mask2Former around it."""
+    """Whether there is a ResNet with detectron2's or Caffe2's names, but not in a Mask2Former."""
     ours = ("sem_seg_head.predictor.", "sem_seg_head.pixel_decoder.", "denoising_head.")
     return (_CAFFE2 in weights or _prefix(weights) is not None) and not any(
         name.startswith(ours) for name in weights
@@ -41,9 +41,9 @@ def recognises(weights: Weights) -> bool:
 
 
 def is_converted(weights: Weights) -> bool:
-    """Whether there is nothing but a ResNet below ``backbone.``, as in a converted file.
+    """Whether there is only a ResNet below ``backbone.``, as in a converted file.
 
-    The zoo's detectors have their heads beside it.
+    The zoo's detectors also have heads.
     """
     return _prefix(weights) == "backbone." and all(n.startswith("backbone.") for n in weights)
 
@@ -51,7 +51,7 @@ def is_converted(weights: Weights) -> bool:
 def entries(weights: Weights, settings: Settings) -> Entries:
     """The ResNet's weights, below ``backbone.``.
 
-    Caffe2's norms are a scale and an offset: their statistics are 0 and 1, as detectron2 has it.
+    Caffe2's norms are a scale and an offset: their statistics are 0 and 1, as in detectron2.
     """
     if _CAFFE2 in weights:
         return _caffe2_entries(weights)
@@ -68,11 +68,11 @@ def entries(weights: Weights, settings: Settings) -> Entries:
 
 
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
-    """The config keys that describe the model; empty for a depth that detectron2 does not know.
+    """The config keys that describe the model; empty for a depth that detectron2 does not have.
 
-    Files of the ResNet alone are torchvision's or, with Caffe2's names, the original authors'. A
-    detector's weights do not tell its strides and its pixel statistics: these are the ones of the
-    zoo's ResNet-50 and -101, which other detectors' configs overrule.
+    Files with only a ResNet come from torchvision or, with Caffe2's names, from the original
+    authors. A detector's weights do not determine its strides and pixel statistics, so those of the
+    zoo's ResNet-50 and -101 are returned; a detector's own config may differ.
     """
     found = {name.removeprefix("backbone."): e.tensor for name, e in entries(weights, {}).items()}
     blocks = tuple(children(found, f"res{stage}.") for stage in range(2, 6))
@@ -96,7 +96,7 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
         **(input_config({}) if is_torchvision else _CAFFE2_INPUT),
     }
     if has_groups and not is_torchvision:
-        # The zoo's ResNeXt, alone of Caffe2's, divides by it.
+        # The only one of Caffe2's models that divides by it is the zoo's ResNeXt.
         config["MODEL.PIXEL_STD"] = [57.375, 57.12, 58.395]
     return config
 

@@ -22,11 +22,11 @@ def recognises(weights: Weights) -> bool:
 def entries(weights: Weights, settings: Settings) -> Entries:
     """The weights under timm's names, below ``backbone.model.``.
 
-    With registers, timm's model has no position embedding of the class token: it is added to the
-    token here. The last norm and the mask token, which only the training needs, have no place.
+    timm's model with registers has no position embedding of the class token, so it is added to the
+    token here. The last norm and the mask token, which only training needs, are left out.
 
     Raises:
-        UserError: a token or the position embedding is not there, or of another shape.
+        UserError: a token or the position embedding is missing or has another shape.
     """
     found = renamed(weights, _target)
     if "register_tokens" in weights:
@@ -52,7 +52,7 @@ def _target(name: str) -> str | None:
 
 
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
-    """The config keys that describe the model, from its width and depth; empty if not known."""
+    """The config keys that describe the model, from its width and depth; empty if unknown."""
     size, patch = vit.size_of(weights)
     has_registers = "register_tokens" in weights
     return timm_models.config({}, vit.dinov2_name(size, patch, has_registers) if size else None)

@@ -1,4 +1,4 @@
-"""What a format says about a checkpoint: which weights of the model it holds, and made of what."""
+"""The weights that a format finds in a checkpoint, with the names of their sources."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ class Entry:
     """One weight of the model.
 
     Attributes:
-        sources: names in the source of what it is made of, one or several.
-        tensor: the weight, as the model has it but for its size.
+        sources: the name or names in the source that it is made of.
+        tensor: the weight as the model has it, except for its size.
     """
 
     sources: tuple[str, ...]
     tensor: torch.Tensor
 
 
-# Name in the whole model -> where its weight comes from.
+# Name in the whole model -> its weight and where that comes from.
 Entries = dict[str, Entry]
 
 
 def renamed(weights: Weights, target_name: Callable[[str], str | None]) -> Entries:
-    """Entries that take each weight as it is.
+    """Make entries that rename each weight and change nothing else.
 
     Args:
         weights: the source.
-        target_name: the name in the whole model of a name in the source; None has no place there.
+        target_name: name in the source -> name in the whole model, or None to leave it out.
 
     Raises:
-        UserError: two weights have the same place.
+        UserError: two weights get the same name.
     """
     entries: Entries = {}
     for name, tensor in weights.items():
@@ -57,10 +57,10 @@ def renamed(weights: Weights, target_name: Callable[[str], str | None]) -> Entri
 
 
 def joined(weights: Weights, sources: Iterable[str]) -> Entry:
-    """An entry of several weights, one below the other along the first axis (query, key, value).
+    """Make an entry of several weights, concatenated along the first axis (query, key, value).
 
     Raises:
-        UserError: one of them is not there, or their shapes do not go together.
+        UserError: one of them is missing, or their shapes do not fit together.
     """
     sources = tuple(sources)
     tensors = [find(weights, name) for name in sources]
@@ -77,11 +77,11 @@ def find(weights: Weights, name: str, dimensions: int | None = None) -> torch.Te
 
     Args:
         weights: the source.
-        name: of one of them.
-        dimensions: how many it must have; None is any number.
+        name: the name of one of them.
+        dimensions: the number of its dimensions; None allows any number.
 
     Raises:
-        UserError: there is none, or it has another number of dimensions or no elements.
+        UserError: it is missing, has another number of dimensions, or has no elements.
     """
     if name not in weights:
         raise UserError(f"{name} is not in the file, but others that go with it are; get it again")
@@ -94,5 +94,5 @@ def find(weights: Weights, name: str, dimensions: int | None = None) -> torch.Te
 
 
 def children(weights: Weights, start: str) -> int:
-    """The number of submodules of ``start`` (which ends with a dot): blocks of a stage."""
+    """The number of submodules of ``start`` (which ends with a dot), such as a stage's blocks."""
     return len({name[len(start) :].split(".")[0] for name in weights if name.startswith(start)})

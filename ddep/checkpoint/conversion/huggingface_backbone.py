@@ -22,7 +22,7 @@ _RESNET = "backbone.stem.conv1.weight"
 
 
 def check_backbone(weights: Weights, entries: Entries) -> None:
-    """Raise :class:`UserError` if there is neither a Swin nor a ResNet in ``entries``."""
+    """Raise :class:`UserError` if ``entries`` have neither a Swin nor a ResNet."""
     if _SWIN not in entries and _RESNET not in entries:
         found = [name for name in weights if ".encoder." in name][:2]
         raise UserError(
@@ -36,11 +36,11 @@ def backbone_config(entries: Entries, settings: Settings) -> dict[str, Any]:
 
     Args:
         entries: the weights under our names; see :func:`check_backbone`.
-        settings: with what ``config.json`` has below ``backbone_config``, and what
-            ``preprocessor_config.json`` has below ``image_processor``.
+        settings: the content of ``config.json``, whose ``backbone_config`` is read, with that of
+            ``preprocessor_config.json`` below ``image_processor``.
 
     Raises:
-        UserError: a variant that we do not have.
+        UserError: this project does not have this variant of the model.
     """
     inner: Weights = {
         name.removeprefix("backbone."): entry.tensor
@@ -66,7 +66,7 @@ def backbone_config(entries: Entries, settings: Settings) -> dict[str, Any]:
             raise UserError("the backbone is a ResNet of no depth that we know (18, 34, 50, ...)")
     return {
         **config,
-        "MODEL.BACKBONE.FREEZE_AT": 0,  # they train the first stages, too
+        "MODEL.BACKBONE.FREEZE_AT": 0,  # they also train the first stages
         **_input_config(section(settings, "image_processor")),
     }
 
@@ -94,5 +94,5 @@ def _input_config(processor: Settings) -> dict[str, Any]:
         "INPUT.MIN_SIZE_TEST": size.get("shortest_edge"),
         "INPUT.MAX_SIZE_TEST": size.get("longest_edge"),
     }
-    # Of images that are brought to one size whatever their shape, we have no such sizes.
+    # There are no such keys for processors that resize all images to one size.
     return {**config, **{key: value for key, value in sizes.items() if type(value) is int}}

@@ -1,4 +1,4 @@
-"""Hugging Face's config keys, beside ours with the same meaning. They are read both ways."""
+"""Tables of Hugging Face's config keys and ours with the same meaning, used in both directions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SWIN = "MODEL.SWIN."
 FEATURES = ["res2", "res3", "res4", "res5"]
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
-# What weights tell by their shapes ...
+# Keys whose values follow from the shapes of the weights ...
 MASK2FORMER_SIZES = {
     "feature_size": f"{_HEAD}CONVS_DIM",
     "mask_feature_size": f"{_HEAD}MASK_DIM",
@@ -27,7 +27,7 @@ MASK2FORMER_SIZES = {
     "num_queries": f"{_MASK_FORMER}NUM_OBJECT_QUERIES",
     "enforce_input_projection": f"{_MASK_FORMER}ENFORCE_INPUT_PROJ",
 }
-# ... and what config.json alone tells, with what holds if it does not.
+# ... and keys that only config.json determines, with our keys and the default values.
 MASK2FORMER_SETTINGS: dict[str, tuple[str, Any]] = {
     "pre_norm": (f"{_MASK_FORMER}PRE_NORM", False),
     "dropout": (f"{_MASK_FORMER}DROPOUT", 0.0),
@@ -65,7 +65,7 @@ DETR_SETTINGS: dict[str, tuple[str, Any]] = {
     "dropout": (f"{_MASK_FORMER}DROPOUT", 0.1),
 }
 
-# Of a backbone, below backbone_config.
+# The backbone's, below backbone_config.
 SWIN_SIZES = {
     "patch_size": f"{_SWIN}PATCH_SIZE",
     "embed_dim": f"{_SWIN}EMBED_DIM",
@@ -86,11 +86,11 @@ RESNET_SETTINGS: dict[str, tuple[str, Any]] = {
 
 
 def ours(keys: Mapping[str, tuple[str, Any]], settings: Settings) -> dict[str, Any]:
-    """Our keys and values of what ``config.json`` tells.
+    """Translate settings of ``config.json`` to our keys and values.
 
     Args:
         keys: one of the tables above.
-        settings: the content of ``config.json``, or what lies below one of its keys.
+        settings: the content of ``config.json``, or of one of its sections.
 
     Raises:
         UserError: a value is of another type than its default.
@@ -104,16 +104,16 @@ def ours(keys: Mapping[str, tuple[str, Any]], settings: Settings) -> dict[str, A
 def require(
     settings: Settings, expected: Mapping[str, Any], reason: str, file: str = "config.json"
 ) -> None:
-    """Check settings that have no key of ours, because we know one value alone.
+    """Check settings without a key of ours, because we support only one value.
 
     Args:
-        settings: as in ``file``, or what lies below one of its keys.
-        expected: keys and their values.
-        reason: the middle of the message: what has these values alone.
+        settings: the content of ``file``, or of one of its sections.
+        expected: keys and the supported values.
+        reason: the middle of the message: what supports only these values.
         file: where ``settings`` come from.
 
     Raises:
-        UserError: one of them is told, and is another.
+        UserError: a setting is present and has another value.
     """
     for key, value in expected.items():
         found = settings.get(key, value)
@@ -122,10 +122,10 @@ def require(
 
 
 def section(settings: Settings, key: str) -> Settings:
-    """What lies below ``key``; empty if there is nothing.
+    """The section below ``key``; empty if there is none.
 
     Raises:
-        UserError: it is no dict.
+        UserError: it is not a dict.
     """
     found = settings.get(key) or {}
     if not isinstance(found, dict):

@@ -38,7 +38,7 @@ def entries(weights: Weights, settings: Settings) -> Entries:
     """All weights under Mask2Former's names.
 
     Raises:
-        UserError: a part of a weight is missing, or the backbone is another than Swin and ResNet.
+        UserError: a part of a weight is missing, or the backbone is neither Swin nor ResNet.
     """
     found = MASK2FORMER.entries(weights)
     check_backbone(weights, found)
@@ -48,11 +48,11 @@ def entries(weights: Weights, settings: Settings) -> Entries:
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
     """The config keys that describe the model.
 
-    Sizes come from the shapes of the weights. What they do not tell comes from ``settings``, or is
-    as Hugging Face's class has it by default.
+    Sizes come from the shapes of the weights. Other values come from ``settings`` or are the
+    defaults of Hugging Face's class.
 
     Raises:
-        UserError: a variant that we do not have.
+        UserError: this project does not have this variant of the model.
     """
     require(
         settings,

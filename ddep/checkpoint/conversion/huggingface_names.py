@@ -1,6 +1,6 @@
-"""Hugging Face's names of the weights of Mask2Former and MaskFormer, beside ours.
+"""Tables of our and Hugging Face's names of the weights of Mask2Former and MaskFormer.
 
-Theirs are those of their files, which transformers 5 translates when it loads and saves them.
+Hugging Face's names are those in the files, which transformers 5 translates on loading and saving.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _TRANSFORMER = "model.transformer_module."
 
 
 def _below(ours: str, theirs: str, rows: list[Row]) -> list[Row]:
-    """Rows with our and their prefix in front of the names."""
+    """Rows with our and their prefix before the names."""
     return [
         (
             ours + one,
@@ -24,7 +24,7 @@ def _below(ours: str, theirs: str, rows: list[Row]) -> list[Row]:
 
 
 def _swin(theirs: str, norms: str, first: int) -> list[Row]:
-    """Swin's names: ``norms`` and a number from ``first`` on are what they call res2's norm."""
+    """Swin's names; theirs of the stages' norms are ``norms`` and a number, from ``first``."""
     block = _below(
         "layers.#.blocks.#.",
         "encoder.layers.#.blocks.#.",
@@ -69,7 +69,7 @@ def _conv(ours: str, theirs: str) -> list[Row]:
 
 
 def _attention(ours: str, theirs: str) -> list[Row]:
-    """An attention whose query, key and value projections are one matrix here, three there."""
+    """An attention whose query, key and value projections are one matrix here and three there."""
     return [
         (f"{ours}.in_proj_*", tuple(f"{theirs}.{part}_proj.*" for part in "qkv")),
         (f"{ours}.out_proj.*", f"{theirs}.out_proj.*"),

@@ -1,4 +1,4 @@
-"""What backbones that learned ImageNet in PyTorch expect of their input."""
+"""The input format of backbones that were trained on ImageNet in PyTorch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def input_config(
     """The config keys of the input: RGB, and the mean and standard deviation of its pixels.
 
     Args:
-        settings: where timm says them (``pretrained_cfg``), that is what counts.
-        mean: otherwise; for pixels between 0 and 1.
-        std: likewise.
+        settings: timm's values in ``pretrained_cfg`` take precedence.
+        mean: the mean otherwise, for pixels between 0 and 1.
+        std: the standard deviation otherwise.
 
     Raises:
-        UserError: ``settings`` have something else than three numbers.
+        UserError: a value in ``settings`` is not three numbers.
     """
     pretrained = settings.get("pretrained_cfg")
     if isinstance(pretrained, dict):

@@ -1,4 +1,4 @@
-"""Mask2Former's and MaskFormer's own checkpoints, and this project's of segmentation."""
+"""Mask2Former's and MaskFormer's own checkpoints, and this project's segmentation checkpoints."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ LOOKED_FOR = "sem_seg_head.predictor.*"
 
 
 def recognises(weights: Weights) -> bool:
-    """Whether there is a backbone and a transformer decoder of Mask2Former's names."""
+    """Whether there is a backbone and a transformer decoder with Mask2Former's names."""
     return any(name.startswith("backbone.") for name in weights) and any(
         name.startswith("sem_seg_head.predictor.") for name in weights
     )
 
 
 def entries(weights: Weights, settings: Settings) -> Entries:
-    """All weights under today's names, which once were others."""
+    """All weights under their current names; older versions had other names."""
     return renamed(weights, _target)
 
 
@@ -32,5 +32,5 @@ def _target(name: str) -> str:
 
 
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
-    """Nothing: the config is the one that the checkpoint was published with."""
+    """Empty: the config is the one that the checkpoint was published with."""
     return {}

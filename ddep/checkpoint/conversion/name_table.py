@@ -1,4 +1,4 @@
-"""What the same weights are called in two projects, in a form that is read both ways."""
+"""A table of two projects' names for the same weights, which translates in both directions."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 
 from ddep.checkpoint.conversion.entries import Entries, Entry, Weights, joined
 
-# A name of ours, and theirs: one, or several whose weights lie one below the other in ours (query,
-# key, value). "#" stands for a number and "*" for a word, as often and in the same order on both
-# sides.
+# A name of ours, and theirs: one, or several whose weights are concatenated in ours (query, key,
+# value). "#" stands for a number and "*" for a word; both sides have the same ones in the same
+# order.
 Row = tuple[str, str | tuple[str, ...]]
 
 _PLACEHOLDERS = {"#": r"(\d+)", "*": r"([a-z_]+)"}
 
 
 class NameTable:
-    """Names of ours and of theirs, row by row; the first row that matches counts."""
+    """Our names and theirs, row by row; the first row that matches counts."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         """
@@ -28,21 +28,21 @@ class NameTable:
         self._from_theirs = [(_pattern(name), (ours,)) for ours, theirs in parts for name in theirs]
 
     def ours(self, theirs: str) -> str | None:
-        """Our name of the weight that they call ``theirs``, or that it is a part of."""
+        """Our name of the weight that is, or contains, their ``theirs``."""
         names = _translate(theirs, self._from_theirs)
         return names[0] if names else None
 
     def theirs(self, ours: str) -> tuple[str, ...]:
-        """Their names of the parts of the weight that we call ``ours``; empty if they have none."""
+        """Their names of the parts of our weight ``ours``; empty if they have none."""
         return _translate(ours, self._from_ours)
 
     def entries(self, weights: Weights) -> Entries:
-        """Their weights under our names, joined where ours is one of several.
+        """Put their weights under our names, and join those that are one weight here.
 
-        Counters of batch norms have no place, as frozen ones do not count.
+        Counters of batch norms are left out, because frozen batch norms have none.
 
         Raises:
-            UserError: one of several is missing.
+            UserError: a part of a joined weight is missing.
         """
         entries: Entries = {}
         for name, tensor in weights.items():

@@ -1,4 +1,4 @@
-"""This project's own checkpoints of pretraining, slimmed to what fine-tuning can load."""
+"""This project's own pretraining checkpoints, reduced to what fine-tuning can load."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def entries(weights: Weights, settings: Settings) -> Entries:
 
 
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
-    """Nothing: the config is the one that the checkpoint was trained with."""
+    """Empty: the config is the one that the checkpoint was trained with."""
     return {}

@@ -1,4 +1,4 @@
-"""Weights whose size depends on the window, the image or the patch, brought to another one."""
+"""Resize weights whose size depends on the size of the window, image or patch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ def is_computed(name: str) -> bool:
 
 
 def relative_position_index(shape: Shape) -> torch.Tensor:
-    """The only constant there is: for Swin's windows of w x w, an index of ``shape`` (w^2, w^2).
+    """Compute the index of Swin's windows of w x w, the only constant there is.
 
-    It holds the row of the position table for each pair of positions (arXiv 2103.14030, equation
-    4): (2w - 1) times their distance along the rows, plus that along the columns, from 0.
+    Args:
+        shape: (w^2, w^2).
+
+    Returns:
+        The row of the position table for each pair of positions (arXiv 2103.14030, equation 4):
+        (2w - 1) times their distance along the rows plus that along the columns, both counted
+        from 0.
     """
     side = math.isqrt(shape[0])
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
@@ -33,18 +38,18 @@ def relative_position_index(shape: Shape) -> torch.Tensor:
 
 
 def resize(name: str, tensor: torch.Tensor, shape: Shape) -> torch.Tensor:
-    """Bring a position table, a position embedding or a patch embedding to another size.
+    """Resize a position table, a position embedding or a patch embedding.
 
     Args:
-        name: of the weight in the whole model.
-        tensor: as the source has it.
-        shape: the model's.
+        name: name of the weight in the whole model.
+        tensor: the weight in the source.
+        shape: its shape in the model.
 
     Returns:
-        The weight, of that shape and the dtype of ``tensor``.
+        The weight, with that shape and the dtype of ``tensor``.
 
     Raises:
-        UserError: it is none of these, or the shapes differ in more than the size.
+        UserError: it is another kind of weight, or the shapes differ in more than the size.
     """
     resized = None
     if tensor.is_floating_point() and tensor.numel() and 0 not in shape:
@@ -82,7 +87,7 @@ def _resize_map(embedding: torch.Tensor, shape: Shape) -> torch.Tensor | None:
 
 
 def _resize_tokens(embedding: torch.Tensor, shape: Shape) -> torch.Tensor | None:
-    """(1, prefix + side^2, C): the square bicubic and antialiased, as timm does; the rest kept."""
+    """(1, prefix + side^2, C): the square is resized as in timm (bicubic), the prefix kept."""
     if embedding.ndim != 3 or len(shape) != 3 or embedding.shape[::2] != shape[::2]:
         return None
     for prefix in range(6):  # class, distillation and register tokens
@@ -96,7 +101,7 @@ def _resize_tokens(embedding: torch.Tensor, shape: Shape) -> torch.Tensor | None
 def _resize_kernel(kernel: torch.Tensor, shape: Shape) -> torch.Tensor | None:
     """(C, 3, rows, columns): the kernel that gives the same output on resized patches.
 
-    As timm does, after FlexiViT (arXiv 2212.08013, section 3.4).
+    This is timm's implementation of FlexiViT (arXiv 2212.08013, section 3.4).
     """
     if kernel.ndim != 4 or kernel.shape[:2] != shape[:2]:
         return None

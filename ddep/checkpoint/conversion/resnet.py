@@ -27,25 +27,25 @@ DEPTHS = {
     ((3, 8, 36, 3), True): 152,
 }
 
-# The names of a plain ResNet's weights, and of parts that others have: a deep stem,
-# squeeze-and-excitation, ... What is in no such part is a head.
+# The names of a plain ResNet's weights, and of the parts of any ResNet, which may have a deep stem,
+# squeeze-and-excitation, ... Everything outside these parts is a head.
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _PLAIN = re.compile(
     rf"(layer\d\.\d+\.)?(conv\d\.weight|bn\d\.{_NORM})"
     rf"|layer\d\.0\.downsample\.(0\.weight|1\.{_NORM})"
 )
 _PART = re.compile(r"(conv1|bn1|maxpool|layer\d)\.")
-# timm's models that are plain in more than their names: some differ in layers without weights.
+# timm's models that are plain; others may have plain names but differ in layers without weights.
 _PLAIN_MODELS = re.compile(r"(tv_|gluon_)?(wide_)?resne[x]?t\d+(_\d+x\d+d?|_2|_v1b)?")
 
 
 def recognises(weights: Weights) -> bool:
-    """Whether these are the weights of a ResNet of torchvision's naming."""
+    """Whether these are the weights of a ResNet with torchvision's names."""
     return "layer1.0.conv1.weight" in weights and "layer4.0.conv2.weight" in weights
 
 
 def entries(weights: Weights, settings: Settings) -> Entries:
-    """A plain ResNet's weights under detectron2's names, another's under timm's."""
+    """The weights of a plain ResNet under detectron2's names, those of another under timm's."""
     if _is_plain(weights, settings):
         return renamed(weights, _detectron2_target)
     return timm_models.entries({n: t for n, t in weights.items() if _PART.match(n)})
@@ -70,7 +70,7 @@ def _detectron2_target(name: str) -> str | None:
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
     """The config keys that describe the model, from its names and shapes.
 
-    Empty for a variant that is not plain and that neither its weights nor ``settings`` name.
+    Empty for a variant that is not plain and that neither its weights nor ``settings`` identify.
     """
     depth = DEPTHS.get(_blocks(weights))
     if not _is_plain(weights, settings):
@@ -98,12 +98,12 @@ def resnet_config(
     *,
     stride_in_1x1: bool,
 ) -> dict[str, Any]:
-    """The keys of MODEL.RESNETS.
+    """The config keys of MODEL.RESNETS.
 
     Args:
         depth: 18, 34, 50, ...
         stem_channels: output channels of the stem.
-        conv2: shape of the second convolution of the first block of res2.
+        conv2: shape of the second convolution in the first block of res2.
         res2_channels: output channels of res2.
         stride_in_1x1: whether blocks stride in the first convolution, as in the original.
     """

@@ -1,4 +1,4 @@
-"""Swin Transformers (arXiv 2103.14030), as their authors and as timm name their weights."""
+"""Swin Transformers (arXiv 2103.14030) with the names of their authors or of timm."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ddep.errors import UserError
 LOOKED_FOR = "layers.0.blocks.0.attn.relative_position_bias_table and patch_embed.proj.weight"
 
 _TABLE = "layers.{}.blocks.0.attn.relative_position_bias_table"
-# Published windows have 7 to 32 tokens a side. The index of window positions grows with the fourth
-# power, so a damaged table must not ask for any size.
+# Published windows have sides of 7 to 32 tokens. The index of window positions grows with the
+# side's fourth power, so a damaged table must not ask for any size.
 _MAX_WINDOW = 64
 
 
@@ -36,14 +36,14 @@ def recognises(weights: Weights) -> bool:
 def entries(weights: Weights, settings: Settings) -> Entries:
     """The weights under the original's names, below ``backbone.``.
 
-    timm (from 0.9 on) has patch merging at the start of a stage, the original at the end of the one
-    before. The classification head with its norm and the attention masks have no place.
+    timm (since 0.9) has patch merging at the start of a stage, the original at the end of the stage
+    before. The classification head with its norm and the attention masks are left out.
 
     Raises:
-        UserError: the file mixes both.
+        UserError: the file mixes both forms.
     """
     downsamples = {name.split(".")[1] for name in weights if re.match(r"layers\.\d+\.down", name)}
-    # Neither can have it at the far end: the original's last stage, timm's first.
+    # The original has none in its last stage, timm none in its first.
     is_timm = bool(downsamples) and "0" not in downsamples
     found = renamed(weights, _timm_target if is_timm else _target)
     if "absolute_pos_embed" in weights:
@@ -66,7 +66,7 @@ def _timm_target(name: str) -> str | None:
 
 
 def _as_map(positions: torch.Tensor) -> torch.Tensor:
-    """(1, rows * columns, C), as the classifiers have it, or a map -> (1, C, rows, columns)."""
+    """A classifier's (1, rows * columns, C), or a map -> (1, C, rows, columns)."""
     side = math.isqrt(positions.shape[1]) if positions.ndim == 3 else 0
     if positions.ndim == 3 and side**2 == positions.shape[1]:
         return positions.transpose(1, 2).unflatten(2, (side, side))
@@ -81,11 +81,11 @@ def _as_map(positions: torch.Tensor) -> torch.Tensor:
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
     """The config keys that describe the model, from the shapes of its weights.
 
-    The window's side w comes from the (2w - 1)^2 rows of the position tables, the heads from their
-    columns.
+    The window's side w follows from the (2w - 1)^2 rows of the position tables, the number of heads
+    from their columns.
 
     Raises:
-        UserError: stages with different windows, or shapes that no Swin has.
+        UserError: stages have different windows, or a shape that no Swin has.
     """
     stages = 0
     while _TABLE.format(stages) in weights:

@@ -15,7 +15,7 @@ def entries(weights: Weights, heads: tuple[str, ...] = ()) -> Entries:
 
     Args:
         weights: the source.
-        heads: what the names of those start with that only classification needs.
+        heads: prefixes of the weights that only classification needs, which are left out.
     """
     return renamed(
         weights, lambda name: None if name.startswith(heads) else f"backbone.model.{name}"
@@ -26,8 +26,8 @@ def config(settings: Settings, guess: str | None) -> dict[str, Any]:
     """The config keys for a model of timm; empty if it has no name.
 
     Args:
-        settings: name it as ``architecture``, as timm's own config.json does.
-        guess: timm's name of the model, otherwise.
+        settings: may name the model as ``architecture``, as timm's own config.json does.
+        guess: timm's name of the model otherwise.
     """
     architecture = settings.get("architecture")
     name = architecture if isinstance(architecture, str) else guess

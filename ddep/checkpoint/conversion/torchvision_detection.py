@@ -24,8 +24,8 @@ from ddep.errors import UserError
 LOOKED_FOR = "backbone.body.*, backbone.fpn.*, rpn.head.* and roi_heads.box_predictor.*"
 
 _BODY = "backbone.body."
-# Names of theirs, of ours, and what to add to the number in them. The files that torchvision
-# publishes have the names from before its version 0.13, without the ".0".
+# Their names, ours, and what to add to the number in them. The files that torchvision publishes
+# have the names of versions before 0.13, without the ".0".
 _ROWS = [
     (re.compile(rf"{theirs}\.(?P<kind>weight|bias)"), ours, offset)
     for theirs, ours, offset in (
@@ -44,20 +44,20 @@ _ROWS = [
         (r"roi_heads\.mask_predictor\.mask_fcn_logits", "roi_heads.mask_head.predictor", 0),
     )
 ]
-# What has a part for each class, and whether the background has one in detectron2.
+# Modules with a part for each class, and whether detectron2 has one for the background.
 _BY_CLASS = {
     "roi_heads.box_predictor.cls_score": True,
     "roi_heads.box_predictor.bbox_pred": False,
     "roi_heads.mask_head.predictor": False,
 }
-# torchvision numbers COCO's classes by their ids, 1 to 90, of which ten are of no class.
+# torchvision numbers COCO's classes by their ids, 1 to 90, of which ten are unused.
 _COCO_OUTPUTS = 91
 _COCO_IDS = [category["id"] for category in COCO_CATEGORIES if category["isthing"]]
-# What detectron2 adds to the variance of a norm.
+# detectron2 adds this to the variance of a norm.
 _EPS = 1e-5
 
-# What the models have in common, apart from sizes. torchvision's own settings, except that its
-# images are resized without smoothing.
+# Common keys of the models, except for sizes. These are torchvision's own settings, except that it
+# resizes images without smoothing.
 _CONFIG: dict[str, Any] = {
     "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
     "MODEL.BACKBONE.NAME": "build_resnet_fpn_backbone",
@@ -89,7 +89,7 @@ _MASK_CONFIG: dict[str, Any] = {
 
 
 def recognises(weights: Weights) -> bool:
-    """Whether there is a detector of torchvision's names, of any variant."""
+    """Whether there is a detector with torchvision's names, of any variant."""
     starts = ("backbone.fpn.inner_blocks.0.", "rpn.head.conv.", "roi_heads.box_predictor.")
     return all(any(name.startswith(start) for name in weights) for start in starts)
 
@@ -97,15 +97,15 @@ def recognises(weights: Weights) -> bool:
 def entries(weights: Weights, settings: Settings) -> Entries:
     """All weights under detectron2's names.
 
-    torchvision's classes start with the background; in detectron2 it is the last class, and has
-    neither boxes nor masks. Of COCO's 91 classes the 80 that exist are kept, so that the softmax
-    is over these and the background alone.
+    torchvision's classes start with the background; in detectron2 it is the last class and has
+    neither boxes nor masks. Of COCO's 91 classes, the 80 that exist are kept, so that the softmax
+    is only over these and the background.
 
-    In the models that torchvision publishes, and in what was fine-tuned from them, batch norms
-    (frozen) add nothing to the variance. detectron2 adds 1e-5: their scales make up for it.
+    In the models that torchvision publishes, and in those fine-tuned from them, (frozen) batch
+    norms add nothing to the variance. detectron2 adds 1e-5, which the scales compensate.
 
     Raises:
-        UserError: a backbone other than a ResNet, or one of the newer variants (``_v2``).
+        UserError: the backbone is not a ResNet, or the model is a newer variant (``_v2``).
     """
     _check_variant(weights)
     found = renamed(weights, _target)
@@ -117,7 +117,7 @@ def entries(weights: Weights, settings: Settings) -> Entries:
                 tensor = _by_class(source, found[name].tensor, outputs, has_background)
                 found[name] = Entry((source,), tensor)
     if not any(name.endswith(".num_batches_tracked") for name in weights):
-        _make_up_for_eps(found)
+        _compensate_eps(found)
     return found
 
 
@@ -180,12 +180,12 @@ def _has_masks(weights: Weights) -> bool:
 
 
 def _outputs(weights: Weights) -> int:
-    """The number of classes, background included."""
+    """The number of classes, including the background."""
     return len(find(weights, "roi_heads.box_predictor.cls_score.weight", 2))
 
 
 def _by_class(name: str, tensor: Tensor, outputs: int, has_background: bool) -> Tensor:
-    """(outputs * n, ...) in torchvision's order of classes to (classes * n, ...) in ours."""
+    """(outputs * n, ...) in torchvision's order of classes -> (classes * n, ...) in ours."""
     if not tensor.ndim or not len(tensor) or len(tensor) % outputs:
         raise UserError(
             f"{name} has shape {tuple(tensor.shape)}; expected a multiple of "
@@ -197,8 +197,8 @@ def _by_class(name: str, tensor: Tensor, outputs: int, has_background: bool) -> 
     return tensor.unflatten(0, (outputs, -1))[order].flatten(0, 1)
 
 
-def _make_up_for_eps(found: Entries) -> None:
-    """Have norms scale by ``weight / sqrt(variance)``, although detectron2 adds to the latter."""
+def _compensate_eps(found: Entries) -> None:
+    """Let norms scale by ``weight / sqrt(variance)``, although detectron2 adds to the variance."""
     for name, entry in list(found.items()):
         variance = found.get(name.removesuffix("weight") + "running_var")
         if name.endswith(".norm.weight") and variance is not None:

@@ -1,4 +1,4 @@
-"""timm's plain vision transformers (arXiv 2010.11929), its DINOv2 included."""
+"""timm's plain vision transformers (arXiv 2010.11929), including its DINOv2."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _SIZES = {
     (1536, 40): "giant",
 }
 _HEADS = ("head.", "head_dist.", "norm.", "fc_norm.", "pre_logits.")
-# Of a block and of the model, what the plain transformer has; others are another model.
+# The parts of a block and of the model in a plain transformer; others belong to another model.
 _BLOCK = {"norm1", "attn", "ls1", "norm2", "mlp", "ls2"}
 _MODEL = {"cls_token", "pos_embed", "reg_token", "patch_embed", "blocks"}
 
 
 def recognises(weights: Weights) -> bool:
-    """Whether these are the weights of a vision transformer of timm's."""
+    """Whether these are the weights of timm's plain vision transformer."""
     return {
         "blocks.0.attn.qkv.weight",
         "pos_embed",
@@ -36,12 +36,12 @@ def recognises(weights: Weights) -> bool:
 
 
 def entries(weights: Weights, settings: Settings) -> Entries:
-    """All weights but the head's and the last norm."""
+    """All weights except those of the head and the last norm."""
     return timm_models.entries(weights, _HEADS)
 
 
 def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
-    """The config keys that describe the model, from names and shapes; empty if not known."""
+    """The config keys that describe the model, from names and shapes; empty if unknown."""
     return timm_models.config(settings, _guess(weights))
 
 
@@ -51,7 +51,7 @@ def dinov2_name(size: str, patch: int, has_registers: bool) -> str:
 
 
 def size_of(weights: Weights) -> tuple[str | None, int]:
-    """The size's name, None if it has none, and the side of a patch."""
+    """The name of the size, or None if it has none; and the side of a patch."""
     kernel = find(weights, "patch_embed.proj.weight", 4)
     return _SIZES.get((len(kernel), children(weights, "blocks."))), kernel.shape[-1]
 

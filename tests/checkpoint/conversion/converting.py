@@ -1,4 +1,4 @@
-"""From a foreign state dict to a backbone of this project."""
+"""Turn foreign state dicts into backbones of this project, for the tests of conversion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FEATURES = ("res2", "res3", "res4", "res5")
 
 @contextmanager
 def uninitialised() -> Iterator[None]:
-    """Models are made without random numbers, for those whose weights are replaced at once."""
+    """Build models without drawing random numbers, because their weights are replaced at once."""
     with ExitStack() as stack:
         for name in ("trunc_normal_", "kaiming_uniform_", "kaiming_normal_", "normal_"):
             stack.enter_context(patch(f"torch.nn.init.{name}", lambda tensor, *_, **__: tensor))
@@ -53,7 +53,7 @@ def config_of(keys: dict[str, Any]) -> CfgNode:
 
 
 def backbone(state: State, settings: dict[str, Any] | None = None) -> tuple[nn.Module, Conversion]:
-    """The backbone that a state dict describes, with its weights. The model takes all of them."""
+    """The backbone that a state dict describes, with its weights, all of which must fit."""
     conversion = convert(state, "auto", settings)
     with uninitialised():
         model = nn.ModuleDict({"backbone": build_backbone(config_of(conversion.config))}).eval()

@@ -1,4 +1,4 @@
-"""What holds for every format: recognition, bookkeeping, fitting a model."""
+"""Tests for all formats: recognition, sources of weights, fitting to a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_format_is_recognised_by_its_names_alone(expected: str, file: str)
     assert used.union(conversion.unused) == state.keys()
 
 
-def test_what_is_looked_for_is_said() -> None:
+def test_the_error_names_what_is_looked_for() -> None:
     with pytest.raises(UserError, match="nothing matches the format swin or resnet or") as caught:
         convert(WEIGHTS)
     for name, form in FORMATS.items():
@@ -49,9 +49,12 @@ def test_weights_of_two_formats_are_ambiguous() -> None:
     assert convert(state, "swin").format_name == "swin"
 
 
-def test_what_was_converted_is_not_converted_again() -> None:
+def test_converted_weights_are_not_converted_again() -> None:
     converted = convert(SMALL["resnet", "legacy.pth"]()).weights
-    with pytest.raises(UserError, match="names already .*; name the file in MODEL.WEIGHTS as it"):
+    with pytest.raises(
+        UserError,
+        match="already have this project's names .*; name the file in MODEL.WEIGHTS as it",
+    ):
         convert(converted)
     assert convert(converted, "detectron2").weights.keys() == converted.keys()
     bottom_up = {n.replace("backbone.", "backbone.bottom_up."): t for n, t in converted.items()}
@@ -62,7 +65,7 @@ def test_what_was_converted_is_not_converted_again() -> None:
 
 def test_fitting_resizes_reports_and_computes() -> None:
     state = swin()
-    # Damaged, it would lead outside the table.
+    # This damaged index would lead outside the table.
     state["layers.1.blocks.0.attn.relative_position_index"][0, 0] = 10**9
     conversion = convert(state)
     table = "backbone.layers.0.blocks.0.attn.relative_position_bias_table"
@@ -106,7 +109,7 @@ def test_pixel_statistics_are_three_numbers(key: str, value: object) -> None:
         convert(swin(), "swin", {"pretrained_cfg": {key: value}})
 
 
-def test_mask2formers_names_become_todays() -> None:
+def test_old_names_of_mask2former_are_renamed() -> None:
     state = segmentation()
     state["sem_seg_head.adapter_1.weight"] = torch.ones(1)
     state["criterion.empty_weight"] = torch.ones(5)
@@ -127,9 +130,13 @@ def test_mask2formers_names_become_todays() -> None:
 
 
 def test_pretraining_keeps_what_fine_tuning_loads() -> None:
-    conversion = convert(pretraining())
+    state = pretraining()
+    conversion = convert(state)
     assert conversion.unused == ["denoising_head.conv.weight"]
-    assert all(name == sources[0] for name, sources in conversion.sources.items())
+    assert conversion.weights.keys() == state.keys() - {"denoising_head.conv.weight"}
+    for name, tensor in conversion.weights.items():
+        assert tensor is state[name]
+        assert conversion.sources[name] == (name,)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What Hugging Face's files tell. That the models are the same is tested where models are."""
+"""The configs that follow from Hugging Face's files; tests/modeling compares the models."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_mask2formers_config(mask2former: Saved) -> None:
     assert conversion.config == MASK2FORMER_CONFIG
 
 
-def test_weights_without_a_config_are_taken_for_the_defaults(mask2former: Saved) -> None:
+def test_weights_without_a_config_get_the_defaults(mask2former: Saved) -> None:
     expected = {**MASK2FORMER_CONFIG, "MODEL.SWIN.DROP_PATH_RATE": 0.1}
     assert convert(mask2former[0]).config == expected
 
@@ -125,7 +125,7 @@ def test_maskformers_config(first: Saved) -> None:
         {"size_divisibility": 16, "size": 640, "max_size": 2560},
     ],
 )
-def test_the_image_processor_is_heard(mask2former: Saved, sizes: dict[str, Any]) -> None:
+def test_the_image_processor_decides_the_input(mask2former: Saved, sizes: dict[str, Any]) -> None:
     processor = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.25, 0.3], **sizes}
     config = convert(mask2former[0], settings={"image_processor": processor}).config
     assert config["MODEL.PIXEL_MEAN"] == [127.5, 102.0, 76.5]
@@ -135,13 +135,13 @@ def test_the_image_processor_is_heard(mask2former: Saved, sizes: dict[str, Any])
     assert config["INPUT.MAX_SIZE_TEST"] == 2560
 
 
-def test_images_of_one_size_have_no_size_here(mask2former: Saved) -> None:
+def test_a_processor_with_one_fixed_size_sets_no_sizes(mask2former: Saved) -> None:
     settings = {"image_processor": {"size": {"height": 384, "width": 384}}}
     assert not [key for key in convert(mask2former[0], settings=settings).config if "_TEST" in key]
 
 
 def test_files_from_before_transformers_5(mask2former: Saved) -> None:
-    """They hold the index of Swin's relative positions, and no norm behind the last stage."""
+    """They hold the index of Swin's relative positions, and no norm after the last stage."""
     block = "model.pixel_level_module.encoder.encoder.layers.0.blocks.0.attention.self."
     old = {name: tensor for name, tensor in mask2former[0].items() if ".layernorm." not in name}
     old |= {name: t for name, t in mask2former[0].items() if ".transformer_module." in name}
@@ -157,14 +157,20 @@ def test_files_from_before_transformers_5(mask2former: Saved) -> None:
     ("changes", "message"),
     [
         ({"activation_function": "gelu"}, "activation_function 'gelu'; Mask2Former has 'relu'"),
-        ({"feature_strides": [8, 16, 32, 64]}, "feature_strides"),
+        ({"feature_strides": [8, 16, 32, 64]}, r"feature_strides \[8, .*; Mask2Former has \[4, "),
         ({"dropout": "much"}, "dropout 'much'; expected a value such as 0.0"),
         ({"pre_norm": 1}, "pre_norm 1; expected a value such as False"),
         ({"backbone_config": [1]}, r"backbone_config \[1\]; expected keys and values"),
         ({"backbone_config": {"hidden_act": "relu"}}, "hidden_act 'relu'; our Swin has 'gelu'"),
-        ({"backbone_config": {"use_absolute_embeddings": True}}, "use_absolute_embeddings"),
+        (
+            {"backbone_config": {"use_absolute_embeddings": True}},
+            "use_absolute_embeddings True; our Swin has False",
+        ),
         ({"image_processor": {"image_mean": [1, 2]}}, r"image_mean \[1, 2\]; expected 3 numbers"),
-        ({"image_processor": {"do_normalize": False}}, "do_normalize False"),
+        (
+            {"image_processor": {"do_normalize": False}},
+            r"preprocessor_config\.json has do_normalize False; .* True",
+        ),
     ],
 )
 def test_configs_of_other_models(mask2former: Saved, changes: dict[str, Any], message: str) -> None:

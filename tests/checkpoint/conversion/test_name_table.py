@@ -39,7 +39,7 @@ def test_other_names(name: str) -> None:
     assert TABLE.theirs(name) == ()
 
 
-def test_parts_lie_one_below_the_other_in_the_tables_order() -> None:
+def test_parts_are_concatenated_in_the_tables_order() -> None:
     weights = {
         "k_proj.bias": torch.tensor([3.0, 4.0]),
         "q_proj.bias": torch.tensor([1.0, 2.0]),
@@ -60,6 +60,6 @@ def test_a_part_is_missing() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (3, 2)])
-def test_parts_do_not_go_together(shape: tuple[int, ...]) -> None:
+def test_parts_of_different_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="belong together have different shapes: q_proj.bias is"):
         TABLE.entries({"q_proj.bias": torch.ones(2), "k_proj.bias": torch.ones(shape)})

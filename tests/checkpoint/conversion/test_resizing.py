@@ -36,7 +36,7 @@ def test_swins_absolute_embeddings() -> None:
 
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 @pytest.mark.parametrize(("old", "new"), [(14, 24), (37, 14)])
-def test_position_embeddings_keep_the_tokens_that_are_no_patches(
+def test_position_embeddings_keep_class_and_register_tokens(
     prefix: int, old: int, new: int
 ) -> None:
     positions = torch.randn(1, prefix + old**2, 5)
@@ -48,7 +48,7 @@ def test_position_embeddings_keep_the_tokens_that_are_no_patches(
     torch.testing.assert_close(found[:, prefix:].double(), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_larger_patch_gives_what_the_patch_gave_before_it_was_enlarged() -> None:
+def test_an_enlarged_patch_gives_the_same_output() -> None:
     kernel = torch.randn(4, 3, 14, 14)
     found = resize("backbone.model.patch_embed.proj.weight", kernel, (4, 3, 16, 16)).double()
     patches = torch.randn(6, 3, 14, 14, dtype=torch.float64)
@@ -88,6 +88,6 @@ def test_nothing_else_is_resized(name: str, old: tuple, new: tuple) -> None:
         resize(name, torch.zeros(old), new)
 
 
-def test_only_fractions_are_resized() -> None:
+def test_only_floating_point_weights_are_resized() -> None:
     with pytest.raises(UserError, match="use a config that describes the same model"):
         resize(TABLE, torch.zeros(169, 3, dtype=torch.int64), (529, 3))

@@ -1,4 +1,4 @@
-"""Converted ResNets against torchvision's, timm's and what detectron2 itself loads."""
+"""Converted ResNets, compared with torchvision's, timm's and detectron2's own loading."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_plain_resnets_have_torchvisions_and_timms_features(depth: int) -> None:
 
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "wide_resnet50_2"])
 @torch.no_grad()
-def test_relatives_of_the_plain_ones_too(name: str) -> None:
+def test_resnext_and_wide_resnet_have_torchvisions_features(name: str) -> None:
     with uninitialised():
         theirs = torchvision.models.get_model(name, weights=None)
     found, _ = backbone(randomise(theirs).state_dict())
@@ -95,13 +95,13 @@ def test_other_resnets_of_timm_go_to_timms_model(name: str, is_told: bool) -> No
     assert_features(found(images), maps)
 
 
-def test_a_variant_that_nothing_names_has_no_config() -> None:
+def test_an_unidentified_variant_has_no_config() -> None:
     with uninitialised():
         state = timm.create_model("seresnet50").state_dict()
     assert convert(state).config == {}
 
 
-def test_heads_do_not_make_a_resnet_another() -> None:
+def test_other_heads_do_not_change_the_resnet() -> None:
     with uninitialised():
         state = torchvision.models.resnet18().state_dict()
     conversion = convert({**state, "projector.0.weight": torch.ones(2, 2)})
@@ -110,7 +110,7 @@ def test_heads_do_not_make_a_resnet_another() -> None:
 
 
 def zoo_files() -> dict[str, dict]:
-    """As detectron2's zoo has them: what is pickled, by what it holds."""
+    """The content of files of detectron2's zoo, by kind."""
     torchvisions = resnet("detectron2")
     detector = {f"backbone.bottom_up.{name}": t for name, t in torchvisions.items()}
     detector["backbone.fpn_lateral2.weight"] = torch.ones(2, 2, 1, 1)
@@ -162,8 +162,8 @@ def test_a_resnext_of_the_zoo_has_its_own_statistics() -> None:
     assert config["MODEL.PIXEL_STD"] == [57.375, 57.12, 58.395]
 
 
-def test_two_weights_of_caffe2_for_one_place_are_refused() -> None:
+def test_two_caffe2_weights_with_one_name_are_refused() -> None:
     state = caffe2_resnet()
     state["res2.0_branch2a_w"] = state["res2_0_branch2a_w"]
-    with pytest.raises(UserError, match="two of Caffe2's weights have one place"):
+    with pytest.raises(UserError, match="two of Caffe2's weights get the same name"):
         convert(state)

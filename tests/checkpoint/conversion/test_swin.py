@@ -1,4 +1,4 @@
-"""Converted Swins against Hugging Face's, which pads as the original does, and against timm's."""
+"""Converted Swins, compared with Hugging Face's, which pads like the original, and timm's."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def timm_swin(**arguments: object) -> torch.nn.Module:
 
 
 def original(state: State) -> State:
-    """timm's weights under the original names: patch merging ends a stage instead of starting."""
+    """timm's weights under the original names, where patch merging ends a stage."""
     renamed = {}
     for name, tensor in state.items():
         name = re.sub(
@@ -97,14 +97,14 @@ def test_timms_swins_have_timms_features(arguments: dict, names: str) -> None:
     assert conversion.config["MODEL.PIXEL_MEAN"] == mean
     head = "head." if names == "original" else "head.fc."
     assert set(conversion.unused) == {"norm.weight", "norm.bias", f"{head}weight", f"{head}bias"}
-    # The norms of the features are ours alone: as initialised.
+    # Only our model has norms of the features: they stay as initialised.
     assert conversion.missing == [
         f"backbone.norm{i}.{kind}" for i in range(4) for kind in ("weight", "bias")
     ]
     for i in range(4):
         torch.nn.init.ones_(found.get_submodule(f"norm{i}").weight)
         torch.nn.init.zeros_(found.get_submodule(f"norm{i}").bias)
-    # At these sizes, no padding is needed, with which timm's differs from the original.
+    # These sizes need no padding, in which timm differs from the original.
     side = arguments.get("img_size", 224)
     images = torch.randn(2, 3, side, side)
     maps = swin.forward_intermediates(images, intermediates_only=True)
@@ -128,7 +128,7 @@ def test_absolute_embeddings_become_maps() -> None:
             convert({**state, "absolute_pos_embed": damaged})
 
 
-def test_windows_that_differ_are_refused() -> None:
+def test_different_windows_are_refused() -> None:
     state = timm_swin(window_size=2, img_size=64).state_dict()
     table = "layers.2.blocks.0.attn.relative_position_bias_table"
     for rows in (49, 8):

@@ -51,7 +51,7 @@ def test_convnexts_have_timms_features(name: str, is_told: bool) -> None:
 
 
 def tokens(model: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """What the four blocks put out that a backbone of 12 takes, (B,C,rows,columns)."""
+    """Outputs (B,C,rows,columns) of the four blocks that the backbone takes from 12."""
     return model.forward_intermediates(
         images, indices=[2, 5, 8, 11], norm=False, intermediates_only=True
     )
@@ -140,7 +140,7 @@ def test_dinov2_has_hugging_faces_features(has_registers: bool) -> None:
 
 @torch.no_grad()
 def test_the_giant_dinov2_has_its_swiglu() -> None:
-    """As timm itself loads it: its own reader of these names is the reference."""
+    """timm's own loading of these names is the reference."""
     arguments = {"embed_dim": 24, "depth": 2, "num_heads": 2, "img_size": 28}
     theirs = timm.create_model("vit_giant_patch14_dinov2", **arguments)
     state = randomise(theirs).state_dict()

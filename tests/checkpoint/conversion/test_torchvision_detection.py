@@ -1,4 +1,4 @@
-"""Converted detectors against torchvision's, whose random weights all matter."""
+"""Converted detectors, compared with torchvision's; all of their random weights matter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HEIGHT, WIDTH = 160, 224
 
 
 def build(name: str) -> nn.Module:
-    """torchvision's detector, with random weights, for images of any size as they are."""
+    """torchvision's detector with random weights, which does not resize images."""
     settings: dict[str, Any] = {"num_classes": OUTPUTS, "min_size": HEIGHT, "max_size": 10000}
     with uninitialised():
         if name == "maskrcnn_resnet50_fpn":
@@ -44,7 +44,7 @@ def build(name: str) -> nn.Module:
             model = kind(body, **settings)
     randomise(model)
     if name == "frozen":
-        # Small variances, in which eps shows, and no eps, as in the published weights.
+        # Variances so small that eps matters, and no eps, as in the published weights.
         overwrite_eps(model, 0.0)
         for key, tensor in model.state_dict().items():
             if key.endswith("running_var"):
@@ -55,7 +55,7 @@ def build(name: str) -> nn.Module:
         stages = model.backbone.body(torch.randn(1, 3, HEIGHT, WIDTH)).values()
         for stage, lateral in zip(stages, model.backbone.fpn.inner_blocks, strict=True):
             lateral[0].weight /= stage.std()
-        # Scores near 0 or 1 would be so close to each other that rounding decides on their order.
+        # Scores near 0 or 1 would be so close to each other that rounding decides their order.
         model.rpn.head.cls_logits.weight *= 0.3
         model.roi_heads.box_predictor.cls_score.weight *= 2
     return model
@@ -117,12 +117,12 @@ def compare(found: Instances, expected: dict[str, torch.Tensor], has_masks: bool
     close(found.pred_boxes.tensor, expected["boxes"], 1e-3)
     assert found.has("pred_masks") == has_masks
     if has_masks:
-        # Probabilities at 28x28 pixels: the two put them into the image in different ways.
+        # Probabilities at 28x28 pixels: the two paste them into the image in different ways.
         close(found.pred_masks, expected["masks"], 1e-3)
 
 
 def with_published_names(state: State) -> State:
-    """The names that torchvision's files have, from before its version 0.13."""
+    """The names of torchvision's files, which come from versions before 0.13."""
     renamed = {}
     for name, tensor in state.items():
         name = re.sub(r"^(backbone\.fpn\.\w+\.\d|rpn\.head\.conv\.0)\.0\.", r"\1.", name)
@@ -137,7 +137,7 @@ def with_published_names(state: State) -> State:
 def test_published_names_are_the_same_weights() -> None:
     state = build("maskrcnn").state_dict()
     published = with_published_names(state)
-    # torchvision itself takes them for its own.
+    # torchvision itself accepts these names.
     build("maskrcnn").load_state_dict(published)
     assert sum(name not in state for name in published) == 2 * (8 + 1 + 4)
     first, second = convert(state), convert(published)
