@@ -26,7 +26,7 @@ def convert(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
 
 @pytest.fixture
 def theirs(tmp_path: Path) -> Path:
-    """A folder of Hugging Face's."""
+    """A folder with a model of Hugging Face."""
     model = Mask2FormerForUniversalSegmentation(small_config(decoder_layers=2))
     randomise_model(model)
     model.save_pretrained(tmp_path / "theirs")
@@ -35,7 +35,7 @@ def theirs(tmp_path: Path) -> Path:
 
 
 def config_file(output: str, path: Path) -> Path:
-    """A YAML file of the config keys in the tool's output."""
+    """Write the config keys of the tool's output into a YAML file."""
     lines = output.split("config keys that fit")[1].split("wrote")[0].splitlines()[1:]
     config: dict[str, object] = {"VERSION": 2}
     for line in lines:
@@ -50,7 +50,7 @@ def config_file(output: str, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("single_file", [None, "model.safetensors", "pytorch_model.bin"])
-def test_there_and_back(
+def test_round_trip(
     theirs: Path,
     single_file: str | None,
     tmp_path: Path,
@@ -82,7 +82,7 @@ def test_mistakes(
     convert(monkeypatch, theirs, tmp_path / "ours.pth")
     for words, message in [
         (["--to", "hf"], r"--to hf needs the config"),
-        (["--to", "hf", "--from", "swin"], "--from"),
+        (["--to", "hf", "--from", "swin"], "--from has no meaning with --to hf"),
     ]:
         with pytest.raises(SystemExit) as end:
             convert(monkeypatch, tmp_path / "ours.pth", tmp_path / "out", *words)

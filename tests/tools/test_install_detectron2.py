@@ -1,8 +1,8 @@
-"""Tests of the three ways in which tools/install-detectron2.py gets detectron2.
+"""The three ways in which tools/install-detectron2.py gets detectron2.
 
 Only the network is replaced: a local git repository stands in for the official one, and a package
-index on the loopback address for the real one. pip and git are the real ones; what they install
-goes into a folder of the test's own.
+index on the loopback address for the real one. pip and git are the real ones; they install into a
+folder of the test.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip installs into and Python imports from, before a detectron2 that is broken.
+    """A folder that pip installs into and that Python searches before a broken detectron2.
 
     No index can be reached, and nothing stands in for the official repository yet.
     """
@@ -96,7 +96,7 @@ def write_package(folder: Path, init: str) -> None:
 
 
 def redirect_git(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Let git use ``url`` in the place of the official repository's address."""
+    """Let git use ``url`` instead of the official repository's address."""
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
     monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{url}.insteadOf")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://github.com/facebookresearch/detectron2")
@@ -119,7 +119,7 @@ def write_repository(folder: Path, setup: str, init: str = '__version__ = "0.6"\
 
 
 def use_everything() -> dict[str, object]:
-    """Use the installed stand-in in a fresh Python and return what that saw."""
+    """Use the installed stand-in in a fresh Python and return what it saw."""
     return json.loads(subprocess.check_output([sys.executable, "-c", USE_EVERYTHING], text=True))
 
 
@@ -141,8 +141,8 @@ def test_builds_the_official_repository_at_the_pinned_commit(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    # Its setup.py imports what is installed here, as the official one imports torch, and it
-    # requires what cannot be had: both fail without --no-build-isolation and --no-deps.
+    # Its setup.py imports an installed package, as the official one imports torch, and requires an
+    # unavailable one: this fails without --no-build-isolation or --no-deps.
     commit = write_repository(
         tmp_path / "official",
         "import numpy\nfrom setuptools import setup\n"
@@ -186,7 +186,7 @@ def test_takes_the_source_package_when_the_host_does_not_answer(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(tool, "REACH_TIMEOUT", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
         redirect_git(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}/")
         assert tool.install_official() is False
     output = capfd.readouterr().out
@@ -287,7 +287,7 @@ def test_fails_when_the_index_lacks_the_file(
     )
 
 
-def test_says_what_a_bare_python_needs_first(
+def test_a_bare_python_needs_the_requirements_first(
     tool: ModuleType,
     target: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -301,7 +301,7 @@ def test_says_what_a_bare_python_needs_first(
     )
 
 
-def test_an_official_one_without_its_dependencies_is_kept(
+def test_an_official_detectron2_without_its_dependencies_is_kept(
     tool: ModuleType,
     target: Path,
     tmp_path: Path,

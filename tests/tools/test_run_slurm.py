@@ -1,4 +1,4 @@
-"""The batch script for Slurm, with Slurm's commands replaced by scripts that note their calls."""
+"""The batch script for Slurm, with Slurm's commands replaced by scripts that log their calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REQUEUE = "scontrol requeue 1234"
 
 
 def submit(folder: Path, srun_ends: str, *words: str) -> tuple[int, list[str]]:
-    """Run the script with an srun that ends with a shell command; its status, and all calls."""
+    """Run the script with an srun that ends in a shell command; return its status and all calls."""
     calls = folder / "calls"
     for name, end in (("srun", srun_ends), ("scontrol", "true")):
         program = folder / name

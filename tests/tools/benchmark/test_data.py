@@ -52,7 +52,7 @@ def test_output_is_what_is_printed(monkeypatch, tmp_path, capsys):
         assert 0 < low <= median <= high
 
 
-def test_images_of_ones_own(monkeypatch, tmp_path, capsys):
+def test_images_from_a_folder(monkeypatch, tmp_path, capsys):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
     time_data(monkeypatch, *TINY, "--images", tmp_path)
     _, _, row = table(capsys.readouterr().out)

@@ -1,6 +1,9 @@
-"""What the benchmark of the mappers compares and how it reckons; ``test_data.py`` runs it."""
+"""The jobs and statistics of the benchmark of the mappers; ``test_data.py`` runs the tool."""
 
 from __future__ import annotations
+
+import os
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -37,7 +40,7 @@ def test_photographs_are_labelled_and_of_natural_size(tmp_path):
     assert other["annotations"][0]["segmentation"][0] != first
 
 
-def test_photographs_of_ones_own(tmp_path):
+def test_photographs_from_a_folder(tmp_path):
     for name in ("b.jpg", "a.png", "c.jpg"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     found = find_photographs(tmp_path, 2)
@@ -136,9 +139,21 @@ def test_contestants_take_turns_and_change_places(records, monkeypatch):
 
 
 @pytest.mark.slow
-def test_workers_make_as_many_images_each(records, monkeypatch):
+def test_each_worker_makes_as_many_images(records, monkeypatch, tmp_path):
+    log = tmp_path / "process ids"
+
+    def contestant(*_, **__):
+        def make(record):
+            with open(log, "a") as file:
+                file.write(f"{os.getpid()}\n")
+
+        return make
+
     monkeypatch.setattr(data_measurement, "BATCH", 3)
     monkeypatch.setattr(data_measurement, "BATCHES", 2)
+    monkeypatch.setattr(data_measurement, "build_mapper", contestant)
+    monkeypatch.setattr(data_measurement, "TorchvisionMapper", contestant)
     result = measure(Case("ddep_denoising", "any", records, 2), seconds=0.0)
     assert result.images == 6
-    assert all(result.rate(name) > 0 for name in (OURS, *THEIRS))
+    # Three contestants with two workers each, six rounds, six images.
+    assert sorted(Counter(log.read_text().split()).values()) == [36] * 6

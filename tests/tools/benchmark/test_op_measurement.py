@@ -1,4 +1,4 @@
-"""What the benchmark measures and how it writes it; ``test_op.py`` runs the script."""
+"""The measurements and the report of the benchmark; ``test_op.py`` runs the script."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_a_wrong_result_stops_the_benchmark():
 
 
 @needs_compiled
-def test_what_does_not_fit_is_said(monkeypatch):
+def test_a_case_that_does_not_fit_is_reported(monkeypatch):
     small = Case(torch.float32, 64, 1, True)
     monkeypatch.setattr(op_measurement, "available_memory", lambda device: 5 * 2**20)
     lines = list(report(benchmark(), [small, Case(torch.float32, 512, 8, True)], ["tool"]))
@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_said(monkeypatch):
 
 
 @needs_compiled
-def test_running_out_of_memory_is_no_crash(monkeypatch):
+def test_running_out_of_memory_skips_the_case(monkeypatch):
     subject = benchmark()
 
     def fail(case, names):
