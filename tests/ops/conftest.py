@@ -1,4 +1,4 @@
-"""Which implementation runs, and where; and the extension, built anew with sanitizers."""
+"""Fixtures that choose implementation and device, and that build the extension with sanitizers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def force(implementation: str, device: str) -> Iterator[str]:
         try:
             extension.use_compiled(device)
         except UserError as error:
-            # Where they can be compiled, their absence is a fault.
+            # If they can be compiled here, their absence is an error.
             (pytest.fail if shutil.which(COMPILER) else pytest.skip)(str(error))
         yield implementation
     extension._decide.cache_clear()
@@ -30,31 +30,31 @@ def force(implementation: str, device: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
-    """Every device there is."""
+    """Every available device."""
     return request.param
 
 
 @pytest.fixture(scope="module", params=["reference", "compiled"])
 def implementation(request: pytest.FixtureRequest, device: str) -> Iterator[str]:
-    """Have either implementation run; skip where it is not there."""
+    """Let each implementation run in turn; skip if it is unavailable."""
     yield from force(request.param, device)
 
 
 @pytest.fixture(scope="module")
 def compiled(device: str) -> Iterator[str]:
-    """Have the compiled operators run; skip where they are not there."""
+    """Let the compiled operators run; skip if they are unavailable."""
     yield from force("compiled", device)
 
 
 @pytest.fixture(scope="module")
 def compiled_on_cpu() -> Iterator[str]:
-    """The same, for tests that are about the CPU."""
+    """The same, for tests of the CPU only."""
     yield from force("compiled", "cpu")
 
 
 @pytest.fixture(scope="session")
 def sanitizers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The compiler's options for them; skip where it has none."""
+    """The compiler's options for sanitizers; skip if it has none."""
     if not shutil.which(COMPILER):
         pytest.skip(f"needs the C++ compiler {COMPILER}")
     if not has_sanitizers(tmp_path_factory.mktemp("sanitizers")):
@@ -64,5 +64,5 @@ def sanitizers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def built_extension(sanitizers: list[str], tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """The extension module for the CPU, with sanitizers and with more warnings than usual."""
+    """The extension module for the CPU, built with sanitizers and more warnings than usual."""
     return build_extension(tmp_path_factory.mktemp("build"), ["-Wall", "-Wextra"], sanitizers)

@@ -25,7 +25,7 @@ def level_starts(shapes: Shapes) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Arguments of either function; ``sampling`` is what comes after the levels.
+    """Arguments of either function; ``sampling`` are those after the levels.
 
     Plain: locations and attention weights. Fused: reference points, offsets and logits.
     """
@@ -58,7 +58,7 @@ class Inputs:
         return replace(self, value=value, sampling=tuple(sampling))
 
     def pixels(self) -> torch.Tensor:
-        """Where the points lie, (N, Q, M, L, P, 2); pixel j has its centre at j."""
+        """The points' positions (N, Q, M, L, P, 2) in pixels; pixel j has its centre at j."""
         sizes = torch.tensor(self.shapes).flip(-1)[:, None].to(self.value)  # (L, 1, 2): W, H
         if not self.fused:
             return self.sampling[0] * sizes - 0.5
@@ -78,10 +78,10 @@ def random_inputs(
     device: str = "cpu",
     seed: int = 0,
 ) -> Inputs:
-    """Return inputs of which a good part samples outside, on all sides.
+    """Return inputs, many of whose points lie outside the level on all sides.
 
-    Every second query samples at pixel centres, on borders of pixels and of the level, and so far
-    outside that no pixel is near.
+    Every second query samples at pixel centres, on borders of pixels and of the level, and far
+    outside.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -151,7 +151,7 @@ def tent_formula(inputs: Inputs) -> torch.Tensor:
 def run(
     function: Callable[[Inputs], torch.Tensor], inputs: Inputs, grad_output: torch.Tensor
 ) -> list[torch.Tensor]:
-    """Return the output and the gradients of value and of what comes after the levels."""
+    """Return the output and the gradients of value and of the arguments after the levels."""
     inputs = inputs.map(lambda tensor: tensor.detach().requires_grad_())
     output = function(inputs)
     return [output.detach(), *torch.autograd.grad(output, inputs.tensors, grad_output)]
@@ -173,10 +173,10 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 def check(inputs: Inputs) -> None:
     """Compare the output and the gradients with the formula's, each at its dtype's tolerance.
 
-    Bilinear interpolation has kinks where a pixel's centre is: its slopes to the left and to the
-    right differ, and rounding decides which of them an implementation returns. Those coordinates
-    alone are left out of the comparison of their own gradient, and a reference point's coordinate
-    if that is so for a point of its. (What is returned there: test_special_values.py.)
+    Bilinear interpolation has kinks at pixel centres: the slopes to the left and to the right
+    differ, and rounding decides which of them an implementation returns. Gradients of such
+    coordinates are not compared, nor are those of a reference point with such a point.
+    (test_special_values.py tests what is returned there.)
     """
     exact = inputs.map(torch.Tensor.double)
     gradient = random_gradient(inputs)

@@ -1,4 +1,4 @@
-"""Builds the extension as pip does, into a folder of the test's own."""
+"""Build the extension as pip does, into a folder of the test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def has_sanitizers(folder: Path) -> bool:
 
 
 def build_extension(folder: Path, warnings: list[str], sanitizers: list[str]) -> Build:
-    """Build it for the CPU; nothing is installed."""
+    """Build the extension for the CPU without installing it."""
     environment = {
         **os.environ,
         "CFLAGS": " ".join([*warnings, *sanitizers]),

@@ -22,7 +22,7 @@ SHAPES = [(3, 5), (2, 4)]
 @FUSED
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(device, implementation, fused, dtype):
-    """Values in the lower precision, coordinates and weights as they come."""
+    """Values are cast to the lower precision, coordinates and weights stay as they are."""
     inputs = random_inputs(SHAPES, fused, queries=20, dtype=torch.float32, device=device)
     gradient = random_gradient(inputs)
     with torch.autocast(device, dtype):

@@ -1,4 +1,4 @@
-"""What setup.py compiles, what it says where it cannot, and that the sources compile quietly."""
+"""What setup.py compiles, its messages if it cannot, and compilation without warnings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMPILERS = [name for name in ("g++", "clang++") if shutil.which(name)]
 
 @pytest.fixture
 def setup_py(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """setup.py as a module that sets nothing up; no variables of the user's, no GPU, no toolkit."""
+    """setup.py as a module that installs nothing, without user variables, GPU and toolkit."""
     for name in ("DDEP_OPS", "FORCE_CUDA", "CXX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(ROOT)
@@ -34,7 +34,7 @@ def setup_py(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec = importlib.util.spec_from_file_location("setup_of_ddep", ROOT / "setup.py")
     module = importlib.util.module_from_spec(spec)
     with monkeypatch.context() as patch:
-        patch.setenv("DDEP_OPS", "reference")  # nothing is decided while it is imported
+        patch.setenv("DDEP_OPS", "reference")  # so that importing it decides nothing
         spec.loader.exec_module(module)
     return module
 
@@ -49,7 +49,7 @@ def toolkit(folder: Path, release: str) -> str:
 
 
 def warned(setup_py: ModuleType, capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the one warning, or nothing where something is compiled."""
+    """Return the one warning, or an empty string if something is compiled."""
     capsys.readouterr()
     arguments = setup_py.what_to_compile()
     output = capsys.readouterr()
@@ -88,7 +88,7 @@ def test_without_torch(setup_py, capsys, monkeypatch):
 
 
 def test_without_headers_of_python(setup_py, capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("CXX", sys.executable)  # anything that is there
+    monkeypatch.setenv("CXX", sys.executable)  # any program that exists
     monkeypatch.setattr(setup_py.sysconfig, "get_path", lambda name: str(tmp_path))
     assert "Python's headers are missing" in warned(setup_py, capsys)
 
@@ -100,7 +100,7 @@ def test_without_headers_of_python(setup_py, capsys, monkeypatch, tmp_path):
         ("compield", "error: DDEP_OPS is 'compield'; expected 'compiled', 'reference' or nothing"),
     ],
 )
-def test_choice_that_cannot_be_met(setup_py, monkeypatch, choice, message):
+def test_an_impossible_choice_is_an_error(setup_py, monkeypatch, choice, message):
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setenv("DDEP_OPS", choice)
     with pytest.raises(SystemExit) as stopped:
@@ -124,7 +124,7 @@ def test_without_gpu(setup_py, monkeypatch, tmp_path):
         ("yes", "error: FORCE_CUDA is 'yes'; expected 1, 0 or nothing"),
     ],
 )
-def test_force_that_cannot_be_met(setup_py, monkeypatch, force, message):
+def test_forcing_cuda_in_vain_is_an_error(setup_py, monkeypatch, force, message):
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
     monkeypatch.setattr(torch.version, "cuda", "13.2")
     monkeypatch.setenv("FORCE_CUDA", force)
@@ -134,7 +134,7 @@ def test_force_that_cannot_be_met(setup_py, monkeypatch, force, message):
 
 
 def test_torch_without_cuda(setup_py, monkeypatch):
-    """Such as one for AMD's GPUs, which says that CUDA is available."""
+    """Such as a build for AMD's GPUs, which claims that CUDA is available."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", None)
     assert setup_py.why_no_cuda() == "this PyTorch is built without CUDA"
@@ -206,13 +206,13 @@ def test_headers_that_the_toolkit_lacks(setup_py, monkeypatch, tmp_path):
 
 
 def check_quiet(compiler_said: str) -> None:
-    """PyTorch's headers may warn, our files may not."""
+    """PyTorch's headers may cause warnings, our files must not."""
     ours = re.findall(rf"^(?:{CSRC}|ddep/ops/csrc)/.*warning:.*", compiler_said, re.MULTILINE)
     assert not ours, "\n".join(ours)
 
 
 def test_builds_without_warnings(built_extension):
-    """As pip does, with the warnings that are off by default."""
+    """Built as pip does, with warnings that are off by default."""
     assert "-Wextra" in built_extension.compiler_said
     check_quiet(built_extension.compiler_said)
 
@@ -220,7 +220,7 @@ def test_builds_without_warnings(built_extension):
 @pytest.mark.parametrize("source", ["kernels_default.cpp", "kernels_avx2.cpp"])
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 def test_kernels_compile_without_warnings(tmp_path, compiler, source):
-    """Optimised and without sanitizers, which changes what a compiler sees."""
+    """Optimised and without sanitizers, where compilers find other problems."""
     if not shutil.which(compiler):
         pytest.skip(f"needs {compiler}")
     command = [compiler, "-std=c++17", "-O3", "-Wall", "-Wextra", "-c", str(CSRC / "cpu" / source)]

@@ -1,4 +1,4 @@
-"""Either implementation refuses wrong arguments, says which, what it is and what was expected."""
+"""Both implementations refuse wrong arguments, naming what was found and what was expected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def arguments(device: str, fused: bool) -> dict[str, torch.Tensor]:
 
 
 def refused(arguments: dict[str, torch.Tensor], fused: bool) -> str:
-    """Return the message, which is of one line."""
+    """Return the message, which is one line."""
     function = ms_deform_attn_fused if fused else ms_deform_attn
     with pytest.raises(ValueError) as error:
         function(**arguments)
@@ -123,7 +123,7 @@ def test_levels_do_not_fit(device, fused, shapes, starts, expected):
     assert expected in message, message
 
 
-def test_more_pixels_than_are_counted(device, implementation):
+def test_more_pixels_than_32_bits_can_count(device, implementation):
     if (device, implementation) != ("cpu", "compiled"):
         pytest.skip("only the CPU kernels count in 32 bits")
     wrong = {
@@ -140,7 +140,7 @@ def test_more_pixels_than_are_counted(device, implementation):
 @pytest.mark.parametrize("fused", BOTH, ids=["plain", "fused"])
 @pytest.mark.parametrize("other", ["meta", "cpu"])
 def test_other_device(device, fused, other):
-    """All are where value is, save the levels' sizes, which may be on the host."""
+    """All must be on value's device, except the levels' sizes, which may be on the host."""
     if other == device:
         pytest.skip("needs a second device")
     for name in arguments(device, fused):

@@ -1,4 +1,4 @@
-"""The CUDA kernels, compiled for the CPU and run by an emulation of CUDA: no GPU is needed."""
+"""The CUDA kernels, compiled for the CPU and run by an emulation of CUDA, without a GPU."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def build(folder: Path, architecture: int) -> ctypes.CDLL:
     library = folder / "kernels.so"
     command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
     command += ["-shared", "-fPIC", f"-DDDEP_EMULATED_ARCH={architecture}"]
-    # A vector load at an address that does not suit it ends the process with a message.
+    # A vector load at a misaligned address ends the process with a message.
     command += ["-fsanitize=alignment,bounds,float-cast-overflow", "-fno-sanitize-recover=all"]
     for include in cpp_extension.include_paths():
         command += ["-isystem", include]
@@ -100,9 +100,8 @@ def make_inputs(
 ) -> Inputs:
     """Random inputs; about every other sample lies outside, on a border or at a pixel centre.
 
-    Where sizes are no powers of two, a place at a pixel centre is rounded to either side, and the
-    gradients of the sides differ. So there are such places only where the formula, in float64, is
-    exact.
+    If a size is not a power of two, a place at a pixel centre is rounded to either side, and the
+    gradients on the two sides differ. So such places occur only where the formula is exact.
     """
     generator = torch.Generator().manual_seed(seed)
     sampling_dtype = sampling_dtype or dtype
@@ -206,7 +205,7 @@ def _arguments_of(inputs: Inputs, on_device: bool, reversed_: bool) -> _Argument
 def formula(inputs: Inputs) -> torch.Tensor:
     """Deformable DETR (arXiv 2010.04159), equation 3, in float64 and pixel by pixel.
 
-    Samples a whole pixel or more outside have no part, nor has what lies outside a level.
+    Samples a whole pixel or more outside contribute nothing, and neither do pixels outside.
     """
     value, _, _, reference, places, weights = inputs
     images, _, heads, channels = value.shape
@@ -318,7 +317,7 @@ def test_numbers_of_levels_and_points(kernels, channels, levels, points, fused) 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
 @pytest.mark.parametrize("heads", [1, 8])
 def test_several_blocks(kernels, heads, fused) -> None:
-    """More queries than a block takes, and not a multiple."""
+    """More queries than a block takes, and not a multiple of that."""
     check(kernels, make_inputs(16, fused=fused, dtype=torch.float32, queries=67, heads=heads))
 
 
@@ -338,7 +337,7 @@ def test_order_of_lanes_has_no_effect(kernels, channels, fused) -> None:
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
 def test_levels_on_the_device(kernels, fused) -> None:
-    levels = LEVELS * 5  # more than travel with a launch
+    levels = LEVELS * 5  # more than are passed with a launch
     inputs = make_inputs(16, fused=fused, dtype=torch.float32, levels=levels, points=1)
     check(kernels, inputs, on_device=True)
 
@@ -387,7 +386,7 @@ def test_samples_outside_touch_nothing(kernels, x, channels) -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("channels", [5, 32])
-def test_pixels_beyond_the_border_have_no_part(kernels, channels, bad) -> None:
+def test_pixels_beyond_the_border_contribute_nothing(kernels, channels, bad) -> None:
     """A corner pixel sampled from outside, where all other pixels are not numbers."""
     inputs = make_inputs(
         channels, fused=False, dtype=torch.float32, levels=((4, 8),), points=4, images=1

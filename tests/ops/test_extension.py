@@ -1,4 +1,4 @@
-"""Which implementation runs, who decides that, and what is said about it."""
+"""The choice of the implementation, and what is logged about it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def decide(monkeypatch, caplog, library, choice: str, device: str = "cpu") -> tuple[bool, str, str]:
-    """Return the decision, the level of what was logged, and that."""
+    """Return the decision, and the level and text of the log message."""
     monkeypatch.setattr(extension, "_LIBRARY", library)
     monkeypatch.setenv("DDEP_OPS", choice)
     with caplog.at_level(logging.INFO):
         decision = extension.use_compiled(device)
         assert extension.use_compiled(device) == decision
-    (record,) = caplog.records  # said once
+    (record,) = caplog.records  # logged once
     return decision, record.levelname, record.message
 
 
@@ -80,7 +80,7 @@ def test_not_compiled(monkeypatch, caplog):
 
 
 def test_unloadable(monkeypatch, caplog):
-    """As after PyTorch was updated."""
+    """As after an update of PyTorch."""
     decision, level, message = decide(monkeypatch, caplog, UNLOADABLE, "")
     assert not decision and level == "WARNING"
     assert "the compiled operators cannot be loaded (undefined symbol: _ZN2at4_ops)" in message
@@ -110,7 +110,7 @@ def test_compiled_is_not_replaced(monkeypatch, library, device, reason):
     assert str(error.value).startswith(f"DDEP_OPS is 'compiled', but {reason}")
 
 
-def test_nonsense_is_refused(monkeypatch):
+def test_an_unknown_choice_is_refused(monkeypatch):
     monkeypatch.setenv("DDEP_OPS", "fast")
     with pytest.raises(UserError) as error:
         extension.use_compiled("cpu")
@@ -142,7 +142,7 @@ def test_functions_run_what_was_decided(monkeypatch, fused):
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleSpec | None], None]:
-    """A function that loads the library anew, from what it is given."""
+    """A function that loads the library again, from the given spec."""
 
     def load(spec: ModuleSpec | None) -> None:
         class Finder:
@@ -179,9 +179,9 @@ def test_without_library_the_reference_runs(monkeypatch, caplog, loads):
     assert "reference, as the operators were not compiled" in message
 
 
-def test_with_a_spoilt_library_the_reference_runs(monkeypatch, caplog, loads, tmp_path):
-    spoilt = tmp_path / "_C.so"
-    spoilt.write_bytes(b"no library")
-    loads(spec_from_file_location("ddep._C", str(spoilt)))
+def test_with_a_damaged_library_the_reference_runs(monkeypatch, caplog, loads, tmp_path):
+    damaged = tmp_path / "_C.so"
+    damaged.write_bytes(b"no library")
+    loads(spec_from_file_location("ddep._C", str(damaged)))
     message = check_reference_runs(monkeypatch, caplog)
-    assert f"the compiled operators cannot be loaded ({spoilt}: " in message
+    assert f"the compiled operators cannot be loaded ({damaged}: " in message

@@ -1,4 +1,4 @@
-"""The module: how it starts, what it computes, what it leaves out."""
+"""The module: its initialisation, output, padding and tracing."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_padding_has_no_value(device):
     torch.testing.assert_close(
         apply(module, query, reference_points, elsewhere, padding_mask), masked, rtol=0, atol=0
     )
-    # zero is what the projected value is set to, not the input
+    # the projected value is set to zero, not the input
     with torch.no_grad():
         module.value_proj.bias.zero_()
     zeroed = memory.masked_fill(padding_mask[..., None], 0)
@@ -176,7 +176,7 @@ def gradients(
 
 
 def test_compiles_whole(tracing, device):
-    """Forward and backward, with a padding mask and without; generating code would take long."""
+    """Forward and backward, with and without a padding mask; no code is generated, to save time."""
     module = random_module(device)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     inputs = random_inputs(device)
@@ -191,7 +191,7 @@ def test_compiles_whole(tracing, device):
 
 
 def test_exports(tracing, device):
-    """For any batch size and number of queries, and in it the operator as one node."""
+    """Any batch size and number of queries works, and the operator is one node."""
     module = random_module(device)
     query, reference_points, memory = random_inputs(device)
     batch, queries = torch.export.Dim("batch"), torch.export.Dim("queries")

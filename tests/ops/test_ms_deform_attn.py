@@ -1,4 +1,4 @@
-"""Both functions against a dense float64 formula, and against Hugging Face's."""
+"""Both functions, compared with a dense float64 formula and with Hugging Face's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.usefixtures("implementation")
 
 THREE_LEVELS = [(3, 5), (7, 4), (1, 9)]
 CHANNELS = [1, 3, 8, 17, 32, 64, 71]
-HALF_TYPES = [torch.bfloat16, torch.float16]
 FUSED = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
 
 
@@ -53,7 +52,7 @@ def test_channels(device, fused, dtype, channels):
 
 
 def test_large_levels(device, implementation):
-    """Places keep the digits that a float32 of a few hundred pixels has no room for."""
+    """Places keep digits that float32 loses at a few hundred pixels."""
     if implementation == "reference":
         pytest.skip("grid_sample rounds the places")
     if device == "cpu" and extension._LIBRARY.cpu_kernels == "default":
@@ -88,7 +87,7 @@ def test_any_sizes(device, fused, shapes, **sizes):
     ],
 )
 def test_mixed_dtypes(device, fused, value_dtype, rest_dtype):
-    """As autocast has them: values in half precision, coordinates exact. And others."""
+    """Values in half precision with exact coordinates, as under autocast, and other mixtures."""
     inputs = random_inputs(THREE_LEVELS, fused, queries=20, device=device)
     check(
         Inputs(
@@ -112,7 +111,7 @@ def sliced(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def expanded(tensor: torch.Tensor) -> torch.Tensor:
-    """The first image's for all of them."""
+    """The first image's tensor for all images."""
     return tensor[:1].expand(tensor.shape)
 
 
@@ -138,14 +137,14 @@ def test_layout_of_levels_does_not_matter(device):
     torch.testing.assert_close(output, apply(inputs), rtol=0, atol=0)
 
 
-def test_sizes_may_be_beside_the_values(device):
+def test_sizes_may_be_on_the_device_of_the_values(device):
     inputs = random_inputs(THREE_LEVELS, device=device)
     output = ms_deform_attn(*(tensor.to(device) for tensor in inputs.arguments))
     torch.testing.assert_close(output, apply(inputs), rtol=0, atol=0)
 
 
 def test_levels_may_lie_in_any_order(device):
-    """Where a level starts counts, not which comes first."""
+    """The start of a level counts, not the order of the levels."""
     inputs = random_inputs([(3, 5), (7, 4)], device=device)
     value, shapes, _, locations, weights = inputs.arguments
     output = ms_deform_attn(
@@ -199,7 +198,7 @@ def test_gradcheck(device, fused):
 
 
 def test_reference_points_move_all_their_points(device):
-    """In pixels, their gradient is the sum of the offsets', at kinks too."""
+    """In pixels, their gradient is the sum of the offsets' gradients, even at kinks."""
     inputs = random_inputs(THREE_LEVELS, fused=True, queries=30, device=device)
     _, _, reference, offsets, _ = run(apply, inputs, random_gradient(inputs))
     sizes = torch.tensor(THREE_LEVELS).flip(-1).to(offsets)
@@ -242,7 +241,7 @@ def test_wrong_sizes_are_refused(device):
 
 
 @FUSED
-def test_sizes_on_the_host_spare_a_wait(device, fused):
+def test_sizes_on_the_host_avoid_a_wait(device, fused):
     if device != "cuda":
         pytest.skip("needs a GPU")
     inputs = random_inputs(THREE_LEVELS, fused, device=device)

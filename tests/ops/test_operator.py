@@ -63,7 +63,7 @@ def test_tags():
 
 @FUSED
 def test_no_second_derivative(device, fused):
-    """Refused, not wrong."""
+    """An error, not a wrong result."""
     inputs = random_inputs(SHAPES, fused, device=device).map(torch.Tensor.requires_grad_)
     (gradient,) = torch.autograd.grad(apply(inputs).sum(), inputs.value, create_graph=True)
     with pytest.raises(RuntimeError, match="not implemented"):
@@ -93,7 +93,7 @@ def test_compiles_whole(device, fused):
 
 @FUSED
 def test_compiles_through_autograd(device, fused):
-    """With the backward traced ahead too."""
+    """The backward pass is also traced ahead of time."""
     compiled = torch.compile(apply_arguments(fused), fullgraph=True, backend="aot_eager")
     inputs = random_inputs(SHAPES, fused, dtype=torch.float32, device=device)
     gradient = random_gradient(inputs)
@@ -128,7 +128,7 @@ def test_meta_tensors(fused, dtype):
 
 @FUSED
 def test_traces_for_a_gpu_with_sizes_on_the_host(fused):
-    """As a model for CUDA is traced where there is none."""
+    """Like a model for CUDA traced on a machine without it."""
     with FakeTensorMode():
         value = torch.empty(2, 23, 3, 4, device="cuda", dtype=torch.bfloat16)
         shapes, starts = torch.empty(2, 2, dtype=torch.int64), torch.empty(2, dtype=torch.int64)

@@ -18,7 +18,7 @@ CPU = ROOT / "ddep" / "ops" / "csrc" / "cpu"
 
 
 def test_kernels(sanitizers: list[str], tmp_path: Path):
-    """All instruction sets, both types, all kinds of sizes; see the driver."""
+    """All instruction sets, both types and many sizes; see the driver."""
     command = [COMPILER, "-std=c++17", "-O1", "-g1", *sanitizers, f"-I{CPU}"]
     command += [str(ROOT / "tests" / "ops" / "sanitizers" / "driver.cpp")]
     command += [str(CPU / "kernels_default.cpp"), str(CPU / "kernels_avx2.cpp")]
@@ -35,7 +35,7 @@ def test_kernels(sanitizers: list[str], tmp_path: Path):
         assert {"AVX2 float", "AVX2 double"} <= found.keys()
 
 
-# Puts the library where the package's own would be looked for, and runs tests with it.
+# Replaces the package's library by the given one, and runs tests with it.
 RUN_TESTS = """
 import importlib.util
 import sys
@@ -54,7 +54,7 @@ sys.exit(pytest.main(sys.argv[2:]))
 
 
 def test_operators(built_extension: Build):
-    """The tests of correctness and of input checks, with the extension as a whole."""
+    """Tests of results and of argument checks, with the whole extension."""
     if sys.platform != "linux":
         pytest.skip("loads the sanitizers' libraries as Linux does")
     libraries = [
@@ -64,7 +64,7 @@ def test_operators(built_extension: Build):
         for name in ("libasan.so", "libubsan.so")
     ]
     if not all(os.path.isabs(library) for library in libraries):
-        pytest.skip(f"{COMPILER} has the sanitizers not as shared libraries")
+        pytest.skip(f"{COMPILER} does not have the sanitizers as shared libraries")
     tests = ["test_ms_deform_attn.py", "test_special_values.py", "test_checks.py"]
     command = [sys.executable, "-c", RUN_TESTS, str(built_extension.library)]
     command += ["-q", "-p", "no:cacheprovider", "-k", "not reference-"]

@@ -37,7 +37,7 @@ def inputs_of(device: str, fused: bool = False, channels: int = 5, **sizes) -> I
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf, 1e30, -1e30])
 @pytest.mark.parametrize("axes", [[0], [1], [0, 1]])
 def test_strange_coordinates_touch_nothing(device, fused, dtype, strange, axes):
-    """They sample what a place far outside does: zero. Their weight still counts."""
+    """They sample zero, like a place far outside. Their weight still counts."""
     inputs = inputs_of(device, fused, dtype=dtype)
     which = torch.rand(inputs.sampling[-1].shape) < 0.4
 
@@ -69,7 +69,7 @@ def test_strange_reference_points_touch_nothing(device):
 @DTYPES
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf])
 def test_strange_pixels_do_not_leak(device, channels, dtype, strange):
-    """One value of one pixel is seen just by its channel, and just by points less than 1 away."""
+    """One value affects only its channel, and only points less than one pixel away."""
     inputs = inputs_of(device, channels=channels, dtype=dtype, points=1, heads=2)
     inputs = replace(inputs, sampling=(inputs.sampling[0], inputs.sampling[1] + 0.1))
     distance_all = inputs.pixels()
@@ -89,7 +89,7 @@ def test_strange_pixels_do_not_leak(device, channels, dtype, strange):
         found = run(apply, replace(inputs, value=value), random_gradient(inputs))
         pixel = torch.tensor([x, y]).to(distance_all)
         distances = (distance_all[:, :, head, level] - pixel).abs().amax(-1)  # (N, Q, P)
-        # A pixel at distance 1 has no weight, and may or may not be multiplied with it.
+        # A pixel at distance 1 has weight 0, and may or may not be multiplied by it.
         touched, may_touch = (distances < 0.999).any(-1), (distances < 1.001).any(-1)
         output, expected = (t.unflatten(2, (2, channels)) for t in (found[0], clean[0]))
         assert not output[:, :, head, channel][touched].isfinite().any()
@@ -106,7 +106,7 @@ def test_strange_pixels_do_not_leak(device, channels, dtype, strange):
 
 @CHANNELS
 def test_no_pixel_beyond_the_ends_of_a_row(device, channels):
-    """Left of the first column is not the last of the row above, nor the other way round."""
+    """The pixel left of the first column is not the last one of the row above, and vice versa."""
     inputs = inputs_of(device, channels=channels, points=3)
     height, width = SHAPES[0]
     sides = torch.tensor([-0.25 / width, 1 + 0.25 / width], device=device)
@@ -137,7 +137,7 @@ def test_nan_logits_make_nan_of_their_head(device, dtype):
 
 @DTYPES
 def test_masked_logits_have_no_weight(device, dtype):
-    """Minus infinity is how points are masked; at their gradients, 0 is what comes out."""
+    """Minus infinity masks points; their gradients are 0."""
     inputs = inputs_of(device, fused=True, dtype=dtype, points=3)
     reference, offsets, logits = inputs.sampling
     masked = torch.rand(logits.shape, generator=torch.Generator().manual_seed(3)) < 0.4
@@ -155,7 +155,7 @@ def test_masked_logits_have_no_weight(device, dtype):
 
 
 def test_all_masked_is_nan(device):
-    """As a softmax of nothing is in PyTorch."""
+    """Like a softmax in PyTorch whose logits are all masked."""
     inputs = inputs_of(device, fused=True)
     logits = inputs.sampling[2].clone()
     logits[0, 3, 1] = -torch.inf
@@ -168,7 +168,7 @@ def test_all_masked_is_nan(device):
 @DTYPES
 @pytest.mark.parametrize("scale", [1e-6, 30.0, 300.0, 1e4])
 def test_logits_of_any_size(device, dtype, scale):
-    """Where one point has all of the weight, the others' e^x underflows, and nothing overflows."""
+    """If one point has all the weight, e^x of the others underflows, and nothing overflows."""
     inputs = inputs_of(device, fused=True, dtype=dtype, points=4)
     reference, offsets, logits = inputs.sampling
     inputs = replace(inputs, sampling=(reference, offsets, logits * scale + scale))
@@ -177,7 +177,7 @@ def test_logits_of_any_size(device, dtype, scale):
     expected = run(tent_formula, inputs.map(torch.Tensor.double), gradient.double())
     assert relative_error(found[0], expected[0]) < FORWARD[dtype]
     assert relative_error(found[1], expected[1]) < BACKWARD[dtype]
-    # A difference of nearly equal numbers where the softmax is saturated: as exact as those are.
+    # With a saturated softmax, this is a difference of nearly equal numbers.
     error = (found[4].double() - expected[4]).abs().max()
     assert error < BACKWARD[dtype] * expected[0].abs().max()
 
@@ -200,7 +200,7 @@ def test_nan_weight_stays_in_its_head(device, dtype):
 def test_slopes_at_pixel_centres(device, dtype, axis):
     """At a centre, the gradient of a location is the slope towards the next pixel (right, below).
 
-    A whole pixel outside the level, where the slope to one side is 0, either side's will do.
+    A whole pixel outside the level, where the slope on one side is 0, either slope is accepted.
     """
     size, other = 8, 4
     height, width = (other, size) if axis == 0 else (size, other)

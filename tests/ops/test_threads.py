@@ -1,4 +1,4 @@
-"""The compiled operators on the CPU: the same bits with any number of threads, which is obeyed."""
+"""The compiled operators on the CPU: equal bits with any number of threads, which is respected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def any_threads() -> Iterator[None]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [32, 71])
 def test_bits_do_not_depend_on_threads(any_threads, fused, dtype, channels):
-    """Large enough for all three threads to get rows, and columns, of each image."""
+    """Large enough for all three threads to get rows and columns of each image."""
     inputs = random_inputs(
         [(8, 13), (4, 7)], fused, 2, queries=150, heads=4, channels=channels, points=4, dtype=dtype
     )
@@ -67,8 +67,8 @@ print(*sorted(libraries))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 @pytest.mark.slow
-def test_threads_are_as_many_as_pytorch_was_told():
-    """And they are those of one OpenMP library: another would have its own idea of their number."""
+def test_the_number_of_threads_is_pytorchs():
+    """All come from one OpenMP library: a second would have its own number of threads."""
     # Started with one thread, so that all others are counted.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", COUNT_THREADS]

@@ -2,12 +2,12 @@
 // kernels.
 //
 // Blocks run one after the other, and so do the warps of a block; the lanes of a warp are fibres
-// that take turns from one exchange (__syncwarp, __shfl_xor_sync) to the next. A lane that misses
-// an exchange, or is at another one than its warp, is an error. So is a kernel whose result depends
-// on the order of lanes between exchanges, which the tests find by running them in either order.
+// that take turns from one exchange (__syncwarp, __shfl_xor_sync) to the next. It is an error if a
+// lane misses an exchange or is at another one than its warp. The result must not depend on the
+// order of lanes between exchanges, so tests run them in either order.
 #pragma once
 
-// Before the architecture is set below, which they would take for the real thing.
+// Included before the architecture is defined below, which these headers would take for real CUDA.
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 #include <ucontext.h>
@@ -51,7 +51,7 @@ struct Warp {
   Fibre* current = nullptr;
   ucontext_t scheduler;
   std::function<void()> kernel;
-  uint64_t slots[2][kWarp];       // two, so that a lane may write for the next shuffle at once
+  uint64_t slots[2][kWarp];       // two, so that a lane can already write for the next shuffle
   const char* failure = nullptr;  // fibres cannot throw across their end
 };
 
@@ -110,7 +110,7 @@ T __shfl_xor_sync(unsigned, T x, int offset, int line = __builtin_LINE()) {
 
 namespace cuda_emulation {
 
-// Runs the lanes of a warp up to their next exchange, and says whether there is one.
+// Runs the lanes of a warp up to their next exchange; returns whether there is one.
 inline bool run_to_exchange(Warp& warp, bool reversed) {
   for (int i = 0; i < kWarp; ++i) {
     Fibre& fibre = warp.fibres[reversed ? kWarp - 1 - i : i];

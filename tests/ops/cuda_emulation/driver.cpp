@@ -1,5 +1,5 @@
 // The kernels as functions that Python calls with pointers to contiguous arrays.
-// clang-format off: the kernels need what stands for CUDA's own headers.
+// clang-format off: the emulation of CUDA must come before the kernels.
 #include "cuda_emulation.h"
 #include "../../../ddep/ops/csrc/cuda/launch.cuh"
 // clang-format on
@@ -49,8 +49,8 @@ auto launch_in(bool reversed) {
   };
 }
 
-// Calls run(T, U, real) with a number of value's type, one of the places' and weights', and one of
-// the type that is computed in.
+// Calls run(T, U, real) with a number of value's type, one of the type of places and weights, and
+// one of the type of the computation.
 template <typename Run>
 void with_types(const Arguments& a, const Run& run) {
   if (is(a.value_type, "float64")) return run(double(), double(), double());
@@ -63,7 +63,7 @@ void with_types(const Arguments& a, const Run& run) {
               : run(c10::BFloat16(), float(), float());
 }
 
-// Null, or what went wrong.
+// Null, or the error message.
 template <typename Run>
 const char* message_of(const Run& run) {
   static std::string message;

@@ -1,5 +1,5 @@
-// Runs the CPU kernels over many sizes in buffers that end where the data end, and compares with
-// loops over all pixels in double. Built with sanitizers by test_sanitizers.py.
+// Runs the CPU kernels over many sizes, in buffers without any slack, and compares them with loops
+// over all pixels in double. test_sanitizers.py builds it with sanitizers.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -36,7 +36,7 @@ struct Results {
 
 double tent(double distance) { return std::max(0.0, 1 - std::abs(distance)); }
 
-// To the right of where the tent is evaluated.
+// The slope to the right of `distance`.
 double slope(double distance) { return distance < -1 || distance >= 1 ? 0 : distance < 0 ? 1 : -1; }
 
 template <typename T>
