@@ -1,4 +1,4 @@
-"""What is kept for the backward pass: less with recomputation, nothing of a frozen backbone."""
+"""Memory for the backward pass: less with recomputation, none for a frozen backbone."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def pixel_decoder_config(name: str, recompute: bool) -> CfgNode:
 
 @pytest.mark.parametrize(
     ("name", "largest"),
-    # The second encodes features of stride 32 alone, and most is of the FPN behind it.
+    # The second encodes only features of stride 32, and most memory is for the FPN after it.
     [("MSDeformAttnPixelDecoder", 0.7), ("TransformerEncoderPixelDecoder", 0.95)],
 )
 def test_recomputing_the_pixel_decoder_changes_nothing_but_memory(
     name: str, largest: float
 ) -> None:
-    """Bit for bit, with dropout: the same random numbers are drawn again."""
+    """Bit for bit, even with dropout: the same random numbers are drawn again."""
     generator = torch.Generator().manual_seed(0)
     features = {
         feature: torch.randn(

@@ -1,4 +1,4 @@
-"""The losses against formulas and Hugging Face's loss, and what they ask of the device."""
+"""The losses, compared with formulas and Hugging Face's loss, and their waits for the device."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def leaves(outputs: dict[str, Any]) -> list[Tensor]:
 def mean_losses(
     criterion: SetCriterion, outputs: dict[str, Any], targets: list[dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The losses averaged over these images alone."""
+    """The losses, averaged over only these images."""
     counts = [len(target["labels"]) for target in targets]
     counts = criterion.normalisers(counts, outputs["pred_logits"].shape[1])
     return criterion(outputs, targets, average_over_processes(counts, "cpu"))
@@ -87,7 +87,7 @@ def mean_losses(
 def fix_points(
     criterion: SetCriterion, num_layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Tensor, Tensor]:
-    """Points for matching, per image, and for losses, per pair and alike in all layers."""
+    """Fix the points for matching, per image, and for losses, per pair and equal in all layers."""
     generator = torch.Generator().manual_seed(0)
     matching = torch.rand(8, POINTS, 2, generator=generator)
     losses = torch.rand(64, POINTS, 2, generator=generator)
@@ -228,7 +228,7 @@ def test_losses_are_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> N
 def test_points_lie_where_predictions_are_uncertain(importance: float, expected: float) -> None:
     torch.manual_seed(0)
     logits = torch.full((1, 1, 4, 200), -9.0)
-    logits[..., 40:60] = 0.0  # a tenth of the image: 0.3 of the points are candidates in there
+    logits[..., 40:60] = 0.0  # a tenth of the image, with candidates for 0.3 of the points
     points = point_losses(4000, importance).draw_points(logits)
     assert points.shape == (1, 4000, 2)
     in_strip = ((points[0, :, 0] > 0.2) & (points[0, :, 0] < 0.3)).float().mean().item()
@@ -236,7 +236,7 @@ def test_points_lie_where_predictions_are_uncertain(importance: float, expected:
 
 
 class DeviceTensor(torch.Tensor):
-    """Stands for a tensor on an accelerator: counts copies to the host, refuses hidden ones."""
+    """Stands in for a tensor on an accelerator: counts copies to the host, refuses hidden ones."""
 
     copies = 0
     hidden = frozenset(
@@ -284,7 +284,7 @@ def test_costs_reach_the_host_in_one_copy() -> None:
         assert isinstance(loss, DeviceTensor)
         assert torch.equal(loss.as_subclass(torch.Tensor), expected[name])
 
-    # The counter itself: the usual matcher copies once per image.
+    # A check of the counter: the usual matcher copies once per image.
     DeviceTensor.copies = 0
     hugging_face.Mask2FormerHungarianMatcher(num_points=POINTS)(
         device_outputs["pred_masks"],
@@ -297,7 +297,7 @@ def test_costs_reach_the_host_in_one_copy() -> None:
 
 @pytest.mark.parametrize("counts", [[4, 0, 12], [0, 0, 0]])
 def test_normalisers_are_what_pairs_and_class_weights_add_up_to(counts: list[int]) -> None:
-    """Of the matching that the loss goes by: with 8 queries, 8 of 12 targets are matched."""
+    """The loss uses the same matching: with 8 queries, 8 of 12 targets are matched."""
     outputs, targets = random_outputs(1, 3, 8, seed=13), random_targets(counts, seed=14)
     criterion = make_criterion(num_aux_outputs=1)
     normalisers = criterion.normalisers(counts, num_queries=8)

@@ -1,4 +1,4 @@
-"""Decoders of several kinds behind one interface, and what is their encoder."""
+"""Decoders of several kinds behind one interface, and the encoders that they belong to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
 
 
 def config_of(decoder: str, **ddep: Any) -> CfgNode:
-    """A ResNet that is thin and, for DeepLab, dilated in its last stage."""
+    """The config of a thin ResNet, for DeepLab dilated in its last stage, with a decoder."""
     cfg = small_config()
     backbone = {"fpn": "build_resnet_fpn_backbone", "deeplab": "build_resnet_deeplab_backbone"}
     cfg.MODEL.BACKBONE.NAME = backbone[decoder]
@@ -44,7 +44,7 @@ def config_of(decoder: str, **ddep: Any) -> CfgNode:
 
 
 def smooth_input(seed: int, height: int, width: int) -> dict[str, Any]:
-    """A noisy image of a few large blots, which coarse features can tell from the noise."""
+    """A noisy image of a few large blobs, which coarse features can tell from the noise."""
     noisy = noisy_input(seed, height, width, 0.5)
     clean = F.interpolate(noisy["clean"][None, :, :3, :3], (height, width), mode="bilinear")[0]
     return noisy | {"image": add_noise(clean, noisy["noise"], 0.5, "scaled")}
@@ -55,7 +55,7 @@ DECODERS = [("fpn", False), ("fpn", True), ("deeplab", False)]
 
 @pytest.mark.parametrize(("decoder", "multi_scale"), DECODERS)
 def test_everything_but_a_frozen_encoder_learns(decoder: str, multi_scale: bool) -> None:
-    """Also that DistributedDataParallel finds no parameter without a gradient."""
+    """DistributedDataParallel also needs a gradient for every parameter that learns."""
     torch.manual_seed(0)
     model = build_model(config_of(decoder, MULTI_SCALE=multi_scale, TARGET="image"))
     encoder = "backbone.bottom_up." if decoder == "fpn" else "backbone."
@@ -90,7 +90,7 @@ def test_without_freezing_everything_learns(decoder: str, multi_scale: bool) -> 
 
 
 def test_a_frozen_encoder_in_an_fpn() -> None:
-    """It stays in eval mode, keeps its statistics, and nothing for the backward pass."""
+    """It stays in eval mode and keeps its statistics, but nothing for the backward pass."""
     torch.manual_seed(0)
     model = build_model(config_of("fpn"))
     encoder = model.backbone.bottom_up
@@ -108,7 +108,7 @@ def test_a_frozen_encoder_in_an_fpn() -> None:
         assert torch.equal(tensor, before[name]), name
 
 
-def test_what_is_the_encoder() -> None:
+def test_modules_and_parameters_of_the_encoder() -> None:
     model = build_model(config_of("fpn"))
     assert encoder_modules(model) == [model.backbone.bottom_up]
     assert list(encoder_parameters(model)) == [
@@ -119,7 +119,7 @@ def test_what_is_the_encoder() -> None:
         assert len(encoder_parameters(model)) == len(list(model.backbone.parameters()))
 
 
-def test_a_class_may_say_what_its_encoder_is() -> None:
+def test_a_class_may_declare_its_encoder() -> None:
     model = build_model(config_of("fpn"))
     type(model).weight_groups = {r"backbone\.fpn_lateral": "backbone"}
     try:
@@ -131,7 +131,7 @@ def test_a_class_may_say_what_its_encoder_is() -> None:
 
 
 def test_levels_of_an_fpn_are_added_up() -> None:
-    """Against bilinear interpolation written out, on a level of half the size."""
+    """Compared with explicit bilinear interpolation of a level of half the size."""
     generator = torch.Generator().manual_seed(0)
     levels = {"p3": 8, "p2": 4}
     p2 = torch.randn(1, 2, 4, 6, generator=generator, dtype=torch.float64)
@@ -142,7 +142,7 @@ def test_levels_of_an_fpn_are_added_up() -> None:
     assert (decoder.mask_dim, decoder.scale_dim) == (2, None)
     for y in range(4):
         for x in range(6):
-            # Centres of pixels; what lies beyond the border is the border.
+            # In pixel centres; the border is repeated outside.
             row, column = ((i + 0.5) / 2 - 0.5 for i in (y, x))
             expected = p2[0, :, y, x].clone()
             for i in (math.floor(row), math.floor(row) + 1):
@@ -217,7 +217,9 @@ def test_deeplab_takes_images_of_any_size_whatever_the_crop() -> None:
         ),
     ],
 )
-def test_what_a_decoder_lacks_is_named(decoder: str, key: str, value: Any, message: str) -> None:
+def test_settings_that_a_decoder_cannot_use_are_named(
+    decoder: str, key: str, value: Any, message: str
+) -> None:
     cfg = config_of(decoder)
     cfg.merge_from_list([key, value])
     with pytest.raises(UserError, match=message):
@@ -237,7 +239,7 @@ def test_multi_scale_needs_the_levels() -> None:
     ("name", "stride", "scales"), [("ddep_mask_rcnn_R50_FPN", 32, 3), ("ddep_deeplab_R50", 16, 0)]
 )
 def test_the_configs_of_pretraining_build(name: str, stride: int, scales: int) -> None:
-    """ResNet-50 as torchvision's weights fit it, and one batch in evaluation."""
+    """The encoder is a ResNet-50 that torchvision's weights fit; one batch is evaluated."""
     cfg = load_config(str(CONFIGS / f"{name}.yaml"), ["MODEL.DEVICE", "cpu"])
     model = build_model(cfg).eval()
     (encoder,) = encoder_modules(model)

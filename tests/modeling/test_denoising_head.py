@@ -1,4 +1,4 @@
-"""The denoising head: shapes, names, and its arithmetic against a direct formula."""
+"""The denoising head: shapes, names, and its output compared with a direct formula."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_each_scale_has_its_own_head(head):
 
 
 def test_formula_in_float64(head):
-    """3x3 convolution, GELU, LayerNorm over channels, and every pixel's own linear map."""
+    """3x3 convolution, GELU, LayerNorm over channels, and a linear map for each output pixel."""
     head = head.double()
     features = torch.randn(1, 8, 4, 5, dtype=torch.float64)
     output = head(features)
@@ -56,7 +56,7 @@ def test_formula_in_float64(head):
 
 
 def test_scale_formula_in_float64(head):
-    """Two layers on each place by itself; 48 channels become 4 x 4 pixels of 3 channels."""
+    """Two layers at each place separately; 48 channels become 4 x 4 pixels of 3 channels."""
     head = head.double()
     features = [torch.randn(1, 4, size, size, dtype=torch.float64) for size in (1, 2, 4)]
     output = head.predict_scales(features)[8]

@@ -1,4 +1,4 @@
-"""The losses of denoising against loops over cells and pixels, in float64."""
+"""The losses of denoising, compared with loops over cells and pixels in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from ddep.modeling.denoising_loss import DenoisingLoss, Truth
 from tests.modeling.meta_arch.test_denoiser import FORMULAS
 
-SIZES = [(24, 30), (13, 18)]  # the second ends within cells of all sizes
+SIZES = [(24, 30), (13, 18)]  # the second image ends within cells of all sizes
 HEIGHT, WIDTH = 24, 30
 PIXELS = sum(height * width for height, width in SIZES)
 
@@ -21,11 +21,11 @@ def make_truth() -> Truth:
     valid = torch.zeros(len(SIZES), 1, HEIGHT, WIDTH, dtype=torch.float64)
     for i, (height, width) in enumerate(SIZES):
         valid[i, :, :height, :width] = 1
-    return Truth(noise, clean, valid)  # where padding is, there is rubbish
+    return Truth(noise, clean, valid)  # values at padding are arbitrary
 
 
 def mean_over_cells(kind: str, prediction: np.ndarray, clean: np.ndarray, cell: int) -> float:
-    """Each cell's error counts once for each pixel of the image in it."""
+    """The mean of the cells' errors, weighted by their numbers of image pixels."""
     total, pixels = 0.0, 0
     for i, (height, width) in enumerate(SIZES):
         for y in range(prediction.shape[2]):
@@ -44,7 +44,7 @@ def mean_over_cells(kind: str, prediction: np.ndarray, clean: np.ndarray, cell: 
 @pytest.mark.parametrize("target", ["noise", "image"])
 @pytest.mark.parametrize("kind", list(FORMULAS))
 def test_losses_of_all_scales_against_loops(kind: str, target: str) -> None:
-    """Every loss obeys the kind; those of the scales compare clean images, whatever the target."""
+    """All losses are of this kind; those of the scales compare clean images for any target."""
     loss = DenoisingLoss(target=target, loss=kind, denoise_weight=2.0, scale_weight=0.6)
     truth = make_truth()
     generator = torch.Generator().manual_seed(1)
@@ -67,7 +67,7 @@ def test_losses_of_all_scales_against_loops(kind: str, target: str) -> None:
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-def test_losses_are_divided_by_the_count_that_is_given() -> None:
+def test_losses_are_divided_by_the_given_count() -> None:
     loss = DenoisingLoss(target="image", loss="l2", denoise_weight=1.0, scale_weight=1.0)
     truth = make_truth()
     batch = [{"image": torch.empty(3, *size)} for size in SIZES]

@@ -1,4 +1,4 @@
-"""Mask losses and costs over all pixels against formulas and Hugging Face's MaskFormer."""
+"""Mask losses and costs over all pixels, compared with formulas and Hugging Face's MaskFormer."""
 
 from __future__ import annotations
 

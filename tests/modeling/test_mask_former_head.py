@@ -27,7 +27,7 @@ def build(settings=SMALL, width: int = 16) -> MaskFormerHead:
 @pytest.mark.parametrize("size", [(224, 224), (256, 320)])
 @torch.no_grad()
 def test_matches_hugging_face(size):
-    """All of Hugging Face's model behind the backbone, on its own backbone's features."""
+    """Everything in Hugging Face's model after the backbone, on its backbone's features."""
     theirs = Mask2FormerForUniversalSegmentation(small_config()).eval()
     randomise(theirs)
     ours = build()
@@ -36,7 +36,7 @@ def test_matches_hugging_face(size):
     expected = theirs(pixel_values=pixels, output_auxiliary_logits=True)
     features = theirs.model.pixel_level_module.encoder(pixels).feature_maps
     outputs = ours(dict(zip(FEATURES, features, strict=True)))
-    # Hugging Face's list starts with the queries' own predictions, too.
+    # Hugging Face's list also starts with the queries' own predictions.
     for one, other in zip(
         [*outputs["aux_outputs"], outputs],
         [
@@ -65,7 +65,7 @@ def norm(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def mask2former_parameters() -> dict[str, tuple[int, ...]]:
-    """What Mask2Former's R50 for COCO panoptic has below ``sem_seg_head``."""
+    """Names and shapes below ``sem_seg_head`` in Mask2Former's R50 for COCO panoptic."""
     shapes = {"pixel_decoder.transformer.level_embed": (3, 256)}
     for i, channels in enumerate([2048, 1024, 512]):
         shapes |= linear(f"pixel_decoder.input_proj.{i}.0", 256, channels, 1, 1)
@@ -135,7 +135,7 @@ MASKFORMER = {
 @pytest.mark.parametrize("settings", [SMALL, MASKFORMER], ids=["Mask2Former", "MaskFormer"])
 @pytest.mark.parametrize("old", [True, False])
 def test_loads_checkpoints_without_a_version(settings, old):
-    """Plain dicts, as other tools write them, of old and of new names, below a prefix."""
+    """Plain dicts, as other tools write them, with old and with new names, below a prefix."""
     head = build(settings)
     randomise(head)
     model = torch.nn.ModuleDict({"sem_seg_head": build(settings)})
@@ -146,7 +146,7 @@ def test_loads_checkpoints_without_a_version(settings, old):
 
 
 def test_loads_a_pixel_decoder_without_a_head():
-    """The denoiser holds the pixel decoder alone, so its checkpoints carry no head's version."""
+    """The denoiser has only the pixel decoder, so its checkpoints have no version of the head."""
     head = build()
     randomise(head)
     denoiser = torch.nn.ModuleDict({"pixel_decoder": head.pixel_decoder})
@@ -188,7 +188,7 @@ PIXEL_DECODERS = [
 )
 @torch.no_grad()
 def test_one_in_feature(name, channels, pixel_decoder):
-    """The transformer decoder gets what the config names, and no other feature."""
+    """The transformer decoder gets the feature that the config names, and no other."""
     if name == "transformer_encoder" and pixel_decoder == "BasePixelDecoder":
         pytest.skip("encodes nothing")
     head = build(with_in_feature(name, pixel_decoder))
@@ -216,7 +216,13 @@ def test_masked_decoder_with_every_pixel_decoder(pixel_decoder):
         key: torch.randn(1, shape.channels, 64 // shape.stride, 96 // shape.stride)
         for key, shape in feature_shapes(16).items()
     }
-    assert head(features)["pred_masks"].shape == (1, 10, 16, 24)
+    outputs = head(features)
+    assert outputs["pred_masks"].shape == (1, 10, 16, 24)
+    mask_features, _, scales = head.pixel_decoder.forward_features(features)
+    assert [scale.shape[-2:] for scale in scales] == [(2, 3), (4, 6), (8, 12)]
+    expected = head.predictor(scales, mask_features)
+    assert torch.equal(outputs["pred_masks"], expected["pred_masks"])
+    assert torch.equal(outputs["pred_logits"], expected["pred_logits"])
 
 
 @pytest.mark.parametrize(

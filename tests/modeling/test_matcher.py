@@ -1,4 +1,4 @@
-"""The matching against formulas, exhaustive search and Hugging Face's matcher."""
+"""The matching, compared with formulas, exhaustive search and Hugging Face's matcher."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_images_without_targets() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_costs_that_are_not_finite_are_high(value: float) -> None:
-    """The others are matched as if those queries or targets were not there."""
+    """The others are matched as if those queries or targets did not exist."""
     costs = torch.rand(2, 5, 3 + 4, generator=torch.Generator().manual_seed(13))
     matcher = HungarianMatcher(mask_costs=PointMaskCosts(10))
     strange = costs.clone()

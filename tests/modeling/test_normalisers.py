@@ -1,4 +1,4 @@
-"""Counts of one process and the average over several."""
+"""Counts of one process, and their average over several."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_average_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_order_of_names_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes exchange numbers alone."""
+    """Processes exchange only numbers, not names."""
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "all_reduce", lambda counts: counts.mul_(torch.tensor([2, 4])))
     expected = {"masks": 3, "pixels": 20}
@@ -43,5 +43,5 @@ def test_nothing_to_average_over_in_any_process_counts_as_one(
     assert average_over_processes({"masks": 0, "pixels": 0.0}, "cpu") == {"masks": 1, "pixels": 1}
     monkeypatch.setattr(comm, "get_world_size", lambda: 4)
     monkeypatch.setattr(dist, "all_reduce", lambda counts: None)
-    counts = {"masks": 0, "pixels": 2}  # nothing to divide by less than 1, but nothing else
+    counts = {"masks": 0, "pixels": 2}  # only a total of 0 is replaced
     assert average_over_processes(counts, "cpu") == {"masks": 1 / 4, "pixels": 2 / 4}

@@ -1,4 +1,4 @@
-"""NaN and infinity: training goes on to a loss that shows them, and none of them gets lost."""
+"""NaN and infinity do not stop the computation of the losses, and always show in them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CRITERIA = pytest.mark.parametrize("make", [make_criterion, make_dense_criterion
 
 
 def layers_that_are_not_finite(losses: dict[str, Tensor]) -> list[int]:
-    """Of three layers."""
+    """Those of three layers whose losses are not finite."""
     return [
         layer
         for layer, suffix in enumerate(["_0", "_1", ""])
@@ -47,7 +47,7 @@ def outputs_with(value: float, layer: int, key: str, index: Any) -> dict[str, An
 def test_query_that_is_not_finite_shows_in_the_losses_of_its_layer(
     make: type[SetCriterion], value: float, layer: int, key: str, counts: list[int]
 ) -> None:
-    """Whether it is matched or not: of 6 queries 2 are, or all."""
+    """Whether it is matched or not: 2 of the 6 queries are, or all."""
     for query in range(6):
         outputs = outputs_with(value, layer, key, (0, query))
         losses = mean_losses(make(), outputs, random_targets(counts, seed=2))
@@ -57,7 +57,7 @@ def test_query_that_is_not_finite_shows_in_the_losses_of_its_layer(
 @CRITERIA
 @VALUES
 def test_costs_that_are_not_finite_show_in_the_losses(make: Any, value: float) -> None:
-    """Of one pixel: whether the costs are finite depends on the masks and on chance."""
+    """Only one pixel is bad: whether costs are finite depends on the masks and on chance."""
     targets = random_targets([2, 3], seed=2)
     seen = set()
     for row, column, query in [(0, 0, 1), (2, 3, 2), (5, 8, 3), (3, 3, 5)]:
@@ -76,7 +76,7 @@ def test_costs_that_are_not_finite_show_in_the_losses(make: Any, value: float) -
 @VALUES
 @pytest.mark.parametrize("label", [0, 1])
 def test_minus_infinity_in_one_class_is_a_probability_of_zero(value: float, label: int) -> None:
-    """Which is a loss only where that class is the right one."""
+    """The loss is infinite only if that class is the right one."""
     outputs = outputs_with(value, 0, "pred_logits", (slice(None), slice(None), 3))
     targets = random_targets([6, 6], seed=2)
     for target in targets:
@@ -95,9 +95,9 @@ def test_minus_infinity_in_one_class_is_a_probability_of_zero(value: float, labe
 def test_pixel_that_is_not_finite_reaches_the_loss(
     kind: dict[str, Any], pixel_decoder: str, value: float
 ) -> None:
-    """Through all that passes on a part of its input only: windows, sampling, masked attention.
+    """It passes windows, sampling and masked attention, which use only a part of their input.
 
-    In an image without targets too, and beside others that are as they should be.
+    The image has no targets, and the others in its batch are fine.
     """
     model, batch = model_and_batch(kind, pixel_decoder)
     image = batch[1]["image"].double()

@@ -1,4 +1,4 @@
-"""MaskFormer's per-pixel baselines against formulas in float64, and their errors."""
+"""MaskFormer's per-pixel baselines, compared with formulas in float64, and their errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build(name: str, **changes: Any) -> nn.Module:
 
 
 def random_features(height: int, width: int) -> dict[str, Tensor]:
-    """Of two images."""
+    """Features of two images."""
     return {
         name: torch.randn(2, s.channels, -(-height // s.stride), -(-width // s.stride))
         for name, s in feature_shapes(16).items()
@@ -41,14 +41,14 @@ def random_features(height: int, width: int) -> dict[str, Tensor]:
 
 
 def random_targets(height: int, width: int) -> Tensor:
-    """Of two images, of which the first has few labels."""
+    """Targets of two images, the first of which has few labels."""
     targets = torch.randint(0, CLASSES, (2, height, width))
     targets[0, : height - 3] = IGNORE
     return targets
 
 
 def upsampled(logits: np.ndarray, factor: int) -> np.ndarray:
-    """(H, W) bilinear with pixel centres aligned: what is outside is as the border."""
+    """(H, W), bilinear with aligned pixel centres; the border is repeated outside."""
 
     def weights(length: int) -> np.ndarray:
         matrix = np.zeros((length * factor, length))
@@ -125,7 +125,7 @@ def test_plus_has_a_query_for_each_class_and_a_loss_for_each_layer(
 
 @pytest.mark.parametrize("name", HEADS)
 def test_a_batch_without_labels_costs_nothing(name: str) -> None:
-    """A mean over no pixels would be NaN, and the step would be skipped."""
+    """A mean over no pixels would be NaN, and the training step would be skipped."""
     head = build(name)
     _, losses = head(random_features(32, 32), torch.full((2, 32, 32), IGNORE))
     total = sum(losses.values())
@@ -140,7 +140,7 @@ def test_every_parameter_learns(name: str) -> None:
     _, losses = head(random_features(64, 64), random_targets(64, 64))
     sum(losses.values()).backward()
     for parameter_name, parameter in head.named_parameters():
-        # All queries start at zero, so that the first self-attention has nothing to tell apart.
+        # All queries start at zero, so the first self-attention cannot distinguish them.
         if "layers.0.self_attn.in_proj" not in parameter_name:
             assert parameter.grad.any(), parameter_name
 
@@ -160,7 +160,7 @@ def test_loads_version_1_without_pixel_decoder_in_the_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 @torch.no_grad()
-def test_semantic_segmentor_gives_logits_of_the_size_that_is_asked_for(name: str) -> None:
+def test_semantic_segmentor_gives_logits_of_the_requested_size(name: str) -> None:
     settings = {**SETTINGS, "MODEL.SEM_SEG_HEAD.NAME": name}
     model = build_model(mask_former_config(settings)).eval()
     image = {"image": torch.randint(0, 255, (3, 50, 71)), "height": 100, "width": 142}

@@ -1,4 +1,4 @@
-"""Bilinear values of binary masks at points."""
+"""Bilinear interpolation of binary masks at points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Post-processing against Hugging Face's, against loops over pixels, and by hand."""
+"""Post-processing, compared with Hugging Face's, with loops over pixels, and by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def smooth_masks(queries: int, seed: int, height: int = SIDE, width: int = SIDE)
 
 
 def class_logits(classes: list[int], scores: list[float], num_classes: int) -> Tensor:
-    """Logits of queries that have these classes with these probabilities."""
+    """Logits of queries with these classes and these probabilities."""
     probabilities = torch.zeros(len(classes), num_classes + 1)
     for query, (label, score) in enumerate(zip(classes, scores, strict=True)):
         probabilities[query] = (1 - score) / num_classes
@@ -90,7 +90,7 @@ def test_panoptic_things_against_hugging_face() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_maskformers_panoptic_against_hugging_face(seed: int) -> None:
-    """Hugging Face weighs masks by their scores before it measures them: all scores are 1 here."""
+    """All scores are 1, because Hugging Face weights masks by scores before measuring them."""
     generator = torch.Generator().manual_seed(seed)
     mask_cls = torch.full((12, 5), -200.0)
     mask_cls[torch.arange(12), torch.randint(5, (12,), generator=generator)] = 200.0
@@ -119,8 +119,8 @@ def test_maskformers_panoptic_against_hugging_face(seed: int) -> None:
 def test_an_empty_mask_is_no_segment_even_without_a_mask_threshold() -> None:
     mask_cls = class_logits([0, 1], [0.9, 0.4], 2)
     masks = torch.full((2, 4, 4), -3.0)
-    masks[1] = 0.1  # less than 0.9 of the other's, which owns no pixel of its own mask
-    masks[0, 0] = -0.1
+    masks[1] = 0.1
+    masks[0, 0] = -0.1  # a row that query 0 owns, although its own mask is empty
     segmentation, info = panoptic_inference(
         mask_cls,
         masks,
@@ -206,7 +206,7 @@ def test_panoptic_against_loops(
 
 def test_panoptic_by_hand() -> None:
     # Class 0 is stuff, class 1 a thing. Columns 0 and 1: stuff; column 3: stuff again; column 2:
-    # a thing; column 4: nobody is sure; the last query hides behind the first.
+    # a thing; column 4: no query is sure; the first query covers the last.
     masks = torch.full((5, 2, 5), -5.0)
     masks[0, :, :2] = masks[1, :, 3] = masks[2, :, 2] = 5.0
     masks[3, :, 4] = -0.1

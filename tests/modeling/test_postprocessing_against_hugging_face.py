@@ -1,19 +1,19 @@
-"""Post-processing against Hugging Face's on random outputs of many segments.
+"""Post-processing, compared with Hugging Face's on random outputs with many segments.
 
-Hugging Face departs from Mask2Former's panoptic segmentation. The outputs here are such that it
-does not matter:
+Hugging Face's panoptic segmentation differs from Mask2Former's. The outputs here are chosen so that
+the differences do not matter:
 
-* It compares areas of masks that are weighted by the class's probability. Here the probabilities of
-  masks are far from 0.5, and those of classes high.
+* It compares areas of masks weighted by the class probability. Here mask probabilities are far from
+  0.5, and class probabilities are high.
 * A segment has all pixels of its query, inside its mask or not (as in MaskFormer). Here every pixel
   is inside some query's mask.
-* A query of a class that it has fused before is listed once more, and the next segment gets a
-  number that has been taken. Here these queries come last, none before them is dropped, and
-  what is listed first counts.
-* It says -1 where no query is left. Here one is.
+* A query that is fused with an earlier segment is listed again, and the next segment gets a number
+  that is already used. Here these queries come last, none before them is dropped, and the first
+  entry of a number counts.
+* It returns -1 if no query is left. Here one always is.
 
-In semantic and instance segmentation it brings masks to 384 x 384 whatever the size of the image,
-where Mask2Former brings them to the image's. Here that is the same.
+In semantic and instance segmentation it resizes masks to 384 x 384 for images of any size, where
+Mask2Former resizes them to the image's size. Here the two are equal.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ddep.modeling.postprocessing import (
 SIDE = 384
 NUM_CLASSES = 6
 THINGS = (0, 2, 4)
-# One query each; the last three fall into segments of stuff that are there already.
+# One query each; the last three belong to earlier segments of stuff.
 CLASSES = [0, 1, 2, 0, 3, 4, 5, 2, 0, NUM_CLASSES, 1, 3, 1]
 FIRST_STUFF = [1, 4, 6]
 
@@ -55,14 +55,14 @@ def blobs(number: int, generator: torch.Generator, side: int = SIDE) -> Tensor:
 
 
 def panoptic_outputs(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Class and mask logits of the kind that the top of the file describes."""
+    """Class and mask logits as described at the top of the file."""
     queries = len(CLASSES)
     scores = 0.85 + 0.14 * torch.rand(queries, generator=generator)
     scores[3] = 0.7  # less than the threshold
     probabilities = ((1 - scores) / NUM_CLASSES)[:, None].repeat(1, NUM_CLASSES + 1)
     probabilities[torch.arange(queries), torch.tensor(CLASSES)] = scores
     maps = blobs(queries, generator)
-    maps[3] = maps[9] = -1  # nobody's pixels, as these queries do not count
+    maps[3] = maps[9] = -1  # no pixels, because these queries do not count
     inside = maps == maps.amax(0)  # a pixel is in one query's mask, and ...
     others = [query for query in range(queries) if query not in FIRST_STUFF]
     alone = inside[FIRST_STUFF].any(0)
@@ -108,7 +108,7 @@ def test_panoptic_segments_and_scores(
             assert round(segment["score"], 6) == other["score"]
         dropped += len(CLASSES) - 2 - len(reference["segments_info"])
         fused += len(reference["segments_info"]) - len(info)
-    assert fused  # worth a comparison
+    assert fused  # otherwise the comparison would mean little
     assert bool(dropped) == (overlap > 0)
 
 
@@ -117,7 +117,7 @@ def test_panoptic_segments_and_scores(
 def test_semantic_maps(processor: type[Any], size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(1)
     mask_cls = 2 * torch.randn(10, NUM_CLASSES + 1, generator=generator)
-    # MaskFormer's is given masks of the image's size, Mask2Former's makes them so.
+    # MaskFormer's processor takes masks of the image's size, Mask2Former's resizes them to it.
     side = SIDE // 4 if processor is Mask2FormerImageProcessor else SIDE
     mask_pred = 4 * blobs(10, generator, side)
     [reference] = processor().post_process_semantic_segmentation(

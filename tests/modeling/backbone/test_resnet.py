@@ -1,4 +1,4 @@
-"""detectron2's ResNet with Mask2Former's settings against torchvision's."""
+"""detectron2's ResNet with Mask2Former's settings, compared with torchvision's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Swin against Hugging Face's, which pads before the cyclic shift as the original does."""
+"""Swin, compared with Hugging Face's, which pads before the cyclic shift like the original."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TO_ORIGINAL = {
 
 
 def randomise(module: nn.Module, seed: int) -> None:
-    """Give every parameter a size that lets it be felt in the output."""
+    """Give every parameter values that matter for the output."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -52,7 +52,7 @@ def rename(name: str) -> str:
 
 
 def joined(tensors: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names of the original; query, key and value as its one ``qkv``."""
+    """Tensors under the original names, with query, key and value joined as ``qkv``."""
     for name, tensor in tensors.items():
         name = rename(name)
         if ".attn.q." in name:
@@ -123,7 +123,7 @@ def test_gradients_equal_hugging_face(window_size: int, size: tuple[int, int]) -
 
 def test_absolute_position_embeddings_are_resized_to_the_image() -> None:
     model = D2SwinTransformer(**SMALL, ape=True, pretrain_img_size=64, patch_norm=False).eval()
-    # Without an image the tokens are the embeddings alone.
+    # Without an image, the tokens are only the embeddings.
     nn.init.zeros_(model.patch_embed.proj.weight)
     nn.init.zeros_(model.patch_embed.proj.bias)
     table = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -150,7 +150,7 @@ def test_absolute_position_embeddings_have_the_originals_name_and_are_learnt() -
 def published_names(
     embed_dim: int, depths: list[int], heads: list[int], window: int
 ) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in the original's checkpoints, as its paper's architecture gives them."""
+    """Names and shapes in the original's checkpoints, derived from the paper."""
     shapes = {
         "patch_embed.proj.weight": (embed_dim, 3, 4, 4),
         "patch_embed.proj.bias": (embed_dim,),
@@ -246,7 +246,7 @@ def test_drop_path_rate_grows_linearly_and_keeps_the_mean() -> None:
     assert torch.equal(blocks[-1].eval().drop_path(torch.ones(3)), torch.ones(3))
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_acts_only_in_training() -> None:
     for rates in ({"drop_rate": 0.5}, {"attn_drop_rate": 0.5}):
         model = D2SwinTransformer(**SMALL, drop_path_rate=0.0, **rates)
         inputs = images(64, 64)
@@ -269,7 +269,7 @@ def test_qk_scale_replaces_the_usual_one() -> None:
         torch.testing.assert_close(scaled(inputs)["res2"], ours(inputs)["res2"])
 
 
-def test_features_not_asked_for_are_not_built() -> None:
+def test_unrequested_features_are_not_built() -> None:
     _, full = models(7)
     part = D2SwinTransformer(**SMALL, out_features=["res4", "res3"]).eval()
     unused = part.load_state_dict(full.state_dict(), strict=False)

@@ -1,4 +1,4 @@
-"""TimmBackbone against what the layers of timm's own models put out."""
+"""TimmBackbone, compared with the outputs of the layers of timm's own models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def images(height: int, width: int) -> torch.Tensor:
 
 
 def models(name: str) -> tuple[nn.Module, TimmBackbone]:
-    """Timm's whole model, and ours with its checkpoint below ``model.``."""
+    """timm's whole model, and ours with its checkpoint below ``model.``."""
     torch.manual_seed(0)
     theirs = timm.create_model(name).eval()
     for module in theirs.modules():
@@ -79,7 +79,7 @@ def test_hierarchical_features_are_the_stages_outputs(name: str, layers: list[st
 
 
 def averaged(tokens: torch.Tensor, patch: int, stride: int) -> np.ndarray:
-    """Area averages by way of single pixels, in float64."""
+    """Area averages, computed from single pixels in float64."""
     pixels = np.kron(tokens.double().numpy(), np.ones((patch, patch)))
     rows, columns = (n // stride for n in pixels.shape[-2:])
     pixels = pixels[..., : rows * stride, : columns * stride]
@@ -109,7 +109,7 @@ def test_plain_features_are_resized_outputs_of_four_blocks(name: str, patch: int
 @pytest.mark.parametrize("patch", [7, 8, 14, 16, 32])
 @pytest.mark.parametrize("stride", [4, 8, 16, 32])
 def test_resized_tokens_stay_in_place(patch: int, stride: int) -> None:
-    # 518 pixels are what patches of 14 need for 512: sizes then have another ratio than strides.
+    # Patches of 14 need 518 pixels for 512: the ratio of sizes then differs from that of strides.
     size = -(-512 // patch)
     centres = (torch.arange(size, dtype=torch.float64) + 0.5) * patch
     grid = torch.stack(torch.meshgrid(centres, centres[:-3], indexing="ij"))[None]
@@ -141,11 +141,11 @@ def test_plain_features_are_where_their_pixels_are(
         assert feature.shape[-2:] == tuple(-(-n // stride) for n in size)
         for axis in (0, 1):
             values = feature[0, axis].movedim(axis, 0)
-            # Cells next to patches that reach into the padding are not looked at.
+            # Cells next to patches that extend into the padding are not compared.
             count, across = (n // 14 * 14 // stride - 14 // stride - 1 for n in (size[axis], 97))
             found = values[14 // stride : count, :across]
             expected = (torch.arange(14 // stride, count) + 0.5)[:, None] * stride
-            # Where areas are averaged, patches that lie across cells weigh as a whole.
+            # Averages treat a patch as constant, even one that lies in two cells.
             assert found.numel()
             assert (found - expected).abs().max() < (1 if stride > 14 else 1e-2)
 

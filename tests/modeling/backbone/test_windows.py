@@ -48,7 +48,7 @@ def test_windows_hold_the_tokens_of_their_kind(height: int, width: int, shift: i
 
 @pytest.mark.parametrize("window, shift", [(4, 2), (7, 3), (5, 1)])
 @pytest.mark.parametrize("rows, columns", [(1, 1), (1, 3), (2, 1), (3, 4)])
-def test_mask_separates_what_is_not_adjacent(
+def test_mask_separates_tokens_that_are_not_adjacent(
     window: int, shift: int, rows: int, columns: int
 ) -> None:
     # Tokens of a window may attend to each other if undoing the shift keeps their distance.
@@ -76,7 +76,7 @@ def test_gradients_pass_both_ways() -> None:
     layout = window_layout(2, 5, 6, 4, 2, CPU)
     weights = torch.randn(8, 16, 2, dtype=torch.float64)
 
-    def there_and_back(maps: torch.Tensor) -> torch.Tensor:
+    def round_trip(maps: torch.Tensor) -> torch.Tensor:
         return from_windows(to_windows(maps, layout) * weights, layout, maps.shape)
 
-    assert torch.autograd.gradcheck(there_and_back, maps)
+    assert torch.autograd.gradcheck(round_trip, maps)

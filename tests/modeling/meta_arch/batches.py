@@ -18,9 +18,9 @@ from ddep.noise import add_noise
 from tests.modeling.meta_arch.small_mask_former import CLASSES as NUMBER_OF_CLASSES
 from tests.modeling.meta_arch.small_mask_former import annotated, tiny_config
 
-# All are padded to 64x64 in whatever batch they are.
+# All are padded to 64x64 in any batch.
 SIZES = [(64, 64), (40, 64), (64, 50), (33, 37), (64, 64), (64, 34), (50, 50), (36, 64)]
-# Of the images, by fours of two: one has more than the six queries, two have none at all.
+# Classes of the objects in each image: one image has more than the six queries, three have none.
 CLASSES = [[0, 1, 2], [], [2], [0, 1, 1, 2, 0, 0, 1, 2], [], [], [1, 2], [1]]
 
 KINDS = [
@@ -77,7 +77,7 @@ def model_and_batch(
         ]
     if "HEAD" in kind:
         return model, [_labelled(seed) for seed in range(len(SIZES))]
-    model.criterion.float()  # which its losses are in, whatever the predictions are
+    model.criterion.float()  # it computes losses in float32 for predictions of any dtype
     return model, [
         annotated(*size, classes, seed)
         for seed, (size, classes) in enumerate(zip(SIZES, CLASSES, strict=True))
@@ -98,7 +98,7 @@ def _classified(height: int, width: int, classes: list[int], seed: int) -> dict[
 
 
 def _labelled(seed: int) -> dict[str, Any]:
-    """Of one size and without unlabelled pixels, so that each image counts the same."""
+    """An image of one size without unlabelled pixels, so that all images count the same."""
     generator = torch.Generator().manual_seed(seed)
     image = 255 * torch.rand(3, 64, 64, generator=generator).double()
     sem_seg = torch.randint(0, NUMBER_OF_CLASSES, (64, 64), generator=generator)
@@ -107,7 +107,7 @@ def _labelled(seed: int) -> dict[str, Any]:
 
 @contextmanager
 def same_points() -> Iterator[None]:
-    """Every mask is looked at in the same points, whatever else is in its batch."""
+    """Let every mask be sampled at the same points, independent of its batch."""
     points = torch.rand(1, 100, 2, generator=torch.Generator().manual_seed(0))
 
     def for_costs(_: PointMaskCosts, num_images: int, __: torch.device) -> Tensor:
@@ -124,12 +124,12 @@ def same_points() -> Iterator[None]:
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
-    """By the parameters' names."""
+    """Copies of all gradients, by the parameters' names."""
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
 def assert_same_gradients(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """To 1e-6 of each parameter's own gradient, and float64's rounding of all of them."""
+    """Compare to 1e-6 of each parameter's gradient, plus float64's rounding of all of them."""
     assert found.keys() == expected.keys()
     total = sum(gradient.square().sum() for gradient in expected.values()).sqrt()
     for name, gradient in expected.items():

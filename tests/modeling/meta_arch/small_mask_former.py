@@ -85,7 +85,7 @@ def small_model(**overrides: Any) -> MaskFormer:
 
 
 def image_of_size(height: int, width: int, seed: int) -> Tensor:
-    """Smooth, so that it is not all the same after averaging; uint8."""
+    """A smooth uint8 image, which still varies after averaging."""
     generator = torch.Generator().manual_seed(seed)
     coarse = 255 * torch.rand(1, 3, 4, 4, generator=generator)
     return nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0].byte()
@@ -101,7 +101,7 @@ def annotated(height: int, width: int, classes: list[int], seed: int) -> dict[st
 
 
 def tiny_config(**metadata: Any) -> CfgNode:
-    """A model of Swin and both decoders that a CPU builds and runs in a moment."""
+    """The config of a Swin with both decoders that a CPU builds and runs in a moment."""
     cfg = get_cfg()
     add_ddep_config(cfg)
     name = f"tiny_{len(MetadataCatalog.list())}"

@@ -19,7 +19,7 @@ from ddep.noise import add_noise
 
 
 class PixelsAsFeatures(Backbone):
-    """4x4 pixels become 48 channels: nothing but the pixel itself can tell its noise."""
+    """4x4 pixels become 48 channels, so each pixel's prediction depends only on that pixel."""
 
     def forward(self, x):
         return {"res2": F.pixel_unshuffle(x, 4)}
@@ -108,7 +108,7 @@ FORMULAS = {
 @pytest.mark.parametrize("target", ["noise", "image"])
 @pytest.mark.parametrize("loss", list(FORMULAS))
 def test_loss_of_a_padded_batch_is_the_mean_over_its_pixels(loss, target, formulation):
-    """In float64, pixel by pixel: padding, and which image a pixel is of, must not matter."""
+    """Compared pixel by pixel in float64: padding and the image of a pixel must not matter."""
     model = pointwise_model(loss=loss, target=target, formulation=formulation)
     batch = [
         noisy_input(0, 20, 37, 0.3, formulation),
@@ -183,7 +183,7 @@ def test_weights_of_the_losses():
 
 @pytest.mark.parametrize("formulation", ["scaled", "additive"])
 @pytest.mark.parametrize("target", ["noise", "image"])
-def test_estimates_are_cropped_and_make_up_the_input(target, formulation):
+def test_estimates_are_cropped_and_combine_to_the_input(target, formulation):
     model = pointwise_model(target=target, formulation=formulation).eval()
     batch = [noisy_input(0, 20, 37, 0.3, formulation), noisy_input(1, 64, 33, 1.4, formulation)]
     with torch.no_grad():
@@ -198,7 +198,7 @@ def test_estimates_are_cropped_and_make_up_the_input(target, formulation):
 
 @pytest.mark.parametrize("multi_scale", [False, True])
 def test_frozen_backbone(multi_scale):
-    """It has no gradients, runs under no_grad, and its statistics stay; the rest all learns."""
+    """It has no gradients, runs under no_grad and keeps its statistics; all the rest learns."""
     cfg = small_config()
     cfg.MODEL.DDEP.MULTI_SCALE = multi_scale
     torch.manual_seed(0)
@@ -254,7 +254,7 @@ def test_without_freezing_everything_learns(multi_scale):
     assert not torch.equal(model.backbone.stem.conv1.norm.running_mean, before)
 
 
-def test_parameter_names_are_those_of_the_model_that_is_fine_tuned():
+def test_parameter_names_are_those_of_the_fine_tuned_model():
     model = build_model(small_config())
     groups = {name.split(".")[0] for name in model.state_dict()}
     assert groups == {"backbone", "sem_seg_head", "denoising_head"}
@@ -282,7 +282,7 @@ def test_adam_lowers_the_loss_on_one_image():
 
 
 def test_images_need_not_be_multiples_of_the_stride():
-    """Without padding, a ResNet's features are rounded up; predictions are cropped."""
+    """Without padding, the sizes of a ResNet's features are rounded up; predictions are cropped."""
     cfg = small_config()
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 0
     cfg.MODEL.DDEP.MULTI_SCALE = True
@@ -290,14 +290,18 @@ def test_images_need_not_be_multiples_of_the_stride():
     model = build_model(cfg)
     image = noisy_input(0, 45, 70, 0.5)
     assert all(torch.isfinite(loss) for loss in model([image]).values())
-    assert model.eval()([image])[0]["noise"].shape == (3, 45, 70)
+    predictions = []
+    model.denoising_head.register_forward_hook(lambda *call: predictions.append(call[-1]))
+    [estimates] = model.eval()([image])
+    assert predictions[0].shape == (1, 3, 48, 72)
+    assert torch.equal(estimates["noise"], predictions[0][0, :, :45, :70])
 
 
 @pytest.mark.parametrize(
     ("size_divisibility", "expected"), [(32, (64, 96)), (48, (48, 96)), (-1, (44, 70))]
 )
 def test_size_divisibility(size_divisibility, expected):
-    """Negative takes the backbone's own, which for a ResNet is to pad nothing."""
+    """A negative value takes the backbone's own, which pads nothing for a ResNet."""
     cfg = small_config()
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = size_divisibility
     model = build_model(cfg).eval()

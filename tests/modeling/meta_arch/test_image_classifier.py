@@ -1,4 +1,4 @@
-"""The classifier against float64 formulas and torchvision's ResNet-50."""
+"""The classifier, compared with float64 formulas and torchvision's ResNet-50."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEAN, STD = [120.0, 110.0, 100.0], [60.0, 50.0, 40.0]
 
 
 class Pool(nn.Module):
-    """A backbone whose features are means of pixels: of 4x4 and of 8x8, padding included."""
+    """A backbone whose features are means of 4x4 and of 8x8 pixels, including padding."""
 
     size_divisibility = 16
 
@@ -112,8 +112,8 @@ def test_evaluation_gives_probabilities(multi_label: bool) -> None:
     assert output["classes"].tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_padding_takes_no_part_in_the_mean() -> None:
-    """An image has the same output alone and beside a larger one."""
+def test_padding_does_not_influence_the_mean() -> None:
+    """An image has the same output alone and in a batch with a larger one."""
     model = classifier().eval()
     inputs = batch([0], [1], [2], sizes=((16, 32), (40, 16), (8, 24)))
     together = model(inputs)
@@ -124,21 +124,21 @@ def test_padding_takes_no_part_in_the_mean() -> None:
         torch.testing.assert_close(output["classes"], logits.softmax(0))
 
 
-def test_cells_that_show_a_part_of_the_image_count() -> None:
+def test_cells_that_cover_a_part_of_the_image_count() -> None:
     feature = torch.arange(2 * 12.0).view(2, 1, 3, 4)
     pooled = average_pool(feature, [(17, 9), (8, 32)], stride=8)
     assert pooled.tolist() == [[4.5], [13.5]]
     assert average_pool(feature, [(9, 8), (10, 1)], stride=8).tolist() == [[2.0], [14.0]]
 
 
-def test_the_feature_is_the_coarsest_or_the_one_that_is_named() -> None:
+def test_the_feature_is_the_coarsest_or_the_named_one() -> None:
     assert classifier().in_feature == "res4"
     assert classifier(in_feature="res2").stride == 4
     with pytest.raises(UserError, match=r"IN_FEATURE is 'res9'; the backbone has res2, res4"):
         classifier(in_feature="res9")
 
 
-def test_labels_that_cannot_be_are_named() -> None:
+def test_impossible_labels_are_named() -> None:
     with pytest.raises(UserError, match=r"0\.png: class 4; expected 0 to 3"):
         classifier()(batch([4]))
     with pytest.raises(UserError, match=r"1\.png: 2 classes; expected one: set .*MULTI_LABEL"):
@@ -174,13 +174,13 @@ def test_resnet_is_torchvisions(norm: str) -> None:
     conversion.weights |= {
         name.replace("fc", "head"): state[name] for name in conversion.unused[:2]
     }
-    ours.load_state_dict(conversion.weights, strict=norm != "BN")  # which has counters besides
+    ours.load_state_dict(conversion.weights, strict=norm != "BN")  # BN also has counters
     image = torch.randn(3, 70, 90)
     [output] = ours([{"image": image}])
     torch.testing.assert_close(output["classes"], theirs(image[None])[0].softmax(0))
 
 
-def test_the_encoder_of_a_classifier_is_a_denoisers(tmp_path: Path) -> None:
+def test_a_denoiser_loads_a_classifiers_encoder(tmp_path: Path) -> None:
     cfg = tiny_config()
     cfg.MODEL.META_ARCHITECTURE = "ImageClassifier"
     classifier = build_model(cfg)

@@ -1,4 +1,4 @@
-"""Mask2Former, from images to losses, against Hugging Face's with the same weights."""
+"""Mask2Former, from images to losses, compared with Hugging Face's with the same weights."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ours_with(theirs: Mask2FormerForUniversalSegmentation) -> MaskFormer:
 
 @pytest.fixture(scope="module", params=list(BACKBONES))
 def theirs(request: pytest.FixtureRequest) -> Mask2FormerForUniversalSegmentation:
-    """A real backbone, and a small decoder with 4 layers behind the queries' own predictions."""
+    """A real backbone, and a small decoder with 4 layers after the queries' own predictions."""
     return random_model(small_config(backbone_config=BACKBONES[request.param](), decoder_layers=5))
 
 
@@ -80,7 +80,7 @@ def compare(
     outputs: dict[str, Any], expected: list[dict[str, Tensor]], tolerance: float = 1e-4
 ) -> None:
     for one, other in zip([*outputs["aux_outputs"], outputs], expected, strict=True):
-        # Worth a comparison: they vary, but not so much that rounding is above the tolerance.
+        # They vary, but not so much that rounding exceeds the tolerance.
         assert 0.3 < other["masks_queries_logits"].std() < 10
         torch.testing.assert_close(
             one["pred_logits"], other["class_queries_logits"], rtol=0, atol=tolerance
@@ -102,10 +102,10 @@ def test_every_layer_agrees(
 @pytest.mark.parametrize("backbone", BACKBONES)
 @torch.no_grad()
 def test_the_published_size_agrees(backbone: str) -> None:
-    """100 queries, 256 channels, 6 and 9 layers, of COCO's 133 classes.
+    """100 queries, 256 channels, 6 and 9 layers, COCO's 133 classes.
 
-    In float64: among a million mask logits, some are so near 0 that rounding in float32 decides
-    whether a query sees a pixel.
+    The comparison is in float64: among a million mask logits, some are so near 0 that rounding in
+    float32 decides whether a query sees a pixel.
     """
     theirs = random_model(
         Mask2FormerConfig(backbone_config=BACKBONES[backbone](), num_labels=133)
@@ -135,7 +135,7 @@ def batch() -> list[dict[str, Any]]:
 def padded(
     inputs: list[dict[str, Any]], model: MaskFormer
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """What Hugging Face's model takes: padded pixels, padded masks and classes of a batch."""
+    """The input of Hugging Face's model: padded pixels, padded masks and classes of a batch."""
     pixels, masks = torch.zeros(len(inputs), 3, *PADDED), []
     for tensor, item in zip(pixels, inputs, strict=True):
         _, height, width = item["image"].shape
@@ -158,12 +158,12 @@ def test_a_padded_batch_agrees(
 
 
 class SamePoints:
-    """Random points that both sides draw, whatever the order in which they come to the layers."""
+    """Random points that both sides draw, although they visit the layers in different orders."""
 
     def __init__(self, layers: int, images: int, pairs: int, points: int) -> None:
         generator = torch.Generator().manual_seed(2)
         self.layers, self.pairs, self.points = layers, pairs, points
-        # Ours has the same points in all layers when it matches.
+        # Our matching uses the same points in all layers.
         self.matching = torch.rand(images, points, 2, generator=generator)
         self.candidates = torch.rand(layers, pairs, 3 * points, 2, generator=generator)
         random = points - int(0.75 * points)
@@ -184,7 +184,7 @@ class SamePoints:
 
 
 def drawing(monkeypatch: pytest.MonkeyPatch, numbers: Iterator[Tensor]) -> None:
-    """Let torch.rand return ``numbers``, which must have the shapes that are asked for."""
+    """Let torch.rand return ``numbers``, which must have the requested shapes."""
 
     def rand(*shape: int, **_: Any) -> Tensor:
         values = next(numbers)
@@ -199,7 +199,7 @@ def test_losses_and_pairs_agree(
     theirs: Mask2FormerForUniversalSegmentation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of the same predictions, with the same random numbers; uncertain points are chosen here."""
+    """Same predictions and same random numbers; each side chooses its uncertain points."""
     pixels, masks, labels = padded(batch(), ours)
     with torch.no_grad():
         layers = predict(theirs, pixels)
@@ -247,9 +247,9 @@ def test_the_weighted_sum_of_the_losses_agrees(
     theirs: Mask2FormerForUniversalSegmentation,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From images on, each side with its own predictions.
+    """Both sides start from images and use their own predictions.
 
-    The points of the losses are held equal: which are uncertain is a matter of rounding.
+    The points of the losses are fixed, because rounding decides which ones are uncertain.
     """
     inputs = batch()
     pixels, masks, labels = padded(inputs, ours)

@@ -1,4 +1,4 @@
-"""MaskFormer from a config: names, arguments, and what does not fit together."""
+"""MaskFormer from a config: names, arguments, and settings that do not fit together."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_panoptic_results_need_to_know_the_things() -> None:
         build_model(cfg)
 
 
-def test_no_result_asked_for() -> None:
+def test_no_results_requested() -> None:
     cfg = tiny_config()
     cfg.MODEL.MASK_FORMER.TEST.SEMANTIC_ON = False
     with pytest.raises(UserError, match="SEMANTIC_ON, PANOPTIC_ON and INSTANCE_ON are all False"):

@@ -1,4 +1,4 @@
-"""MaskFormer in evaluation: what comes out, and at which size."""
+"""MaskFormer in evaluation: the results and their sizes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_images_are_normalised_then_padded() -> None:
 
 
 def resized_logits(masks: Tensor, padded: tuple[int, int], image: Tensor, size: Any) -> Tensor:
-    """OpenCV's way to the output size: up to the padded image, crop, resize."""
+    """Resize to the output with OpenCV: up to the padded image, crop, resize."""
     height, width = image.shape[1:]
     resized = []
     for mask in masks.detach().numpy():
@@ -115,7 +115,7 @@ def test_padding_does_not_change_an_image() -> None:
     together = model(images)
     for item, result in zip(images, together, strict=True):
         [alone] = model([item])
-        # Upsampling mixes the last two columns and rows with what comes behind them.
+        # Upsampling mixes the last two columns and rows with the padding after them.
         inner = (slice(None), slice(0, -2), slice(0, -2))
         torch.testing.assert_close(alone["sem_seg"][inner], result["sem_seg"][inner])
         segments = [r["panoptic_seg"][0][inner[1:]] for r in (alone, result)]

@@ -1,4 +1,4 @@
-"""MaskFormer in training: what goes into the losses, and what they do."""
+"""MaskFormer in training: the inputs of the losses, and learning."""
 
 from __future__ import annotations
 

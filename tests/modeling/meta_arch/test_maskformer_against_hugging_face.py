@@ -1,4 +1,4 @@
-"""The first MaskFormer, from images to losses, against Hugging Face's with the same weights."""
+"""The first MaskFormer, from images to losses, compared with Hugging Face's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def compare(ours: MaskFormer, theirs: MaskFormerForInstanceSegmentation, pixels:
     expected = predict(theirs, pixels)
     layers = [*outputs["aux_outputs"], outputs]
     for one, other in zip(layers, expected, strict=True):
-        # Worth a comparison: they vary, but not so much that rounding is above the tolerance.
+        # They vary, but not so much that rounding exceeds the tolerance.
         assert 0.5 < other["pred_masks"].std() < 20
         for name in ("pred_logits", "pred_masks"):
             torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-4)
@@ -135,7 +135,7 @@ def test_losses_and_pairs_of_a_padded_batch(
 
 
 def test_defaults_are_maskformers(theirs: MaskFormerForInstanceSegmentation):
-    """What its configs leave to the defaults is what Hugging Face has."""
+    """Values that MaskFormer's configs leave to the defaults equal Hugging Face's."""
     model = ours_with(theirs, MASKFORMER_SMALL)
     for name, weight in theirs.weight_dict.items():
         assert model.criterion.weight_dict[name.replace("cross_entropy", "ce")] == weight

@@ -1,4 +1,4 @@
-"""Gradients of a batch in parts, and spread over processes, against those of the whole."""
+"""Gradients of a batch in parts, and spread over processes, compared with those of the whole."""
 
 from __future__ import annotations
 

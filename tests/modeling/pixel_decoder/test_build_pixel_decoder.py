@@ -16,7 +16,7 @@ def test_builds_what_the_config_names(name):
     assert type(decoder).__name__ == name
 
 
-# The second is a head of detectron2 that is no pixel decoder.
+# The second is one of detectron2's heads, which is not a pixel decoder.
 @pytest.mark.parametrize("name", ["FPN", "SemSegFPNHead"])
 def test_unknown_name(name):
     settings = {**SMALL, "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": name}

@@ -29,9 +29,9 @@ def random_features(device: str = "cpu") -> list[torch.Tensor]:
 
 
 def test_pixels_attend_to_the_same_place_on_all_levels():
-    """Without offsets, a pixel sees what lies at its own centre, and what bilinear weights reach.
+    """Without offsets, a pixel samples all levels bilinearly at its own centre.
 
-    The gradient of one output pixel says which inputs it has seen.
+    The gradient of one output pixel shows which inputs it depends on.
     """
     encoder = build()
     attention = encoder.encoder.layers[0].self_attn
@@ -40,7 +40,7 @@ def test_pixels_attend_to_the_same_place_on_all_levels():
     features = [feature.requires_grad_() for feature in random_features()]
     # Row 3, column 1 of 4 x 5: its centre is at the fractions y = 3.5 / 4, x = 1.5 / 5.
     encoder(features)[1][0, :, 3, 1].square().sum().backward()
-    # A centre is a fraction that float32 rounds, which gives a neighbour a weight of 1e-7.
+    # float32 rounds the centre, which gives a neighbour a weight of 1e-7.
     seen = [(f.grad[0].abs().sum(0) > 1e-5).nonzero().tolist() for f in features]
     # 2 x 3: y = 1.25, of which row 2 does not exist; x = 0.4
     assert seen[0] == [[1, 0], [1, 1]]
@@ -50,7 +50,7 @@ def test_pixels_attend_to_the_same_place_on_all_levels():
     assert not any(feature.grad[1].any() for feature in features)
 
 
-def test_level_and_position_steer_queries_only():
+def test_level_and_position_affect_only_queries():
     """Positions and levels are added to the queries, never to the values."""
     encoder = build()
     attention = encoder.encoder.layers[0].self_attn
@@ -71,7 +71,7 @@ def test_never_reads_a_device_tensor_back():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_pixel_that_is_not_finite_is_not_lost(value: float) -> None:
-    """Its locations may count as outside: the residual branch and the weights pass it on."""
+    """Its locations may count as outside, but the residual branch and the weights pass it on."""
     for level, (height, width) in enumerate(SIZES):
         features = random_features()
         features[level][1, 5, height - 1, width - 1] = value

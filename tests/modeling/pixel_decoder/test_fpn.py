@@ -62,7 +62,7 @@ def test_matches_hugging_face(sizes):
 
 @pytest.mark.parametrize("pre_norm", [False, True])
 @torch.no_grad()
-def test_transformer_encoder_stands_in_front_of_the_pyramid(pre_norm):
+def test_transformer_encoder_comes_before_the_pyramid(pre_norm):
     settings = {**MASKFORMER_SMALL, "MODEL.MASK_FORMER.PRE_NORM": pre_norm}
     decoder = build(TransformerEncoderPixelDecoder, settings=settings, TRANSFORMER_ENC_LAYERS=2)
     randomise(decoder)
@@ -77,7 +77,7 @@ def test_transformer_encoder_stands_in_front_of_the_pyramid(pre_norm):
     expected = expected.transpose(1, 2).unflatten(2, (3, 4))
     torch.testing.assert_close(encoded.double(), expected, rtol=0, atol=1e-5)
 
-    # Behind it is the FPN, whose coarsest level now has the channels of all.
+    # After it comes the FPN, whose coarsest level now has the same channels as the others.
     shapes = {**feature_shapes(16), "res5": ShapeSpec(channels=32, stride=32)}
     fpn = BasePixelDecoder(shapes, conv_dim=32, mask_dim=48, norm="GN").eval()
     state = decoder.state_dict()
@@ -88,7 +88,7 @@ def test_transformer_encoder_stands_in_front_of_the_pyramid(pre_norm):
 
 
 def test_names_and_shapes_are_maskformers():
-    """Of the pixel decoder of MaskFormer's ResNet-50 for COCO panoptic."""
+    """Those of the pixel decoder of MaskFormer's ResNet-50 for COCO panoptic."""
     with torch.device("meta"):
         decoder = build(
             TransformerEncoderPixelDecoder,

@@ -58,7 +58,7 @@ def test_matches_hugging_face(sizes):
 
 @torch.no_grad()
 def test_two_fpn_levels():
-    """Only the coarse features are encoded; res3 comes in as res2 does, and is the third scale."""
+    """Only the coarse features are encoded; res3 enters like res2, and is the third scale."""
     decoder = build(DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES=["res5", "res4"])
     names = {name for name, _ in decoder.named_children()}
     assert {"adapter_1", "layer_1", "adapter_2", "layer_2"} < names
@@ -122,7 +122,7 @@ def test_every_parameter_learns():
         assert parameter.grad.any(), name
 
 
-def test_dropout_acts_in_training_alone():
+def test_dropout_acts_only_in_training():
     settings = {**SMALL, "MODEL.MASK_FORMER.DROPOUT": 0.5}
     decoder = MSDeformAttnPixelDecoder(mask_former_config(settings), feature_shapes(16))
     features = random_features(image_sizes(32, 32))

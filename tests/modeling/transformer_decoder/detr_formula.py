@@ -1,4 +1,4 @@
-"""DETR's transformer layers in float64, written out from the paper."""
+"""DETR's transformer layers in float64, written directly from the paper."""
 
 from __future__ import annotations
 

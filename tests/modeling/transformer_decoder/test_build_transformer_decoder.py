@@ -42,7 +42,7 @@ def test_builds_what_the_config_names(name, in_feature, expected):
         (STANDARD, "multi_scale_pixel_decoder", f"IN_FEATURE is .*; {STANDARD} needs one feature"),
     ],
 )
-def test_what_does_not_fit(name, in_feature, message):
+def test_settings_that_do_not_fit_together(name, in_feature, message):
     with pytest.raises(UserError, match=message):
         build_transformer_decoder(config(name, in_feature), 64)
 

@@ -60,13 +60,13 @@ def test_matches_hugging_face(coarsest, pre_norm, channels, enforce_projection):
         classes = class_predictor(hidden.transpose(0, 1))
         torch.testing.assert_close(layer["pred_logits"], classes, rtol=0, atol=1e-4)
         torch.testing.assert_close(layer["pred_masks"], masks, rtol=0, atol=1e-4)
-    # The masks are worth a test: they forbid some pixels and allow others.
+    # The masks matter here: they forbid some pixels and allow others.
     forbidden = attention_mask(outputs["pred_masks"], coarsest).float().mean()
     assert 0.2 < forbidden < 0.8
 
 
 def test_attention_mask():
-    """Resized to a half, each pixel is the mean of four; to a quarter, of the middle four."""
+    """At half the size, each pixel is the mean of four; at a quarter, of the middle four."""
     logits = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
     half = logits.unflatten(3, (6, 2)).unflatten(2, (4, 2)).mean((3, 5))
     assert torch.equal(attention_mask(logits, (4, 6)), half.flatten(2) < 0)
@@ -81,7 +81,7 @@ def test_attention_mask_of_empty_masks():
 
 
 @torch.no_grad()
-def test_a_query_sees_its_mask_alone():
+def test_a_query_sees_only_its_mask():
     decoder = build(NUM_OBJECT_QUERIES=1, DEC_LAYERS=2)
     last = decoder.mask_embed.layers[-1]
     torch.nn.init.zeros_(last.weight)
@@ -89,7 +89,7 @@ def test_a_query_sees_its_mask_alone():
     scales, mask_features = random_inputs()
     mask_features[0] = -1.0
     mask_features[0, :, :, :16] = 1.0  # the left half of image 0
-    mask_features[1] = -1.0  # nothing of image 1, which therefore looks everywhere
+    mask_features[1] = -1.0  # nothing of image 1, whose queries therefore attend everywhere
     before = decoder(scales, mask_features)["pred_logits"]
 
     scales[0][:, :, :, 3] += 1.0  # right
@@ -103,7 +103,7 @@ def test_a_query_sees_its_mask_alone():
 
 @torch.no_grad()
 def test_layers_take_turns_on_the_scales():
-    """Layer i looks at scale i mod 3, so the output before it does not depend on that scale."""
+    """Layer i attends to scale i mod 3, so outputs before it do not depend on that scale."""
     decoder = build(DEC_LAYERS=5)
     scales, mask_features = random_inputs()
     before = decoder(scales, mask_features)

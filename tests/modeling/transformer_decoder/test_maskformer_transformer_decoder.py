@@ -74,15 +74,15 @@ def test_every_parameter_learns():
         for name, parameter in decoder.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
-            # The first queries are all zero, so there is nothing to tell apart in them; in front
-            # of them a LayerNorm's bias stands in every place.
+            # The first queries are all zero, so self-attention cannot distinguish them; with a
+            # LayerNorm before it, all are that norm's bias.
             first = name.startswith(("transformer.decoder.layers.0.self_attn.in_proj",))
             first |= name == "transformer.decoder.layers.0.norm1.weight"
             assert first or parameter.grad.any(), name
 
 
 def test_names_and_shapes_are_maskformers():
-    """Of the decoder of MaskFormer's ResNet-50 for 133 classes, on res5."""
+    """Those of the decoder of MaskFormer's ResNet-50 for 133 classes, on res5."""
     with torch.device("meta"):
         decoder = StandardTransformerDecoder(mask_former_config(MASKFORMER_ADE20K_R50), 2048, True)
 

@@ -64,7 +64,7 @@ def test_transformer_against_the_formula(enc_layers: int, pre_norm: bool) -> Non
     for i, output in enumerate(outputs):
         state = wide(module, f"decoder.layers.{i}.")
         queries = decoder_layer(state, queries, memory, pos, query_embed.double(), 4, pre_norm)
-        # The norm behind the last layer is behind every layer's output, but not in between.
+        # The final norm is applied to every layer's output, but not between layers.
         expected = layer_norm(wide(module, "decoder."), "norm", queries)
         torch.testing.assert_close(output.double(), expected, atol=1e-5, rtol=0)
 
