@@ -1,4 +1,4 @@
-"""Anchors that detectron2 does not have."""
+"""Anchors for weights converted from torchvision."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor
 class TorchvisionAnchorGenerator(DefaultAnchorGenerator):
     """The anchors that torchvision's detectors were trained with.
 
-    They differ from detectron2's in two ways: half the sides of an anchor are rounded to whole
-    pixels, and the distance between anchors is the size of the padded image over that of the
-    feature, rounded down, which is less than the feature's stride where padding to that stride is
-    missing (a padded width of 96 has two columns at stride 64, 48 pixels apart).
+    They differ from detectron2's in two ways. Half the sides of an anchor are rounded to whole
+    pixels. The distance between anchors is the size of the padded image divided by that of the
+    feature, rounded down; it is less than the feature's stride if the image is not padded to a
+    multiple of it (a padded width of 96 has two columns at stride 64, 48 pixels apart).
     """
 
     def generate_cell_anchors(

@@ -27,8 +27,8 @@ def check_num_classes(
 
     Args:
         cfg: the whole config.
-        key: of the model's number.
-        kinds: the metadata that list the data set's classes.
+        key: the key of the model's number of classes.
+        kinds: the metadata that may list the data set's classes.
 
     Raises:
         UserError: the numbers differ.
@@ -49,8 +49,11 @@ def check_num_classes(
 
 
 def check_label_kind(cfg: CfgNode) -> None:
-    """Raise :class:`UserError` if the data set's images have several classes and the classifier's
-    only one."""
+    """Check that a single-label classifier is not trained on a multi-label data set.
+
+    Raises:
+        UserError: it would be.
+    """
     name = _data_set_name(cfg)
     if name is None or cfg.MODEL.CLASSIFIER.MULTI_LABEL:
         return

@@ -84,7 +84,7 @@ class ImageClassifier(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of ``__init__`` from a config.
+        """Read the arguments of ``__init__`` from a config.
 
         Raises:
             UserError: the config does not fit the data set.
@@ -149,8 +149,8 @@ class ImageClassifier(nn.Module):
         if normalisers is None:
             normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
         total = losses.sum() / normalisers["images"].to(losses.dtype)
-        # Swin has norms of the other features alone, and DistributedDataParallel expects a gradient
-        # of each parameter: theirs is 0.
+        # Swin's norms of the other features have no part in the loss, but DistributedDataParallel
+        # expects a gradient for every parameter: theirs is 0.
         others = [feature for name, feature in features.items() if name != self.in_feature]
         unused = sum(feature[..., 0, 0].float().sum() for feature in others)
         return {"loss_classification": total + 0 * unused}
