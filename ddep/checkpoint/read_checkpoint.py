@@ -95,7 +95,7 @@ def _explain(error: Exception) -> str:
     if foreign:
         return (
             f"it holds a Python object ({foreign[1]}), and unpickling that could run code; "
-            "expected tensors and plain containers: save its state dict alone with torch.save"
+            "expected tensors and plain containers: save only its state dict with torch.save"
         )
     return (
         f"it is truncated or not a checkpoint ({type(error).__name__}); expected a file that "

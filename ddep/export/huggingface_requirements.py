@@ -27,6 +27,6 @@ def require(cfg: CfgNode, expected: Mapping[str, Sequence[Any]]) -> None:
         found = value(cfg, key)
         if found not in choices:
             raise UserError(
-                f"{key} is {found!r}; Hugging Face's classes can express "
-                f"{' or '.join(map(repr, choices))} alone"
+                f"{key} is {found!r}; Hugging Face's classes can express only "
+                f"{' or '.join(map(repr, choices))}"
             )
