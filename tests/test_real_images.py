@@ -130,6 +130,38 @@ def test_two_iterations_of_the_other_tasks(
     assert metrics.keys() == evaluated
 
 
+SMALL_MASK_RCNN = {
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.NORM": "BN",
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "MODEL.FPN.OUT_CHANNELS": 64,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 300,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 200,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 100,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 64,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 128,
+    "MODEL.ROI_MASK_HEAD.CONV_DIM": 64,
+    "INPUT.MIN_SIZE_TRAIN": "(128,)",
+    "INPUT.MIN_SIZE_TEST": 128,
+    "SOLVER.MAX_ITER": 60,
+    "SOLVER.STEPS": "()",
+    "SOLVER.WARMUP_ITERS": 10,
+    "TEST.EVAL_PERIOD": 0,
+    "DATALOADER.NUM_WORKERS": 0,
+    "SEED": 1,
+}
+
+
+def test_a_small_mask_rcnn_finds_people_from_random_numbers(workspace: Workspace) -> None:
+    config = "../finetune/penn_fudan/instance/mask_rcnn_R50_FPN"
+    words = [word for pair in SMALL_MASK_RCNN.items() for word in pair]
+    metrics = workspace.train(config, "mask_rcnn", *words)
+    assert metrics.keys() == {"bbox", "segm"}
+    # The mean box of the training images, in every image, has an AP50 of 2.9.
+    assert metrics["bbox"]["AP50"] > 10
+
+
 def best_constant_miou(data: Path) -> float:
     """Mean IoU of predicting the most frequent class everywhere, in percent."""
     counts = np.zeros(256, dtype=np.int64)
