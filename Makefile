@@ -9,6 +9,8 @@
 
 PYTHON ?= python3
 JOBS ?= 2
+# Whole files, in the order of tests/conftest.py.
+SIDE_BY_SIDE = --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 BIN := .venv/bin
 # As in ddep/__init__.py, for tests that import torch first.
 export GOMP_SPINCOUNT ?= 3000
@@ -29,10 +31,10 @@ demo: $(RUN)
 	$(BIN)/python tools/demo.py $(if $(IMAGES),--images '$(IMAGES)')
 
 test: $(TEST)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-fast: $(TEST)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile -m "not slow and not native"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not native"
 
 lint: $(LINT)
 	$(BIN)/ruff check

@@ -26,6 +26,15 @@ torch.set_num_threads(min(THREADS, torch.get_num_threads()))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files that take minutes come first, so that none of them is left over at the end for one process.
+LONGEST = ("test_real_images.py", "test_experiment.py", "test_exact_resume.py", "test_build.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the longest files to the front."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep indexes of images apart from the user's, also in commands that tests start."""
