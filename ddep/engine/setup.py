@@ -16,7 +16,7 @@ from detectron2.utils.logger import setup_logger
 from ddep.engine.checks import Run, check_run, check_values
 from ddep.engine.known_errors import needs_traceback
 from ddep.errors import UserError
-from ddep.tasks import load_config
+from ddep.tasks import load_config, task_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     setup_logger(distributed_rank=comm.get_rank(), name="ddep")
     cfg = load_config(args.config_file, args.opts or ())
     check_values(cfg)
-    notes = adapt_to_device(cfg)
+    notes = adapt_to_device(cfg) + task_of(cfg).adapt(cfg)
     cfg.freeze()
     notes += check_run(Run(cfg, eval_only=args.eval_only, resume=args.resume))
     try:

@@ -36,6 +36,22 @@ class DetectionTask(Task):
     mappers: ClassVar = ("detection",)
     num_classes_key: ClassVar = "MODEL.ROI_HEADS.NUM_CLASSES"
 
+    def adapt(self, cfg: CfgNode) -> list[str]:
+        """As :meth:`Task.adapt`: without MODEL.WEIGHTS nothing of a ResNet is frozen, as in
+        torchvision. With frozen random numbers training diverges."""
+        backbone, resnet = cfg.MODEL.BACKBONE, cfg.MODEL.RESNETS
+        if cfg.MODEL.WEIGHTS or "resnet" not in backbone.NAME:
+            return []
+        found = f"MODEL.BACKBONE.FREEZE_AT {backbone.FREEZE_AT}, MODEL.RESNETS.NORM {resnet.NORM}"
+        norm = "BN" if resnet.NORM == "FrozenBN" else resnet.NORM
+        if (0, norm) == (backbone.FREEZE_AT, resnet.NORM):
+            return []
+        backbone.FREEZE_AT, resnet.NORM = 0, norm
+        return [
+            f"MODEL.WEIGHTS is empty: using 0 and {norm} instead of {found}, which are for "
+            "pretrained weights"
+        ]
+
     def check(self, cfg: CfgNode) -> list[str]:
         """As :meth:`Task.check`."""
         for key, registry in (
@@ -53,7 +69,7 @@ class DetectionTask(Task):
                 )
         for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
             self._check_classes(cfg, name)
-        return notes + _frozen_random_numbers(cfg)
+        return notes
 
     def _check_classes(self, cfg: CfgNode, dataset_name: str) -> None:
         """Data sets that are not registered yet pass: the mapper looks at every annotation."""
@@ -99,16 +115,3 @@ class DetectionTask(Task):
     ) -> np.ndarray:
         """As :meth:`Task.draw`: objects, with masks if there are any."""
         return draw_outputs(inputs["file_name"], outputs, metadata)
-
-
-def _frozen_random_numbers(cfg: CfgNode) -> list[str]:
-    """A note if a ResNet's first stages or norms would stay at random numbers."""
-    resnet, freeze_at = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.FREEZE_AT
-    is_resnet = "resnet" in cfg.MODEL.BACKBONE.NAME
-    if cfg.MODEL.WEIGHTS or not is_resnet or not (freeze_at or resnet.NORM == "FrozenBN"):
-        return []
-    return [
-        f"MODEL.WEIGHTS is empty, but MODEL.BACKBONE.FREEZE_AT is {freeze_at} and "
-        f"MODEL.RESNETS.NORM {resnet.NORM}, which suits pretrained weights; from random numbers "
-        "training may diverge with them: set them to 0 and BN"
-    ]

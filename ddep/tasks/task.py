@@ -50,6 +50,14 @@ class Task(ABC):
     def add_config(self, cfg: CfgNode) -> None:  # noqa: B027 (most tasks add none)
         """Add config keys of its own to ``cfg``, in place, with a comment on each."""
 
+    def adapt(self, cfg: CfgNode) -> list[str]:
+        """Change in ``cfg``, in place, what cannot work with its other values.
+
+        Returns:
+            A line for each change.
+        """
+        return []
+
     def check(self, cfg: CfgNode) -> list[str]:
         """Check what must hold before a run starts, as far as the model is concerned.
 

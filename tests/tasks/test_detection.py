@@ -122,16 +122,19 @@ def test_mistakes_are_one_line(config: str, words: tuple[object, ...], message: 
     assert "\n" not in str(caught.value)
 
 
-def test_frozen_random_numbers_are_remarked_upon(config: str) -> None:
-    def notes(*words: str) -> list[str]:
+def test_random_numbers_are_not_frozen(config: str) -> None:
+    def adapted(*words: str) -> tuple[list[str], int, str]:
         cfg = load_config(config, words)
-        return task_of(cfg).check(cfg)
+        notes = task_of(cfg).adapt(cfg)
+        return notes, cfg.MODEL.BACKBONE.FREEZE_AT, cfg.MODEL.RESNETS.NORM
 
-    assert notes() == []
-    [note] = notes("MODEL.BACKBONE.FREEZE_AT", "2")
-    assert note.startswith("MODEL.WEIGHTS is empty, but MODEL.BACKBONE.FREEZE_AT is 2 and ")
-    assert notes("MODEL.BACKBONE.FREEZE_AT", "2", "MODEL.WEIGHTS", "some.pth") == []
-    assert len(notes("MODEL.RESNETS.NORM", "FrozenBN")) == 1
+    frozen = ("MODEL.BACKBONE.FREEZE_AT", "2", "MODEL.RESNETS.NORM", "FrozenBN")
+    [note], *found = adapted(*frozen)
+    assert found == [0, "BN"]
+    assert "FREEZE_AT 2" in note
+    assert "FrozenBN" in note
+    assert adapted(*frozen, "MODEL.WEIGHTS", "some.pth") == ([], 2, "FrozenBN")
+    assert adapted("MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.RESNETS.NORM", "GN") == ([], 0, "GN")
 
 
 def test_compiled_parts_are_the_models(config: str) -> None:
