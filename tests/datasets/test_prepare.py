@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddep.data.datasets import declaration
 from tests.data.datasets.imitation_photographs import write_pascal_context
 from tests.data.datasets.imitation_streets import write_gta5, write_synthia
 from tests.data.datasets.imitation_trees import (
@@ -40,7 +41,14 @@ def save(path: Path, shape: tuple[int, ...], value: int = 0) -> None:
     Image.fromarray(np.full(shape, value, dtype=np.uint8)).save(path)
 
 
-def test_without_a_name_the_names_are_listed(run) -> None:
+def test_without_a_name_the_names_are_listed(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other tests in this process may have imported an example's data set.
+    own = {
+        name: declared
+        for name, declared in declaration._DECLARATIONS.items()
+        if declared.register.__module__.startswith("ddep.")
+    }
+    monkeypatch.setattr(declaration, "_DECLARATIONS", own)
     lines = run().splitlines()
     assert lines[0] == "usage: python datasets/prepare.py NAME [ARGUMENTS]"
     listed = {line.split()[0]: line for line in lines if line.startswith("  ")}
