@@ -15,7 +15,7 @@ from ddep.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from ddep.evaluation.classification import ClassificationEvaluator, check_classes
 from ddep.evaluation.denoising import METRICS as DENOISING_METRICS
 from ddep.evaluation.instance import BoxAPEvaluator, MaskAPEvaluator
-from ddep.evaluation.panoptic import PanopticQualityEvaluator
+from ddep.evaluation.panoptic import PanopticQualityEvaluator, check_panoptic_records
 from ddep.evaluation.semantic import CheckedSemSegEvaluator, check_metadata
 
 
@@ -60,6 +60,7 @@ MEASURES = {
             "panoptic",
             tuple(f"{name}{kind}" for kind in ("", "_th", "_st") for name in ("PQ", "SQ", "RQ")),
             PanopticQualityEvaluator,
+            check_panoptic_records,
         ),
         Measure(
             "sem_seg",

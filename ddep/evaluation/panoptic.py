@@ -18,6 +18,7 @@ from PIL import Image
 from ddep.data.datasets.panoptic import encode_panoptic
 from ddep.data.image_reader import read_panoptic
 from ddep.data.json_file import read_json
+from ddep.data.records import load_records
 from ddep.errors import UserError
 from ddep.evaluation.panoptic_quality import (
     CategoryStatistics,
@@ -29,6 +30,14 @@ from ddep.evaluation.panoptic_quality import (
 )
 
 logger = logging.getLogger(__name__)
+
+
+def check_panoptic_records(dataset_name: str) -> None:
+    """Raise :class:`UserError` if the records of a panoptic data set cannot be loaded.
+
+    A damaged annotation file is found here, not after training.
+    """
+    load_records("DATASETS.TEST", [dataset_name], filter_empty=False)
 
 
 class PanopticQualityEvaluator(DatasetEvaluator):

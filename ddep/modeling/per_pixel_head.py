@@ -6,6 +6,7 @@ meta-architecture is detectron2's ``SemanticSegmentor``.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -211,3 +212,12 @@ class PerPixelBaselinePlusHead(_PerPixelHead):
             features, self.pixel_decoder, self.predictor, self.transformer_in_feature
         )
         return [output["pred_masks"] for output in (outputs, *outputs["aux_outputs"])]
+
+
+def per_pixel_heads() -> list[str]:
+    """The registered heads that classify pixels: those that are called with features and labels."""
+    return [
+        name
+        for name, head in SEM_SEG_HEADS_REGISTRY
+        if "targets" in inspect.signature(head.forward).parameters
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from torch import nn
 from ddep.drawing.segments import draw_outputs
 from ddep.errors import UserError
 from ddep.modeling.meta_arch.data_set_classes import check_num_classes
+from ddep.modeling.per_pixel_head import per_pixel_heads
 from ddep.tasks.registry import register_task
 from ddep.tasks.task import Task, check_registered
 
@@ -37,7 +37,7 @@ class PerPixelSegmentationTask(Task):
         """As :meth:`Task.check`."""
         check_registered(cfg, "MODEL.SEM_SEG_HEAD.NAME", SEM_SEG_HEADS_REGISTRY)
         notes = super().check(cfg)
-        name, possible = cfg.MODEL.SEM_SEG_HEAD.NAME, _heads()
+        name, possible = cfg.MODEL.SEM_SEG_HEAD.NAME, per_pixel_heads()
         if name not in possible:
             raise UserError(
                 f"MODEL.SEM_SEG_HEAD.NAME is {name!r}, which MODEL.META_ARCHITECTURE "
@@ -63,15 +63,6 @@ class PerPixelSegmentationTask(Task):
     ) -> np.ndarray:
         """As :meth:`Task.draw`: the class of every pixel."""
         return draw_outputs(inputs["file_name"], outputs, metadata)
-
-
-def _heads() -> list[str]:
-    """The registered heads that are called with features and labels."""
-    return [
-        name
-        for name, head in SEM_SEG_HEADS_REGISTRY
-        if "targets" in inspect.signature(head.forward).parameters
-    ]
 
 
 def _check_image_pooling(cfg: CfgNode) -> list[str]:

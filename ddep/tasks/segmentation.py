@@ -13,7 +13,9 @@ from torch import nn
 
 from ddep.config import get_key
 from ddep.drawing.segments import draw_outputs
+from ddep.errors import UserError
 from ddep.modeling.build_criterion import mask_loss_name
+from ddep.modeling.per_pixel_head import per_pixel_heads
 from ddep.tasks.registry import register_task
 from ddep.tasks.task import Task, check_registered
 
@@ -46,6 +48,13 @@ class SegmentationTask(Task):
         """As :meth:`Task.check`."""
         check_registered(cfg, "MODEL.SEM_SEG_HEAD.NAME", SEM_SEG_HEADS_REGISTRY)
         notes = super().check(cfg)
+        head = cfg.MODEL.SEM_SEG_HEAD.NAME
+        if head in per_pixel_heads():
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.NAME is {head!r}, which classifies pixels; "
+                f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} needs one that predicts "
+                "masks, such as MaskFormerHead; or choose SemanticSegmentor"
+            )
         mask_loss_name(cfg)
         return notes
 

@@ -70,6 +70,14 @@ def test_a_config_file_is_needed_and_must_exist(tmp_path: Path) -> None:
         ),
         (
             [
+                *("MODEL.META_ARCHITECTURE", "MaskFormer"),
+                *("MODEL.SEM_SEG_HEAD.NAME", "PerPixelBaselineHead"),
+                *("INPUT.DATASET_MAPPER_NAME", "mask_former_semantic"),
+            ],
+            "NAME is 'PerPixelBaselineHead', which classifies pixels; .* such as MaskFormerHead",
+        ),
+        (
+            [
                 *("MODEL.META_ARCHITECTURE", "MaskFormer", "MODEL.DDEP.MASK_LOSS", "focal"),
                 *("INPUT.DATASET_MAPPER_NAME", "mask_former_semantic"),
             ],

@@ -218,11 +218,18 @@ def test_missing_metadata_is_named(cfg, register, attribute):
         (lambda: json.loads("{"), "Expecting property name"),
     ],
 )
-def test_a_data_set_that_cannot_be_read_is_named(cfg, load, message):
+@pytest.mark.parametrize(
+    ("metadata", "found"),
+    [
+        ({"evaluator_type": "coco_panoptic_seg"}, "cannot be read"),
+        ({"labelled_for": ("panoptic_seg",)}, "cannot be loaded"),
+    ],
+)
+def test_a_data_set_that_cannot_be_read_is_named(cfg, load, message, metadata, found):
     DatasetCatalog.register(NAME, load)
-    MetadataCatalog.get(NAME).set(evaluator_type="coco_panoptic_seg")
+    MetadataCatalog.get(NAME).set(**metadata)
     try:
-        with pytest.raises(UserError, match=rf"data set {NAME} cannot be read: .*{message}"):
+        with pytest.raises(UserError, match=rf"data set {NAME} {found}: .*{message}"):
             measures_on(cfg)
     finally:
         DatasetCatalog.pop(NAME)
