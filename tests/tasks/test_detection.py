@@ -68,6 +68,26 @@ def test_few_labels(config: str, tmp_path: Path) -> None:
     assert len(lines) == 4
 
 
+def test_training_starts_from_an_fpn_that_denoising_pretrained(config: str, tmp_path: Path) -> None:
+    words = ("SOLVER.MAX_ITER", 2, "DATASETS.TEST", "()")
+    denoising = (
+        *("MODEL.META_ARCHITECTURE", "DenoisingPretrainer", "MODEL.DDEP.DECODER", "fpn"),
+        *("MODEL.MASK_FORMER.SIZE_DIVISIBILITY", -1, "OUTPUT_DIR", tmp_path / "denoising"),
+    )
+    main(arguments("--config-file", config, *words, *denoising))
+    path = tmp_path / "denoising" / "model_final.pth"
+    main(arguments("--config-file", config, *words, "MODEL.WEIGHTS", path, "SOLVER.BASE_LR", 0.0))
+    kept = read_checkpoint(str(tmp_path / "detection" / "model_final.pth"))["model"]
+    pretrained = read_checkpoint(str(path))["model"]
+    fpn = [name for name in pretrained if name.startswith("backbone.fpn_")]
+    assert len(fpn) == 16
+    assert all(torch.equal(kept[name], pretrained[name]) for name in fpn)
+    rate = ("SOLVER.BASE_LR", 0.1, "SOLVER.WARMUP_ITERS", 0)
+    main(arguments("--config-file", config, *words, "MODEL.WEIGHTS", path, *rate))
+    trained = read_checkpoint(str(tmp_path / "detection" / "model_final.pth"))["model"]
+    assert [name for name in fpn if torch.equal(trained[name], pretrained[name])] == []
+
+
 def test_converted_weights_of_torchvision_are_taken_but_for_the_classes(
     config: str, tmp_path: Path
 ) -> None:
