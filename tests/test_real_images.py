@@ -72,8 +72,11 @@ def fine_tunings(workspace: Workspace, weights: Path) -> dict[str, tuple[Metrics
     """The results at the end of training, and of --eval-only on its checkpoint, of each config."""
 
     def fine_tune(config: str) -> tuple[Metrics, Metrics]:
-        short = ("SOLVER.MAX_ITER", 60, "SOLVER.WARMUP_ITERS", 5)
-        more = short if config == "camvid_per_pixel" else ()
+        shorter = {
+            "camvid_semantic": ("SOLVER.MAX_ITER", 240),
+            "camvid_per_pixel": ("SOLVER.MAX_ITER", 60, "SOLVER.WARMUP_ITERS", 5),
+        }
+        more = shorter.get(config, ())
         metrics = workspace.train(config, config, "MODEL.WEIGHTS", weights, *more)
         checkpoint = workspace.folder / config / "model_final.pth"
         evaluate = ("--eval-only", "MODEL.WEIGHTS", checkpoint)
