@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import (
     ANCHOR_GENERATOR_REGISTRY,
     PROPOSAL_GENERATOR_REGISTRY,
@@ -16,7 +14,6 @@ from detectron2.modeling import (
 from torch import nn
 
 from ddep.config import get_key
-from ddep.drawing.segments import draw_outputs
 from ddep.errors import UserError
 from ddep.evaluation.cityscapes_instance import is_cityscapes
 from ddep.evaluation.measures import Measure
@@ -105,13 +102,3 @@ class DetectionTask(Task):
                 "masks, and MODEL.MASK_ON is False"
             )
         return masks
-
-    def draw(
-        self,
-        cfg: CfgNode,
-        inputs: Mapping[str, Any],
-        outputs: Mapping[str, Any],
-        metadata: Metadata | None,
-    ) -> np.ndarray:
-        """As :meth:`Task.draw`: objects, with masks if there are any."""
-        return draw_outputs(inputs["file_name"], outputs, metadata)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import Metadata
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
-from ddep.drawing.segments import draw_outputs
 from ddep.errors import UserError
 from ddep.modeling.meta_arch.data_set_classes import check_num_classes
 from ddep.modeling.per_pixel_head import per_pixel_heads
@@ -53,16 +49,6 @@ class PerPixelSegmentationTask(Task):
     def measured(self, cfg: CfgNode) -> dict[str, str]:
         """As :meth:`Task.measured`."""
         return {"sem_seg": "MODEL.META_ARCHITECTURE"}
-
-    def draw(
-        self,
-        cfg: CfgNode,
-        inputs: Mapping[str, Any],
-        outputs: Mapping[str, Any],
-        metadata: Metadata | None,
-    ) -> np.ndarray:
-        """As :meth:`Task.draw`: the class of every pixel."""
-        return draw_outputs(inputs["file_name"], outputs, metadata)
 
 
 def _check_image_pooling(cfg: CfgNode) -> list[str]:

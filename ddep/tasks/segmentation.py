@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import Metadata
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
 from ddep.config import get_key
-from ddep.drawing.segments import draw_outputs
 from ddep.errors import UserError
 from ddep.modeling.build_criterion import mask_loss_name
 from ddep.modeling.per_pixel_head import per_pixel_heads
@@ -74,13 +71,3 @@ class SegmentationTask(Task):
     def measurable(self, cfg: CfgNode) -> dict[str, str]:
         """As :meth:`Task.measurable`."""
         return _SWITCHES
-
-    def draw(
-        self,
-        cfg: CfgNode,
-        inputs: Mapping[str, Any],
-        outputs: Mapping[str, Any],
-        metadata: Metadata | None,
-    ) -> np.ndarray:
-        """As :meth:`Task.draw`: panoptic segments, else instances, else semantic classes."""
-        return draw_outputs(inputs["file_name"], outputs, metadata)

@@ -17,7 +17,7 @@ from torch import nn
 
 from ddep.config import get_key
 from ddep.data.datasets import labelled_for
-from ddep.drawing.segments import class_metadata
+from ddep.drawing.segments import class_metadata, draw_outputs
 from ddep.errors import UserError
 from ddep.evaluation.measures import MEASURES, Measure
 from ddep.evaluation.pictures import PredictionPictures
@@ -188,7 +188,6 @@ class Task(ABC):
         """
         return class_metadata(cfg)
 
-    @abstractmethod
     def draw(
         self,
         cfg: CfgNode,
@@ -197,6 +196,8 @@ class Task(ABC):
         metadata: Metadata | None,
     ) -> np.ndarray:
         """Draw the model's output for one image.
+
+        This draws panoptic segments, or else objects, or else the classes of pixels.
 
         Args:
             cfg: the model's config.
@@ -207,6 +208,7 @@ class Task(ABC):
         Returns:
             (H, W, 3) uint8, RGB.
         """
+        return draw_outputs(inputs["file_name"], outputs, metadata)
 
 
 def check_registered(cfg: CfgNode, key: str, registry: Registry) -> None:
