@@ -151,6 +151,8 @@ def _check_evaluation(run: Run) -> list[str]:
     notes = []
     measures = {name: task.measures_on(cfg, name) for name in cfg.DATASETS.TEST}
     for name in measures:
+        for measure in measures[name]:
+            measure.check(name)
         if any(measure.name == "sem_seg" for measure in measures[name]):
             trained_on = next(iter(cfg.DATASETS.TRAIN), None)
             notes += compare_classes(name, task.num_classes(cfg), task.num_classes_key, trained_on)

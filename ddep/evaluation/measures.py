@@ -33,7 +33,8 @@ class Measure:
         metrics: the most common first. There may be more, such as one for each class.
         evaluator: makes the evaluator from the name of a registered data set and a folder for
             files; None if that needs more.
-        check: raises UserError if the named data set lacks what the evaluator needs.
+        check: raises UserError if the named data set lacks what the evaluator needs; called before
+            a run, because it may read whole annotation files.
     """
 
     name: str

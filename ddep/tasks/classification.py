@@ -16,6 +16,7 @@ from ddep.data.datasets.class_folders import find_class_names
 from ddep.data.image_reader import read_image
 from ddep.drawing.classes import draw_probabilities
 from ddep.errors import UserError
+from ddep.evaluation.classification import check_classes
 from ddep.evaluation.measures import Measure
 from ddep.tasks.registry import register_task
 from ddep.tasks.task import Task
@@ -54,6 +55,7 @@ class ClassificationTask(Task):
             UserError: it has other classes, or in another order.
         """
         measures = super().measures_on(cfg, dataset_name)
+        check_classes(dataset_name)
         names = MetadataCatalog.get(dataset_name).classes
         if len(names) != self.num_classes(cfg):
             raise UserError(

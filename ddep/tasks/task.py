@@ -132,7 +132,7 @@ class Task(ABC):
         """What is measured on a data set: what the model predicts and the set is labelled for.
 
         Raises:
-            UserError: nothing is, or the data set lacks what the evaluation needs.
+            UserError: nothing is.
         """
         labels = labelled_for(dataset_name)
         possible = {name: key for name, key in self.measurable(cfg).items() if name in labels}
@@ -149,8 +149,6 @@ class Task(ABC):
                 f"nothing to evaluate on data set {dataset_name} (labelled for "
                 f"{', '.join(labels)}): {keys} must be True"
             )
-        for measure in measures:
-            measure.check(dataset_name)
         return measures
 
     def build_evaluator(self, cfg: CfgNode, dataset_name: str, folder: str) -> DatasetEvaluator:

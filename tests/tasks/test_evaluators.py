@@ -85,7 +85,10 @@ def kinds(evaluator) -> list[type]:
 
 
 def measures_on(cfg, name=NAME) -> list[str]:
-    return [measure.name for measure in task_of(cfg).measures_on(cfg, name)]
+    measures = task_of(cfg).measures_on(cfg, name)
+    for measure in measures:
+        measure.check(name)
+    return [measure.name for measure in measures]
 
 
 PANOPTIC_TYPES = (
