@@ -143,6 +143,8 @@ def _check_data(run: Run) -> list[str]:
     if not run.eval_only:
         check_training_sets(cfg)
         build_mapper(cfg, is_train=True)  # checks its keys
+    if cfg.DATASETS.TEST:
+        build_mapper(cfg, is_train=False)
     return []
 
 

@@ -11,7 +11,6 @@ from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 from torch import nn
 
-from ddep.data.classification_augmentation import build_augmentations, build_resized_crop
 from ddep.data.datasets.class_folders import find_class_names
 from ddep.data.image_reader import read_image
 from ddep.drawing.classes import draw_probabilities
@@ -32,13 +31,6 @@ class ClassificationTask(Task):
     meta_architectures: ClassVar = ("ImageClassifier",)
     mappers: ClassVar = ("classification",)
     num_classes_key: ClassVar = "MODEL.CLASSIFIER.NUM_CLASSES"
-
-    def check(self, cfg: CfgNode) -> list[str]:
-        """As :meth:`Task.check`."""
-        notes = super().check(cfg)
-        build_resized_crop(cfg)
-        build_augmentations(cfg, is_train=False)
-        return notes
 
     def normalisers(self, model: nn.Module) -> Callable[[list[dict[str, Any]]], dict[str, float]]:
         """As :meth:`Task.normalisers`."""
