@@ -5,7 +5,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
-#include <Python.h>
 #include <torch/autograd.h>
 #include <torch/library.h>
 
@@ -231,7 +230,7 @@ Tensor fused_autocast(const Tensor& value, const Tensor& shapes, const Tensor& s
 
 }  // namespace
 
-TORCH_LIBRARY(ddep, library) {
+TORCH_LIBRARY_FRAGMENT(ddep, library) {
   const auto define = [&](const char* schema) {
     library.def(schema, {at::Tag::pt2_compliant_tag});
   };
@@ -281,21 +280,3 @@ DDEP_REGISTER_AUTOCAST(AutocastCUDA, c10::DeviceType::CUDA)
 #undef DDEP_REGISTER_AUTOCAST
 
 }  // namespace ddep
-
-// Lets Python import the library, which registers everything above, and ask what it contains.
-PyMODINIT_FUNC PyInit__C() {
-  static PyModuleDef definition = {
-      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
-  PyObject* module = PyModule_Create(&definition);
-#if defined(DDEP_WITH_CUDA)
-  constexpr int with_cuda = 1;
-#else
-  constexpr int with_cuda = 0;
-#endif
-  if (module && PyModule_AddIntConstant(module, "with_cuda", with_cuda) == 0 &&
-      PyModule_AddStringConstant(module, "cpu_kernels", ddep::cpu_kernels()) == 0) {
-    return module;
-  }
-  Py_XDECREF(module);
-  return nullptr;
-}

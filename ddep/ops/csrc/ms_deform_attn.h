@@ -21,9 +21,6 @@ struct Arguments {
 
 // The back ends' functions take arguments that have been checked.
 
-// The instruction set that the CPU kernels use on this machine.
-const char* cpu_kernels();
-
 // (N, Q, M * D), of value's dtype.
 at::Tensor forward_cpu(const Arguments& arguments);
 at::Tensor forward_cuda(const Arguments& arguments);

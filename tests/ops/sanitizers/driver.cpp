@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "problem.h"
+#include "ms_deform_attn_problem.h"
 
 namespace ddep {
 extern const Kernels<float> kernels_default_float;

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "problem.h"
+#include "ms_deform_attn_problem.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

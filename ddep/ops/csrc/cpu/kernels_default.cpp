@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "problem.h"
+#include "ms_deform_attn_problem.h"
 
 #define DDEP_SET default
 #define DDEP_VECTOR_BYTES 16

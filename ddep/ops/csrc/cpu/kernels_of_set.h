@@ -12,13 +12,19 @@ constexpr int64_t kVectorBytes = DDEP_VECTOR_BYTES;
 namespace of_float {
 using real = float;
 using whole = int32_t;
-#include "kernels.h"
+#include "vectors.h"
+// The kernels use the vectors.
+#include "ms_deform_attn_kernels.h"
+#undef DDEP_INLINE
 }  // namespace of_float
 
 namespace of_double {
 using real = double;
 using whole = int64_t;
-#include "kernels.h"
+#include "vectors.h"
+// The kernels use the vectors.
+#include "ms_deform_attn_kernels.h"
+#undef DDEP_INLINE
 }  // namespace of_double
 
 }  // namespace

@@ -1,11 +1,12 @@
-// Multi-scale deformable attention on the CPU: threads, dtypes and the choice of instruction set.
+// Multi-scale deformable attention on the CPU: threads, dtypes and instruction sets.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include <type_traits>
 
 #include "../ms_deform_attn.h"
-#include "problem.h"
+#include "instruction_set.h"
+#include "ms_deform_attn_problem.h"
 
 namespace ddep {
 
@@ -19,15 +20,6 @@ DDEP_DECLARE_KERNELS(avx2);
 #undef DDEP_DECLARE_KERNELS
 
 namespace {
-
-bool has_avx2() {
-#if defined(__x86_64__)
-  static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return has;
-#else
-  return false;
-#endif
-}
 
 template <typename T>
 const Kernels<T>& kernels() {
@@ -90,8 +82,6 @@ int64_t grain(const Sizes& s) {
 }
 
 }  // namespace
-
-const char* cpu_kernels() { return has_avx2() ? "AVX2" : "default"; }
 
 at::Tensor forward_cpu(const Arguments& given) {
   const Arguments a = prepare(given);

@@ -1,55 +1,7 @@
 // Multi-scale deformable attention on the CPU (Deformable DETR, arXiv 2010.04159, section 4.1).
-//
-// kernels_of_set.h includes this twice: `real` is float and `whole` int32_t, or double and int64_t.
-// A pragma may have raised the instruction set. GCC does not apply it to templates and lambdas, so
-// there are none here.
+// Included twice, see vectors.h.
 
-#define DDEP_INLINE static inline __attribute__((always_inline))
-
-constexpr int64_t kLanes = kVectorBytes / sizeof(real);  // of a vector
-constexpr int64_t kVectors = kBlock / kLanes;            // of a block of channels
-typedef real vector __attribute__((vector_size(kVectorBytes)));
-typedef whole whole_vector __attribute__((vector_size(kVectorBytes)));
-typedef real unaligned_vector
-    __attribute__((vector_size(kVectorBytes), aligned(sizeof(real)), may_alias));
-typedef whole unaligned_whole_vector
-    __attribute__((vector_size(kVectorBytes), aligned(sizeof(real)), may_alias));
-
-DDEP_INLINE vector load(const real* from) {
-  return *reinterpret_cast<const unaligned_vector*>(from);
-}
-
-DDEP_INLINE whole_vector load(const whole* from) {
-  return *reinterpret_cast<const unaligned_whole_vector*>(from);
-}
-
-DDEP_INLINE void store(real* to, vector v) { *reinterpret_cast<unaligned_vector*>(to) = v; }
-
-DDEP_INLINE void store(whole* to, whole_vector v) {
-  *reinterpret_cast<unaligned_whole_vector*>(to) = v;
-}
-
-// Loads the first `count` lanes; the others are 0.
-DDEP_INLINE vector load_some(const real* from, int64_t count) {
-  real lanes[kLanes] = {};
-  for (int64_t i = 0; i < count; ++i) lanes[i] = from[i];
-  return load(lanes);
-}
-
-DDEP_INLINE void store_some(real* to, vector v, int64_t count) {
-  real lanes[kLanes];
-  store(lanes, v);
-  for (int64_t i = 0; i < count; ++i) to[i] = lanes[i];
-}
-
-DDEP_INLINE real sum_lanes(vector v) {
-  real lanes[kLanes];
-  store(lanes, v);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  }
-  return lanes[0];
-}
+constexpr int64_t kVectors = kBlock / kLanes;  // of a block of channels
 
 // ---- where to sample ----
 
@@ -84,28 +36,6 @@ struct Points {
     }
   }
 };
-
-// e^x for x <= 0, within 2 units in the last place: e^x = 2^n e^r with |r| <= ln(2) / 2, and e^r
-// from its series. NaN stays NaN.
-DDEP_INLINE vector exponential(vector x) {
-  constexpr bool is_float = sizeof(real) == 4;
-  constexpr int mantissa_bits = is_float ? 23 : 52, bias = is_float ? 127 : 1023;
-  constexpr int terms = is_float ? 7 : 13;        // the next term is below the last place
-  constexpr real lowest = is_float ? -87 : -708;  // below, 2^n is not a normal number: returns 0
-  // ln(2) in two parts, the first short enough that n times it is exact
-  constexpr real ln2_high = is_float ? 0.693359375 : 6.93145751953125e-1;
-  constexpr real ln2_low = is_float ? -2.12194440054690583e-4 : 1.42860682030941723212e-6;
-  const whole_vector tiny = x < lowest;
-  x = tiny ? vector{} + lowest : x;
-  const whole_vector n =
-      __builtin_convertvector(x * real(1.44269504088896341) - real(0.5), whole_vector);
-  const vector power = __builtin_convertvector(n, vector);
-  const vector r = x - power * ln2_high - power * ln2_low;
-  vector sum = vector{} + 1;
-  for (int k = terms; k > 0; --k) sum = r * (real(1) / real(k)) * sum + 1;
-  const whole_vector scale = (n + bias) << mantissa_bits;
-  return tiny ? vector{} : sum * reinterpret_cast<vector>(scale);
-}
 
 // In place, over `count` logits of each head. The table's size is a multiple of kLanes.
 static void softmax(std::vector<real>& logits, int64_t count, int64_t heads) {
@@ -402,5 +332,3 @@ static void backward_value(const Sizes& sizes, const Sampling<real>& sampling,
     }
   }
 }
-
-#undef DDEP_INLINE
