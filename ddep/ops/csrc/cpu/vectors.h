@@ -71,3 +71,25 @@ DDEP_INLINE vector exponential(vector x) {
   const whole_vector scale = (n + bias) << mantissa_bits;
   return tiny ? vector{} : sum * reinterpret_cast<vector>(scale);
 }
+
+// log(1 + z) for 0 <= z <= 1, within 2 units in the last place: 2 atanh(s) with s = z / (2 + z), at
+// most 1/3, from its series. NaN stays NaN.
+DDEP_INLINE vector log1p(vector z) {
+  constexpr int terms = sizeof(real) == 4 ? 7 : 15;  // the next term is below the last place
+  const vector s = z / (z + 2), square = s * s;
+  vector sum = vector{} + real(2) / real(2 * terms - 1);
+  for (int k = terms - 2; k >= 0; --k) sum = sum * square + real(2) / real(2 * k + 1);
+  return s * sum;
+}
+
+// What binary cross entropy and its gradient need of a logit; both are NaN for NaN.
+struct Logistic {
+  vector sigmoid;   // 1 / (1 + e^-x)
+  vector softplus;  // log(1 + e^x)
+};
+
+DDEP_INLINE Logistic logistic(vector x) {
+  const whole_vector positive = x > 0;
+  const vector e = exponential(positive ? -x : x);
+  return {(positive ? vector{} + 1 : e) / (e + 1), (positive ? x : vector{}) + log1p(e)};
+}
