@@ -75,7 +75,7 @@ class MaskFormerHead(nn.Module):
 
         Returns:
             ``pred_logits`` (B, Q, K+1), ``pred_masks`` (B, Q, H/4, W/4), both logits, and
-            ``aux_outputs``, a list of dicts with the same.
+            ``aux_outputs``, a list of dicts with the same of earlier layers, empty in evaluation.
         """
         return predict_masks(
             features, self.pixel_decoder, self.predictor, self.transformer_in_feature

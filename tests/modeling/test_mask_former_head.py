@@ -35,6 +35,7 @@ def test_matches_hugging_face(size):
     pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(4))
     expected = theirs(pixel_values=pixels, output_auxiliary_logits=True)
     features = theirs.model.pixel_level_module.encoder(pixels).feature_maps
+    ours.predictor.train()  # so that it returns all layers
     outputs = ours(dict(zip(FEATURES, features, strict=True)))
     # Hugging Face's list also starts with the queries' own predictions.
     for one, other in zip(

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ddep.modeling.transformer_decoder.attention import MultiheadAttention
+
 
 class SelfAttentionLayer(nn.Module):
     """Queries attend to each other.
@@ -22,7 +24,7 @@ class SelfAttentionLayer(nn.Module):
 
     def __init__(self, d_model: int, nhead: int, normalize_before: bool) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(d_model, nhead, batch_first=True)
+        self.self_attn = MultiheadAttention(d_model, nhead)
         self.norm = nn.LayerNorm(d_model)
         self.normalize_before = normalize_before
         reset_parameters(self)
@@ -31,7 +33,7 @@ class SelfAttentionLayer(nn.Module):
         """Map queries (B, Q, C) to (B, Q, C); ``query_pos`` (B, Q, C) is their position."""
         value = self.norm(tgt) if self.normalize_before else tgt
         query = value + query_pos
-        tgt = tgt + self.self_attn(query, query, value, need_weights=False)[0]
+        tgt = tgt + self.self_attn(query, query, value)
         return tgt if self.normalize_before else self.norm(tgt)
 
 
@@ -40,7 +42,7 @@ class CrossAttentionLayer(nn.Module):
 
     def __init__(self, d_model: int, nhead: int, normalize_before: bool) -> None:
         super().__init__()
-        self.multihead_attn = nn.MultiheadAttention(d_model, nhead, batch_first=True)
+        self.multihead_attn = MultiheadAttention(d_model, nhead)
         self.norm = nn.LayerNorm(d_model)
         self.normalize_before = normalize_before
         reset_parameters(self)
@@ -50,7 +52,7 @@ class CrossAttentionLayer(nn.Module):
         tgt: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        memory_mask: torch.Tensor,
+        allowed: torch.Tensor,
         query_pos: torch.Tensor,
     ) -> torch.Tensor:
         """Map queries (B, Q, C) to (B, Q, C).
@@ -59,18 +61,11 @@ class CrossAttentionLayer(nn.Module):
             tgt: the queries (B, Q, C).
             key: the feature map, flattened (B, S, C), with its position encoding.
             value: the same without its position encoding.
-            memory_mask: (B, Q, S) bool; true where a query may not attend. No row is all true.
+            allowed: (B, Q, S) bool; true where a query may attend. No row is all false.
             query_pos: position of the queries (B, Q, C).
         """
         query = self.norm(tgt) if self.normalize_before else tgt
-        attended, _ = self.multihead_attn(
-            query + query_pos,
-            key,
-            value,
-            attn_mask=memory_mask.repeat_interleave(self.multihead_attn.num_heads, dim=0),
-            need_weights=False,
-        )
-        tgt = tgt + attended
+        tgt = tgt + self.multihead_attn(query + query_pos, key, value, allowed)
         return tgt if self.normalize_before else self.norm(tgt)
 
 

@@ -22,6 +22,7 @@ from ddep.modeling.transformer_decoder.layers import (
     FFNLayer,
     SelfAttentionLayer,
 )
+from ddep.modeling.transformer_decoder.mask_logits import mask_logits
 
 Predictions = dict[str, torch.Tensor]
 
@@ -138,7 +139,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         Returns:
             ``pred_logits`` (B, Q, K+1) and ``pred_masks`` (B, Q, H, W), both logits, of the last
             layer; ``aux_outputs``, a list of dicts with the same of the queries themselves and of
-            every layer but the last.
+            every layer but the last, empty in evaluation.
         """
         sizes = [feature.shape[-2:] for feature in multi_scale_features]
         values = [
@@ -151,31 +152,37 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             value + _flatten(sine_position_encoding(*size, value.shape[-1], value.device))
             for value, size in zip(values, sizes, strict=True)
         ]
+        levels = [layer % self.num_feature_levels for layer in range(self.num_layers)]
+        resized = {level: resized_features(mask_features, sizes[level]) for level in set(levels)}
         batch = len(mask_features)
         query_pos = self.query_embed.weight.expand(batch, -1, -1)
         queries = self.query_feat.weight.expand(batch, -1, -1)
 
-        predictions = [self._predict(queries, mask_features)]
-        for layer in range(self.num_layers):
-            level = layer % self.num_feature_levels
+        normalised = [self.decoder_norm(queries)]
+        embeddings = [self.mask_embed(normalised[0])]
+        for layer, level in enumerate(levels):
             queries = self.transformer_cross_attention_layers[layer](
                 queries,
                 keys[level],
                 values[level],
-                attention_mask(predictions[-1]["pred_masks"], sizes[level]),
+                attention_mask(embeddings[-1], resized[level]),
                 query_pos,
             )
             queries = self.transformer_self_attention_layers[layer](queries, query_pos)
             queries = self.transformer_ffn_layers[layer](queries)
-            predictions.append(self._predict(queries, mask_features))
+            normalised.append(self.decoder_norm(queries))
+            embeddings.append(self.mask_embed(normalised[-1]))
+        if not self.training:
+            normalised, embeddings = normalised[-1:], embeddings[-1:]
+        predictions = [
+            {"pred_logits": classes, "pred_masks": masks}
+            for classes, masks in zip(
+                self.class_embed(torch.stack(normalised)).unbind(),
+                mask_logits(embeddings, mask_features),
+                strict=True,
+            )
+        ]
         return {**predictions[-1], "aux_outputs": predictions[:-1]}
-
-    def _predict(self, queries: torch.Tensor, mask_features: torch.Tensor) -> Predictions:
-        queries = self.decoder_norm(queries)
-        return {
-            "pred_logits": self.class_embed(queries),
-            "pred_masks": torch.einsum("bqc,bchw->bqhw", self.mask_embed(queries), mask_features),
-        }
 
     def _load_from_state_dict(
         self, state_dict: dict[str, torch.Tensor], prefix: str, local_metadata: dict, *args: Any
@@ -189,24 +196,39 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
 
 @torch.no_grad()
-def attention_mask(mask_logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Where each query may not attend, given its mask: equation 3 of Mask2Former.
+def resized_features(mask_features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize mask features, bilinearly, to the features that are attended to.
+
+    Resizing is linear: products with resized features are the resized masks.
+
+    Args:
+        mask_features: (B, C, H, W).
+        size: (h, w).
+
+    Returns:
+        (B, C, h * w), without gradient.
+    """
+    return F.interpolate(mask_features, size=size, mode="bilinear", align_corners=False).flatten(2)
+
+
+@torch.no_grad()
+def attention_mask(embeddings: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """Where each query may attend, given its mask: equation 3 of Mask2Former.
 
     A query attends where its mask's probability is at least 0.5, that is, where the logit is not
     negative. A query whose mask is empty at this size attends everywhere.
 
     Args:
-        mask_logits: (B, Q, H, W).
-        size: (h, w) of the features that are attended to; logits are resized bilinearly.
+        embeddings: (B, Q, C), the mask embedding of each query.
+        features: (B, C, S), the mask features of each pixel.
 
     Returns:
-        (B, Q, h * w) bool, true where attention is forbidden.
+        (B, Q, S) bool, true where attention is allowed.
     """
-    resized = F.interpolate(mask_logits, size=size, mode="bilinear", align_corners=False)
-    forbidden = resized.flatten(2) < 0
-    return forbidden & ~forbidden.all(dim=-1, keepdim=True)
+    forbidden = embeddings @ features.to(embeddings.dtype) < 0
+    return ~forbidden | forbidden.all(dim=-1, keepdim=True)
 
 
 def _flatten(feature: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) -> (B, H * W, C)."""
-    return feature.flatten(2).transpose(1, 2)
+    """(B, C, H, W) -> (B, H * W, C), contiguous."""
+    return feature.flatten(2).transpose(1, 2).contiguous()

@@ -15,6 +15,7 @@ from ddep.modeling.transformer_decoder.build_transformer_decoder import (
 )
 from ddep.modeling.transformer_decoder.common import common_arguments, input_projection
 from ddep.modeling.transformer_decoder.layers import MLP
+from ddep.modeling.transformer_decoder.mask_logits import mask_logits
 from ddep.modeling.transformer_decoder.transformer import Transformer
 
 
@@ -120,18 +121,14 @@ class StandardTransformerDecoder(nn.Module):
         Returns:
             ``pred_logits`` (B, Q, K+1), only with ``mask_classification``, and ``pred_masks``
             (B, Q, H, W), both logits, of the last layer; ``aux_outputs``, a list of dicts with the
-            same of every layer before it, empty without deep supervision.
+            same of every layer before it, empty without deep supervision and in evaluation.
         """
         queries_of_layers = self.transformer(self.input_proj(feature), self.query_embed.weight)
-        if not self.deep_supervision:
+        if not (self.deep_supervision and self.training):
             queries_of_layers = queries_of_layers[-1:]
-        predictions = [self._predict(queries, mask_features) for queries in queries_of_layers]
+        embeddings = [self.mask_embed(queries) for queries in queries_of_layers]
+        predictions = [{"pred_masks": masks} for masks in mask_logits(embeddings, mask_features)]
+        if self.mask_classification:
+            for prediction, queries in zip(predictions, queries_of_layers, strict=True):
+                prediction["pred_logits"] = self.class_embed(queries)
         return {**predictions[-1], "aux_outputs": predictions[:-1]}
-
-    def _predict(
-        self, queries: torch.Tensor, mask_features: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Queries (B, Q, C) of a layer -> its predictions."""
-        classes = {"pred_logits": self.class_embed(queries)} if self.mask_classification else {}
-        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(queries), mask_features)
-        return {**classes, "pred_masks": masks}

@@ -13,6 +13,7 @@ from torch import nn
 
 from ddep.modeling.activation_checkpoint import checkpointed
 from ddep.modeling.position_encoding import sine_position_encoding
+from ddep.modeling.transformer_decoder.attention import MultiheadAttention
 from ddep.modeling.transformer_decoder.layers import reset_parameters
 
 
@@ -31,7 +32,7 @@ class TransformerEncoderLayer(nn.Module):
         self, d_model: int, nhead: int, dim_feedforward: int, dropout: float, normalize_before: bool
     ) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(d_model, nhead, dropout=dropout, batch_first=True)
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout)
         self.linear1 = nn.Linear(d_model, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, d_model)
         self.norm1 = nn.LayerNorm(d_model)
@@ -49,7 +50,7 @@ class TransformerEncoderLayer(nn.Module):
 
     def _attend(self, src: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
         query = src + pos
-        return self.dropout(self.self_attn(query, query, src, need_weights=False)[0])
+        return self.dropout(self.self_attn(query, query, src))
 
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x)))))
@@ -62,9 +63,7 @@ class TransformerDecoderLayer(TransformerEncoderLayer):
         self, d_model: int, nhead: int, dim_feedforward: int, dropout: float, normalize_before: bool
     ) -> None:
         super().__init__(d_model, nhead, dim_feedforward, dropout, normalize_before)
-        self.multihead_attn = nn.MultiheadAttention(
-            d_model, nhead, dropout=dropout, batch_first=True
-        )
+        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout)
         self.norm3 = nn.LayerNorm(d_model)
 
     def forward(
@@ -93,8 +92,7 @@ class TransformerDecoderLayer(TransformerEncoderLayer):
     def _attend_to_memory(
         self, tgt: torch.Tensor, memory: torch.Tensor, pos: torch.Tensor, query_pos: torch.Tensor
     ) -> torch.Tensor:
-        attended, _ = self.multihead_attn(tgt + query_pos, memory + pos, memory, need_weights=False)
-        return self.dropout(attended)
+        return self.dropout(self.multihead_attn(tgt + query_pos, memory + pos, memory))
 
 
 class TransformerEncoder(nn.Module):

@@ -50,6 +50,7 @@ def ours_with(theirs: Mask2FormerForUniversalSegmentation) -> MaskFormer:
     model = build_model(cfg).eval()
     conversion.fit(model.state_dict())
     model.load_state_dict(conversion.weights)
+    model.sem_seg_head.predictor.train()  # so that it returns all layers
     return model
 
 
@@ -257,9 +258,9 @@ def test_the_weighted_sum_of_the_losses_agrees(
     of_losses = points.candidates[:, :, :12544]
     monkeypatch.setattr(PointMaskCosts, "draw_points", lambda *_: points.matching)
     monkeypatch.setattr(PointMaskLosses, "draw_points", lambda *_: of_losses.flatten(0, 1))
-    ours.train()
+    ours.training = True
     losses = ours(inputs)
-    ours.eval()
+    ours.training = False
 
     drawing(monkeypatch, (image[None] for _ in range(5) for image in points.matching))
     layers = iter([4, 0, 1, 2, 3])

@@ -30,6 +30,7 @@ def ours_with(theirs: MaskFormerForInstanceSegmentation, settings: dict[str, Any
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
     model = build_model(cfg).eval()
     model.load_state_dict(converted(theirs).weights)
+    model.sem_seg_head.predictor.train()  # so that it returns all layers; there is no dropout
     return model
 
 

@@ -6,7 +6,10 @@ from transformers.models.mask2former.modeling_mask2former import Mask2FormerTran
 
 from ddep.errors import UserError
 from ddep.modeling.transformer_decoder import MultiScaleMaskedTransformerDecoder
-from ddep.modeling.transformer_decoder.mask2former_transformer_decoder import attention_mask
+from ddep.modeling.transformer_decoder.mask2former_transformer_decoder import (
+    attention_mask,
+    resized_features,
+)
 from tests.huggingface_map import predictor_state, randomise, small_config
 from tests.modeling.mask_former_config import SMALL, mask_former_config
 
@@ -44,7 +47,7 @@ def test_matches_hugging_face(coarsest, pre_norm, channels, enforce_projection):
     class_predictor = torch.nn.Linear(64, 6)
     randomise(theirs)
     randomise(class_predictor, seed=1)
-    ours = build(channels, PRE_NORM=pre_norm, ENFORCE_INPUT_PROJ=enforce_projection)
+    ours = build(channels, PRE_NORM=pre_norm, ENFORCE_INPUT_PROJ=enforce_projection).train()
     ours.load_state_dict(predictor_state(theirs.state_dict(), class_predictor.state_dict()))
 
     scales, mask_features = random_inputs(channels, coarsest)
@@ -61,23 +64,30 @@ def test_matches_hugging_face(coarsest, pre_norm, channels, enforce_projection):
         torch.testing.assert_close(layer["pred_logits"], classes, rtol=0, atol=1e-4)
         torch.testing.assert_close(layer["pred_masks"], masks, rtol=0, atol=1e-4)
     # The masks matter here: they forbid some pixels and allow others.
-    forbidden = attention_mask(outputs["pred_masks"], coarsest).float().mean()
-    assert 0.2 < forbidden < 0.8
+    resized = torch.nn.functional.interpolate(outputs["pred_masks"], coarsest, mode="bilinear")
+    assert 0.2 < (resized < 0).float().mean() < 0.8
 
 
 def test_attention_mask():
     """At half the size, each pixel is the mean of four; at a quarter, of the middle four."""
-    logits = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
-    half = logits.unflatten(3, (6, 2)).unflatten(2, (4, 2)).mean((3, 5))
-    assert torch.equal(attention_mask(logits, (4, 6)), half.flatten(2) < 0)
-    quarter = logits.unflatten(3, (3, 4)).unflatten(2, (2, 4))[..., 1:3, :, 1:3].mean((3, 5))
-    assert torch.equal(attention_mask(logits, (2, 3)), quarter.flatten(2) < 0)
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(2, 3, 5, generator=generator, requires_grad=True)
+    features = torch.randn(2, 5, 8, 12, generator=generator, requires_grad=True)
+    logits = torch.einsum("bqc,bchw->bqhw", embeddings, features)
+    half = logits.unflatten(3, (6, 2)).unflatten(2, (4, 2)).mean((3, 5)).flatten(2)
+    assert half.abs().min() > 1e-4  # more than rounding
+    found = attention_mask(embeddings, resized_features(features, (4, 6)))
+    assert torch.equal(found, half >= 0)
+    quarter = logits.unflatten(3, (3, 4)).unflatten(2, (2, 4))[..., 1:3, :, 1:3]
+    quarter = quarter.mean((3, 5)).flatten(2)
+    assert quarter.abs().min() > 1e-4
+    assert torch.equal(attention_mask(embeddings, resized_features(features, (2, 3))), quarter >= 0)
 
 
 def test_attention_mask_of_empty_masks():
-    logits = torch.tensor([[-1.0, -2.0], [-1.0, 3.0], [0.0, -1.0]]).view(1, 3, 1, 2)
-    expected = torch.tensor([[[False, False], [True, False], [False, True]]])
-    assert torch.equal(attention_mask(logits.requires_grad_(), (1, 2)), expected)
+    logits = torch.tensor([[[-1.0, -2.0], [-1.0, 3.0], [0.0, -1.0]]])
+    expected = torch.tensor([[[True, True], [False, True], [True, False]]])
+    assert torch.equal(attention_mask(logits, torch.eye(2)[None]), expected)
 
 
 @torch.no_grad()
@@ -104,7 +114,7 @@ def test_a_query_sees_only_its_mask():
 @torch.no_grad()
 def test_layers_take_turns_on_the_scales():
     """Layer i attends to scale i mod 3, so outputs before it do not depend on that scale."""
-    decoder = build(DEC_LAYERS=5)
+    decoder = build(DEC_LAYERS=5).train()
     scales, mask_features = random_inputs()
     before = decoder(scales, mask_features)
     for level in range(3):
@@ -115,6 +125,16 @@ def test_layers_take_turns_on_the_scales():
         ):
             same = torch.equal(one["pred_logits"], other["pred_logits"])
             assert same == (i <= level)
+
+
+@torch.no_grad()
+def test_evaluation_predicts_from_the_last_layer_only():
+    decoder, inputs = build(), random_inputs()
+    outputs, expected = decoder(*inputs), decoder.train()(*inputs)
+    assert outputs["aux_outputs"] == []
+    assert len(expected["aux_outputs"]) == 7
+    for name in ("pred_logits", "pred_masks"):
+        torch.testing.assert_close(outputs[name], expected[name])
 
 
 @torch.no_grad()

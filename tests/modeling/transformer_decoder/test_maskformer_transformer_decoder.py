@@ -18,10 +18,11 @@ MASK_FORMER = "MODEL.MASK_FORMER."
 
 
 def build(in_channels: int = 128, **changes) -> StandardTransformerDecoder:
+    """A decoder in training mode, where it returns all layers; there is no dropout."""
     settings = {**MASKFORMER_SMALL, **{MASK_FORMER + key: value for key, value in changes.items()}}
     decoder = StandardTransformerDecoder(mask_former_config(settings), in_channels, True)
     randomise(decoder)
-    return decoder.eval()
+    return decoder.train()
 
 
 def random_inputs(channels: int = 128, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,6 +52,7 @@ def test_without_deep_supervision_the_last_layer_stays_the_same():
     inputs = random_inputs()
     outputs, expected = shallow(*inputs), deep(*inputs)
     assert outputs["aux_outputs"] == []
+    assert deep.eval()(*inputs)["aux_outputs"] == []
     for name in ("pred_logits", "pred_masks"):
         assert torch.equal(outputs[name], expected[name])
 
@@ -126,8 +128,8 @@ def test_wrong_settings(changes, message):
 @torch.no_grad()
 def test_without_classes_the_masks_are_the_same():
     settings = mask_former_config(MASKFORMER_SMALL)
-    with_classes = StandardTransformerDecoder(settings, 128, True).eval()
-    without = StandardTransformerDecoder(settings, 128, False).eval()
+    with_classes = StandardTransformerDecoder(settings, 128, True)
+    without = StandardTransformerDecoder(settings, 128, False)
     state = with_classes.state_dict()
     without.load_state_dict({k: v for k, v in state.items() if not k.startswith("class_embed")})
     inputs = random_inputs()
