@@ -17,10 +17,8 @@ from detectron2.projects.point_rend.point_features import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddep.modeling.point_sampling import sample_masks
-
-# Weight of the pixels inside a mask; those outside weigh 1 minus this (RetinaNet's value).
-FOCAL_ALPHA = 0.25
+from ddep.ops.mask_costs_reference import FOCAL_ALPHA
+from ddep.ops.point_sampling_reference import sample_masks
 
 
 class PointMaskLosses:

@@ -61,21 +61,24 @@ class HungarianMatcher:
             (L, Q, sum of T) float32 on the predictions' device, images side by side. Costs of
             predictions that are not finite are not finite.
         """
-        device = outputs_of_layers[0]["pred_masks"].device
-        with torch.autocast(device.type, enabled=False):
+        labels = [target["labels"] for target in targets]
+        num_targets = [len(of_image) for of_image in labels]
+        masks = torch.cat([target["masks"] for target in targets])
+        with torch.autocast(masks.device.type, enabled=False):
+            mask_costs, dice_costs = self.mask_costs(
+                [outputs["pred_masks"] for outputs in outputs_of_layers], masks, num_targets
+            )
             class_logits = torch.stack([outputs["pred_logits"] for outputs in outputs_of_layers])
-            probabilities = class_logits.float().softmax(-1)  # (L, B, Q, K+1)
-            costs = []
-            for image, (mask_costs, dice_costs) in enumerate(
-                self.mask_costs(outputs_of_layers, targets)
-            ):
-                labels = targets[image]["labels"]
-                costs.append(
-                    self.cost_class * -probabilities[:, image][..., labels]
-                    + self.cost_mask * mask_costs
-                    + self.cost_dice * dice_costs
-                )
-            return torch.cat(costs, dim=-1)
+            probabilities = class_logits.float().softmax(-1).unbind(1)  # B of (L, Q, K+1)
+            class_probabilities = torch.cat(
+                [p[..., of_image] for p, of_image in zip(probabilities, labels, strict=True)], -1
+            )
+            costs = (
+                self.cost_class * -class_probabilities
+                + self.cost_mask * mask_costs
+                + self.cost_dice * dice_costs
+            )
+            return costs.float()
 
     def __call__(
         self, costs: Tensor, num_targets: Sequence[int]

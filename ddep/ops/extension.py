@@ -111,6 +111,18 @@ def _gradients(
     return tuple(tensor.new_empty(tensor.shape) for tensor in (value, *sampling))
 
 
+def _mask_costs(
+    mask_logits: list[torch.Tensor],
+    masks: torch.Tensor,
+    num_targets: list[int],
+    *points: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    first = mask_logits[0]
+    dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+    shape = (len(mask_logits), first.shape[1], masks.shape[0])
+    return first.new_empty(shape, dtype=dtype), first.new_empty(shape, dtype=dtype)
+
+
 def _load() -> ModuleType | ImportError | None:
     """Import the library, which registers the operators, and register the shapes they return.
 
@@ -129,6 +141,8 @@ def _load() -> ModuleType | ImportError | None:
     fake("ddep::ms_deform_attn_fused")(_output)
     fake("ddep::ms_deform_attn_backward")(_gradients)
     fake("ddep::ms_deform_attn_fused_backward")(_gradients)
+    fake("ddep::point_mask_costs")(_mask_costs)
+    fake("ddep::dense_mask_costs")(_mask_costs)
     return library
 
 

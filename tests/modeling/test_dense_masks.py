@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers.models.maskformer import modeling_maskformer as hugging_face
 
 from ddep.modeling.criterion import SetCriterion
-from ddep.modeling.mask_costs import DenseMaskCosts, pairwise_sigmoid_focal_loss
+from ddep.modeling.mask_costs import DenseMaskCosts
 from ddep.modeling.mask_losses import DenseMaskLosses, sigmoid_focal_loss
 from ddep.modeling.matcher import HungarianMatcher
 from tests.modeling.test_criterion import (
@@ -61,14 +60,6 @@ def test_focal_loss_against_the_formula_and_hugging_face() -> None:
     reference = hugging_face.sigmoid_focal_loss(logits, masks.float(), 3)
     torch.testing.assert_close(losses.sum() / 3, reference)
 
-    targets = torch.rand(4, 300) > 0.4
-    costs = pairwise_sigmoid_focal_loss(logits, targets.float())
-    for q, t in np.ndindex(5, 4):
-        pair = logits[q].double().numpy(), targets[t].numpy()
-        assert costs[q, t].item() == pytest.approx(focal(*pair), rel=1e-5)
-    reference = hugging_face.pair_wise_sigmoid_focal_loss(logits, targets.float())
-    torch.testing.assert_close(costs, reference)
-
 
 def test_focal_loss_of_certain_predictions_is_finite() -> None:
     logits = torch.tensor([[90.0, -90.0]], requires_grad=True)
@@ -78,28 +69,6 @@ def test_focal_loss_of_certain_predictions_is_finite() -> None:
     torch.testing.assert_close(wrong, torch.tensor([(0.75 + 0.25) * 90 / 2]))
     (right + wrong).sum().backward()
     assert logits.grad.isfinite().all()
-
-
-def nearest(masks: np.ndarray, height: int, width: int) -> np.ndarray:
-    rows = np.arange(height) * masks.shape[1] // height
-    columns = np.arange(width) * masks.shape[2] // width
-    return masks[:, rows[:, None], columns]
-
-
-@pytest.mark.parametrize("size", [(24, 36), (25, 33)])
-def test_costs_against_the_formula(size: tuple[int, int]) -> None:
-    outputs = random_outputs(1, 2, 4, seed=0)
-    layers = [*outputs["aux_outputs"], outputs]
-    targets = random_targets([2, 3], seed=1)
-    for target in targets:
-        target["masks"] = F.pad(target["masks"], (0, size[1] - 36, 0, size[0] - 24))
-    costs = DenseMaskCosts()(layers, targets)
-    for image, (mask_costs, dice_costs) in enumerate(costs):
-        masks = nearest(targets[image]["masks"].numpy(), 6, 9)
-        for layer, q, t in np.ndindex(*mask_costs.shape):
-            logits = layers[layer]["pred_masks"][image, q].detach().double().numpy()
-            assert mask_costs[layer, q, t].item() == pytest.approx(focal(logits, masks[t]), 1e-5)
-            assert dice_costs[layer, q, t].item() == pytest.approx(dice(logits, masks[t]), 1e-5)
 
 
 @pytest.mark.parametrize("counts", [[4, 0, 6], [1, 10, 2]])

@@ -11,11 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.mask2former import modeling_mask2former as hugging_face
 
-from ddep.modeling.mask_costs import (
-    PointMaskCosts,
-    pairwise_dice_loss,
-    pairwise_sigmoid_cross_entropy,
-)
+from ddep.modeling.mask_costs import PointMaskCosts
 from ddep.modeling.matcher import HungarianMatcher
 
 CLASSES = 5
@@ -98,19 +94,6 @@ def test_costs_against_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
         ]
     )
     np.testing.assert_allclose(costs.numpy(), expected, atol=1e-5)
-
-
-def test_pairwise_costs_against_hugging_face() -> None:
-    generator = torch.Generator().manual_seed(3)
-    logits = 4 * torch.randn(2, 6, 40, generator=generator)
-    masks = torch.rand(5, 40, generator=generator)
-    cross_entropy = pairwise_sigmoid_cross_entropy(logits, masks)
-    dice = pairwise_dice_loss(logits, masks)
-    for layer in range(2):
-        expected = hugging_face.pair_wise_sigmoid_cross_entropy_loss(logits[layer], masks)
-        torch.testing.assert_close(cross_entropy[layer], expected, atol=1e-5, rtol=1e-5)
-        expected = hugging_face.pair_wise_dice_loss(logits[layer], masks)
-        torch.testing.assert_close(dice[layer], expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("counts", [[4, 6], [3, 0, 5], [10, 1, 2]])

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "mask_costs_problem.h"
 #include "ms_deform_attn_problem.h"
 
 #if defined(__clang__)

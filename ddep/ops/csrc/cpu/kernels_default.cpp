@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "mask_costs_problem.h"
 #include "ms_deform_attn_problem.h"
 
 #define DDEP_SET default

@@ -14,6 +14,7 @@ using real = float;
 using whole = int32_t;
 #include "vectors.h"
 // The kernels use the vectors.
+#include "mask_costs_kernels.h"
 #include "ms_deform_attn_kernels.h"
 #undef DDEP_INLINE
 }  // namespace of_float
@@ -23,6 +24,7 @@ using real = double;
 using whole = int64_t;
 #include "vectors.h"
 // The kernels use the vectors.
+#include "mask_costs_kernels.h"
 #include "ms_deform_attn_kernels.h"
 #undef DDEP_INLINE
 }  // namespace of_double
@@ -33,5 +35,10 @@ extern const Kernels<float> DDEP_JOIN(kernels_, DDEP_SET, _float) = {
     of_float::forward, of_float::backward_sampling, of_float::backward_value};
 extern const Kernels<double> DDEP_JOIN(kernels_, DDEP_SET, _double) = {
     of_double::forward, of_double::backward_sampling, of_double::backward_value};
+
+extern const MaskCostKernels<float> DDEP_JOIN(mask_cost_kernels_, DDEP_SET, _float) = {
+    of_float::kLanes, of_float::compare_masks};
+extern const MaskCostKernels<double> DDEP_JOIN(mask_cost_kernels_, DDEP_SET, _double) = {
+    of_double::kLanes, of_double::compare_masks};
 
 }  // namespace ddep

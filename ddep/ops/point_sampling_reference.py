@@ -14,15 +14,15 @@ def sample_masks(masks: Tensor, rows: Tensor, points: Tensor) -> Tensor:
     Args:
         masks: (T, H, W) bool or uint8, values 0 and 1.
         rows: (N,) int64, the mask that each row of points samples.
-        points: (N, P, 2), x and y in [0, 1], from the left and upper edge of the mask to its right
-            and lower edge.
+        points: (N, P, 2) float32 or float64, x and y in [0, 1], from the left and upper edge of the
+            mask to its right and lower edge.
 
     Returns:
-        (N, P) float32, in [0, 1].
+        (N, P) in [0, 1], of points' dtype.
     """
     height, width = masks.shape[-2:]
-    x = points[..., 0].float() * width - 0.5  # in pixels; 0 is the centre of the first pixel
-    y = points[..., 1].float() * height - 0.5
+    x = points[..., 0] * width - 0.5  # in pixels; 0 is the centre of the first pixel
+    y = points[..., 1] * height - 0.5
     flat_masks = masks.flatten()
     first_pixel = rows[:, None] * (height * width)
     values = x.new_zeros(x.shape)

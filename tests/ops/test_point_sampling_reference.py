@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ddep.modeling.point_sampling import sample_masks
+from ddep.ops.point_sampling_reference import sample_masks
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
@@ -18,11 +18,13 @@ def test_agrees_with_grid_sample(dtype: torch.dtype) -> None:
     rows = torch.tensor([2, 0, 3, 3, 1, 0])
 
     values = sample_masks(masks, rows, points)
+    wide = sample_masks(masks, rows, points.double())
 
     grid = (2 * points.double() - 1)[:, :, None]
     expected = F.grid_sample(masks[rows][:, None].double(), grid, align_corners=False)
     assert values.dtype == torch.float32
     torch.testing.assert_close(values.double(), expected[:, 0, :, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(wide, expected[:, 0, :, 0], atol=1e-12, rtol=0)
 
 
 def test_pixel_centres_edges_and_outside() -> None:
