@@ -123,6 +123,16 @@ def _mask_costs(
     return first.new_empty(shape, dtype=dtype), first.new_empty(shape, dtype=dtype)
 
 
+def _register_shapes() -> None:
+    fake = torch.library.register_fake
+    fake("ddep::ms_deform_attn")(_output)
+    fake("ddep::ms_deform_attn_fused")(_output)
+    fake("ddep::ms_deform_attn_backward")(_gradients)
+    fake("ddep::ms_deform_attn_fused_backward")(_gradients)
+    fake("ddep::point_mask_costs")(_mask_costs)
+    fake("ddep::dense_mask_costs")(_mask_costs)
+
+
 def _load() -> ModuleType | ImportError | None:
     """Import the library, which registers the operators, and register the shapes they return.
 
@@ -136,13 +146,10 @@ def _load() -> ModuleType | ImportError | None:
         library = importlib.import_module("ddep._C")
     except ImportError as error:
         return error
-    fake = torch.library.register_fake
-    fake("ddep::ms_deform_attn")(_output)
-    fake("ddep::ms_deform_attn_fused")(_output)
-    fake("ddep::ms_deform_attn_backward")(_gradients)
-    fake("ddep::ms_deform_attn_fused_backward")(_gradients)
-    fake("ddep::point_mask_costs")(_mask_costs)
-    fake("ddep::dense_mask_costs")(_mask_costs)
+    try:
+        _register_shapes()
+    except RuntimeError as error:  # of an earlier version, which lacked an operator
+        return ImportError(str(error))
     return library
 
 

@@ -185,3 +185,18 @@ def test_with_a_damaged_library_the_reference_runs(monkeypatch, caplog, loads, t
     loads(spec_from_file_location("ddep._C", str(damaged)))
     message = check_reference_runs(monkeypatch, caplog)
     assert f"the compiled operators cannot be loaded ({damaged}: " in message
+
+
+def test_with_a_library_of_an_earlier_version_the_reference_runs(
+    monkeypatch, caplog, loads, tmp_path
+):
+    """It is there and loads, and lacks an operator."""
+
+    def refuse(name: str) -> None:
+        raise RuntimeError(f"operator {name} does not exist")
+
+    (tmp_path / "_C.py").write_text("")
+    monkeypatch.setattr(torch.library, "register_fake", refuse)
+    loads(spec_from_file_location("ddep._C", str(tmp_path / "_C.py")))
+    message = check_reference_runs(monkeypatch, caplog)
+    assert "the compiled operators cannot be loaded (operator ddep::ms_deform_attn does" in message
