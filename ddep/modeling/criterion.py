@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -131,20 +132,22 @@ class SetCriterion(nn.Module):
         }
 
     def _match(self, costs: Tensor, targets: Sequence[dict[str, Tensor]]) -> MatchedPairs:
-        rows = []
         num_targets = [len(target["labels"]) for target in targets]
-        for matches in self.matcher(costs, num_targets):
-            first_target = 0
-            images, queries, matched_targets = [], [], []
-            for image, (query_index, target_index) in enumerate(matches):
-                images.append(torch.full_like(query_index, image))
-                queries.append(query_index)
-                matched_targets.append(target_index + first_target)
-                first_target += num_targets[image]
-            rows.append(
-                torch.stack([torch.cat(images), torch.cat(queries), torch.cat(matched_targets)])
-            )
-        pairs = torch.stack(rows, dim=1)  # (3, L, N)
+        first_targets = np.cumsum(num_targets) - num_targets
+        pairs = np.stack(  # (3, L, N)
+            [
+                np.concatenate(
+                    [
+                        [np.full_like(queries, image), queries, matched + first_targets[image]]
+                        for image, (queries, matched) in enumerate(matches)
+                    ],
+                    axis=1,
+                )
+                for matches in self.matcher(costs, num_targets)
+            ],
+            axis=1,
+        )
+        pairs = torch.from_numpy(pairs)
         return MatchedPairs(*pairs.to(costs.device, non_blocking=True))
 
     def _classification_losses(

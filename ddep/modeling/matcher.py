@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -13,6 +14,12 @@ from ddep.modeling.mask_costs import DenseMaskCosts, PointMaskCosts
 
 # Replaces a cost that is not finite; larger than any real cost.
 _NO_COST = 1e9
+
+# With fewer costs than this, starting threads takes longer than they save.
+_COSTS_WORTH_THREADS = 50_000
+
+# Indices of matched queries, ascending, and of their targets; both (min(Q, T),) int64.
+Pairs = tuple[np.ndarray, np.ndarray]
 
 
 class HungarianMatcher:
@@ -80,9 +87,7 @@ class HungarianMatcher:
             )
             return costs.float()
 
-    def __call__(
-        self, costs: Tensor, num_targets: Sequence[int]
-    ) -> list[list[tuple[Tensor, Tensor]]]:
+    def __call__(self, costs: Tensor, num_targets: Sequence[int]) -> list[list[Pairs]]:
         """Match the predictions of every layer to the targets.
 
         A NaN or infinite cost counts as a high one, so that a matching always exists; the criterion
@@ -94,18 +99,25 @@ class HungarianMatcher:
 
         Returns:
             For each layer, for each image: the indices of the matched queries, ascending, and of
-            their targets, both (min(Q, T),) int64 on the CPU.
+            their targets, both (min(Q, T),) int64.
         """
         finite_costs = np.nan_to_num(
             costs.cpu().numpy(), nan=_NO_COST, posinf=_NO_COST, neginf=_NO_COST
         )
-        costs_of_images = np.split(finite_costs, np.cumsum(num_targets)[:-1], axis=-1)
-        return [
-            [_assign(costs_of_image[layer]) for costs_of_image in costs_of_images]
-            for layer in range(len(costs))
+        ends = np.cumsum(num_targets)
+        problems = [
+            of_image
+            for of_layer in finite_costs
+            for of_image in np.split(of_layer, ends[:-1], axis=-1)
         ]
+        pairs = _assign(problems)
+        return [pairs[i : i + len(ends)] for i in range(0, len(pairs), len(ends))]
 
 
-def _assign(costs: np.ndarray) -> tuple[Tensor, Tensor]:
-    queries, targets = linear_sum_assignment(costs)
-    return torch.as_tensor(queries), torch.as_tensor(targets)
+def _assign(problems: Sequence[np.ndarray]) -> list[Pairs]:
+    """Solve assignment problems, hard ones in threads: SciPy releases the interpreter's lock."""
+    threads = min(torch.get_num_threads(), len(problems))
+    if threads == 1 or sum(costs.size for costs in problems) < _COSTS_WORTH_THREADS:
+        return [linear_sum_assignment(costs) for costs in problems]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(linear_sum_assignment, problems))

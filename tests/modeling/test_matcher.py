@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.mask2former import modeling_mask2former as hugging_face
 
+from ddep.modeling import matcher as matching
 from ddep.modeling.mask_costs import PointMaskCosts
-from ddep.modeling.matcher import HungarianMatcher
+from ddep.modeling.matcher import HungarianMatcher, Pairs
 
 CLASSES = 5
 WEIGHTS = {"cost_class": 2.0, "cost_mask": 5.0, "cost_dice": 3.0}
@@ -48,7 +51,7 @@ def matcher_with_points(points: Tensor, monkeypatch: pytest.MonkeyPatch) -> Hung
 
 def match(
     matcher: HungarianMatcher, layers: list[dict[str, Tensor]], targets: list[dict[str, Tensor]]
-) -> list[list[tuple[Tensor, Tensor]]]:
+) -> list[list[Pairs]]:
     counts = [len(target["labels"]) for target in targets]
     return matcher(matcher.compute_costs(layers, targets), counts)
 
@@ -112,7 +115,7 @@ def test_pairs_against_hugging_face(counts: list[int], monkeypatch: pytest.Monke
             [target["labels"] for target in targets],
         )
         for (queries, matched), pair in zip(matches_of_layer, expected, strict=True):
-            assert queries.dtype == matched.dtype == torch.int64
+            assert queries.dtype == matched.dtype == np.int64
             assert queries.tolist() == pair[0].tolist()
             assert matched.tolist() == pair[1].tolist()
 
@@ -178,6 +181,28 @@ def test_costs_that_are_not_finite_are_high(value: float) -> None:
     [[(queries, targets)]] = matcher(torch.full((1, 3, 2), value), [2])
     assert len(set(queries.tolist())) == 2
     assert sorted(targets.tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize(("layers", "in_threads"), [(2, False), (6, True)])
+def test_many_problems_are_solved_in_threads(
+    layers: int, in_threads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = torch.rand(layers, 100, 60 + 40, generator=torch.Generator().manual_seed(14))
+    solvers = set()
+
+    def solve(problem: np.ndarray) -> Pairs:
+        solvers.add(threading.current_thread())
+        return linear_sum_assignment(problem)
+
+    monkeypatch.setattr(matching, "linear_sum_assignment", solve)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    matches = HungarianMatcher(mask_costs=PointMaskCosts(10))(costs, [60, 40])
+    assert (threading.current_thread() not in solvers) == in_threads
+    for of_layer, pairs in zip(costs.numpy(), matches, strict=True):
+        for problem, (queries, targets) in zip(np.split(of_layer, [60], 1), pairs, strict=True):
+            expected = linear_sum_assignment(problem)
+            np.testing.assert_array_equal(queries, expected[0])
+            np.testing.assert_array_equal(targets, expected[1])
 
 
 def test_costs_are_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
