@@ -21,6 +21,14 @@ void check_index(const char* name, const char* argument, const at::Tensor& index
                     " to ", last, "; expected from 0 to ", end - 1);
 }
 
+// Kernels count the pixels of a mask, and some zeros around it, in 32 bits.
+void check_size(const char* name, const char* argument, const at::Tensor& tensor) {
+  const int64_t height = tensor.size(-2), width = tensor.size(-1);
+  constexpr int64_t end = int64_t{1} << 30;
+  TORCH_CHECK_VALUE(height > 0 && width > 0 && height < end / width, name, ": ", argument,
+                    " has masks of ", height, " x ", width, "; expected from 1 to 2^30 pixels");
+}
+
 }  // namespace
 
 void check_mask_logits(const char* name, at::TensorList mask_logits) {
@@ -28,6 +36,7 @@ void check_mask_logits(const char* name, at::TensorList mask_logits) {
   const at::Tensor& first = mask_logits[0];
   TORCH_CHECK_VALUE(first.dim() == 4, name, ": mask_logits have ", first.dim(),
                     " dimensions; expected 4: (B, Q, h, w)");
+  check_size(name, "mask_logits", first);
   TORCH_CHECK_VALUE(first.is_floating_point(), name, ": mask_logits are ", first.scalar_type(),
                     "; expected a floating dtype");
   for (const at::Tensor& logits : mask_logits) {
@@ -43,6 +52,7 @@ void check_mask_logits(const char* name, at::TensorList mask_logits) {
 void check_masks(const char* name, const at::Tensor& masks, const at::Tensor& logits) {
   TORCH_CHECK_VALUE(masks.dim() == 3, name, ": masks has ", masks.dim(),
                     " dimensions; expected 3: (T, H, W)");
+  check_size(name, "masks", masks);
   TORCH_CHECK_VALUE(masks.scalar_type() == at::kBool || masks.scalar_type() == at::kByte, name,
                     ": masks is ", masks.scalar_type(), "; expected bool or uint8");
   TORCH_CHECK_VALUE(masks.device() == logits.device(), name, ": masks is on ", masks.device(),
@@ -76,6 +86,17 @@ void check_points(const char* name, const at::Tensor& points, const MaskPairs& p
                         points.size(1) == pairs.images.size(1) && points.size(3) == 2,
                     name, ": points has shape ", points.sizes(),
                     "; expected (L, N, P, 2) with (L, N) = ", pairs.images.sizes());
+}
+
+void check_gradient(const char* name, const char* argument, const at::Tensor& gradient,
+                    const MaskPairs& pairs) {
+  TORCH_CHECK_VALUE(gradient.is_floating_point(), name, ": ", argument, " is ",
+                    gradient.scalar_type(), "; expected a floating dtype");
+  TORCH_CHECK_VALUE(gradient.device() == pairs.mask_logits[0].device(), name, ": ", argument,
+                    " is on ", gradient.device(), ", mask_logits on ",
+                    pairs.mask_logits[0].device());
+  TORCH_CHECK_VALUE(gradient.sizes() == pairs.images.sizes(), name, ": ", argument, " has shape ",
+                    gradient.sizes(), "; expected (L, N) = ", pairs.images.sizes());
 }
 
 at::ScalarType compute_type(const at::Tensor& logits) {

@@ -25,6 +25,9 @@ void check_predictions(const char* name, at::TensorList mask_logits, const at::T
 void check_pairs(const char* name, const MaskPairs& pairs);
 // (L, N, P, 2) floating
 void check_points(const char* name, const at::Tensor& points, const MaskPairs& pairs);
+// (L, N) floating
+void check_gradient(const char* name, const char* argument, const at::Tensor& gradient,
+                    const MaskPairs& pairs);
 
 // float64 for float64, float32 for all other dtypes: the dtype of sums and losses.
 at::ScalarType compute_type(const at::Tensor& logits);

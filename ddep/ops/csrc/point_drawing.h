@@ -1,20 +1,13 @@
 // Drawing of points from a counter-based generator: declarations that the back ends share.
-//
-// Philox4x32-10 (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3"): the key is
-// the seed's lower and upper 32 bits. The counter (j, row, stream, 0) gives four words: x and y of
-// the points 2 j and 2 j + 1 of a row. A word's upper 24 bits times 2^-24 are a number in [0, 1).
-// So seed, stream, row and point decide a number; threads, devices and the batch's size do not.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 
-namespace ddep {
+#include "random_streams.h"
 
-constexpr uint32_t kUniformStream = 0;    // uniform_points
-constexpr uint32_t kCandidateStream = 1;  // uncertain_points: its candidates
-constexpr uint32_t kRestStream = 2;       // uncertain_points: its uniform points
+namespace ddep {
 
 // The seed is a scalar of int64, on the CPU or where the points shall be; reading one on the CPU
 // waits for no GPU. The back ends' functions take arguments that have been checked.

@@ -1,12 +1,13 @@
 // The CPU kernels for x86-64 with AVX2 and FMA. (AVX-512 was tried and was not faster.)
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
-#include "mask_costs_problem.h"
-#include "ms_deform_attn_problem.h"
+#include "kernels.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

@@ -1,11 +1,14 @@
 // The CPU kernels for the instructions that every processor of the architecture has: SSE2 or NEON.
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
-#include "mask_costs_problem.h"
-#include "ms_deform_attn_problem.h"
+#include "kernels.h"
 
 #define DDEP_SET default
 #define DDEP_VECTOR_BYTES 16

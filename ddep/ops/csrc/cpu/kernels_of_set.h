@@ -16,6 +16,12 @@ using whole = int32_t;
 // The kernels use the vectors.
 #include "mask_costs_kernels.h"
 #include "ms_deform_attn_kernels.h"
+// Random numbers and sampling come before what uses them.
+#include "bilinear.h"
+#include "philox.h"
+// Drawing and losses.
+#include "point_drawing_kernels.h"
+#include "point_mask_losses_kernels.h"
 #undef DDEP_INLINE
 }  // namespace of_float
 
@@ -26,19 +32,28 @@ using whole = int64_t;
 // The kernels use the vectors.
 #include "mask_costs_kernels.h"
 #include "ms_deform_attn_kernels.h"
+// Random numbers and sampling come before what uses them.
+#include "bilinear.h"
+#include "philox.h"
+// Drawing and losses.
+#include "point_drawing_kernels.h"
+#include "point_mask_losses_kernels.h"
 #undef DDEP_INLINE
 }  // namespace of_double
 
 }  // namespace
 
-extern const Kernels<float> DDEP_JOIN(kernels_, DDEP_SET, _float) = {
-    of_float::forward, of_float::backward_sampling, of_float::backward_value};
-extern const Kernels<double> DDEP_JOIN(kernels_, DDEP_SET, _double) = {
-    of_double::forward, of_double::backward_sampling, of_double::backward_value};
-
-extern const MaskCostKernels<float> DDEP_JOIN(mask_cost_kernels_, DDEP_SET, _float) = {
-    of_float::kLanes, of_float::compare_masks};
-extern const MaskCostKernels<double> DDEP_JOIN(mask_cost_kernels_, DDEP_SET, _double) = {
-    of_double::kLanes, of_double::compare_masks};
+// In the order of Kernels' members.
+#define DDEP_TABLE(of_type)                                                  \
+  {                                                                          \
+    {of_type::forward, of_type::backward_sampling, of_type::backward_value}, \
+        {of_type::kLanes, of_type::compare_masks},                           \
+        {of_type::uniform_points, of_type::uncertain_points}, {              \
+      of_type::point_mask_losses, of_type::point_mask_losses_backward        \
+    }                                                                        \
+  }
+extern const Kernels<float> DDEP_JOIN(kernels_, DDEP_SET, _float) = DDEP_TABLE(of_float);
+extern const Kernels<double> DDEP_JOIN(kernels_, DDEP_SET, _double) = DDEP_TABLE(of_double);
+#undef DDEP_TABLE
 
 }  // namespace ddep

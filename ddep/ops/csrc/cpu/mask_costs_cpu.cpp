@@ -4,41 +4,16 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
-#include <type_traits>
 #include <vector>
 
 #include "../mask_costs.h"
 #include "../mask_pairs.h"
-#include "instruction_set.h"
+#include "kernels.h"
 #include "mask_costs_problem.h"
 
 namespace ddep {
 
-#define DDEP_DECLARE_KERNELS(set)                                      \
-  extern const MaskCostKernels<float> mask_cost_kernels_##set##_float; \
-  extern const MaskCostKernels<double> mask_cost_kernels_##set##_double
-DDEP_DECLARE_KERNELS(default);
-#if defined(__x86_64__)
-DDEP_DECLARE_KERNELS(avx2);
-#endif
-#undef DDEP_DECLARE_KERNELS
-
 namespace {
-
-template <typename T>
-const MaskCostKernels<T>& kernels() {
-  if constexpr (std::is_same_v<T, float>) {
-#if defined(__x86_64__)
-    if (has_avx2()) return mask_cost_kernels_avx2_float;
-#endif
-    return mask_cost_kernels_default_float;
-  } else {
-#if defined(__x86_64__)
-    if (has_avx2()) return mask_cost_kernels_avx2_double;
-#endif
-    return mask_cost_kernels_default_double;
-  }
-}
 
 // A point's place in a map of some size, relative to pixel centres. A point that no pixel
 // influences, NaN included, is not near.
@@ -182,15 +157,16 @@ void compare_image(const std::vector<at::Tensor>& logits, const uint8_t* masks, 
                                       points ? sorted.places.data() : nullptr,
                                       targets.samples.data(),
                                       targets.areas.data()};
-  const int64_t at_once = kernels<T>().max_maps, blocks = (queries + at_once - 1) / at_once;
+  const int64_t at_once = kernels<T>().mask_costs.max_maps,
+                blocks = (queries + at_once - 1) / at_once;
   const int64_t layers = static_cast<int64_t>(logits.size());
   at::parallel_for(0, layers * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t layer = task / blocks, query = task % blocks * at_once;
       const int64_t row = (layer * queries + query) * stride;
-      kernels<T>().compare(problem,
-                           logits[layer].template const_data_ptr<T>() + query * height * width,
-                           std::min(at_once, queries - query), cost + row, dice + row, stride);
+      kernels<T>().mask_costs.compare(
+          problem, logits[layer].template const_data_ptr<T>() + query * height * width,
+          std::min(at_once, queries - query), cost + row, dice + row, stride);
     }
   });
 }

@@ -2,39 +2,13 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include <type_traits>
-
 #include "../ms_deform_attn.h"
-#include "instruction_set.h"
+#include "kernels.h"
 #include "ms_deform_attn_problem.h"
 
 namespace ddep {
 
-#define DDEP_DECLARE_KERNELS(set)                    \
-  extern const Kernels<float> kernels_##set##_float; \
-  extern const Kernels<double> kernels_##set##_double
-DDEP_DECLARE_KERNELS(default);
-#if defined(__x86_64__)
-DDEP_DECLARE_KERNELS(avx2);
-#endif
-#undef DDEP_DECLARE_KERNELS
-
 namespace {
-
-template <typename T>
-const Kernels<T>& kernels() {
-  if constexpr (std::is_same_v<T, float>) {
-#if defined(__x86_64__)
-    if (has_avx2()) return kernels_avx2_float;
-#endif
-    return kernels_default_float;
-  } else {
-#if defined(__x86_64__)
-    if (has_avx2()) return kernels_avx2_double;
-#endif
-    return kernels_default_double;
-  }
-}
 
 // Half types are computed in float: converting once costs little compared with gathering.
 at::ScalarType compute_type(const at::Tensor& value) {
@@ -93,7 +67,7 @@ at::Tensor forward_cpu(const Arguments& given) {
     const scalar_t* value = a.value.const_data_ptr<scalar_t>();
     scalar_t* out = output.mutable_data_ptr<scalar_t>();
     at::parallel_for(0, s.images * s.queries, grain(s), [&](int64_t begin, int64_t end) {
-      kernels<scalar_t>().forward(s, sampling, value, out, begin, end);
+      kernels<scalar_t>().ms_deform_attn.forward(s, sampling, value, out, begin, end);
     });
   });
   return output.to(given.value.scalar_type());
@@ -121,14 +95,16 @@ Gradients backward_cpu(const at::Tensor& grad_output_given, const Arguments& giv
     scalar_t* to_attention =
         a.reference.defined() ? attention.mutable_data_ptr<scalar_t>() : nullptr;
     at::parallel_for(0, s.images * s.queries, grain(s), [&](int64_t begin, int64_t end) {
-      kernels<scalar_t>().backward_sampling(s, sampling, value, gradient, to_reference, to_places,
-                                            to_weights, to_attention, begin, end);
+      kernels<scalar_t>().ms_deform_attn.backward_sampling(s, sampling, value, gradient,
+                                                           to_reference, to_places, to_weights,
+                                                           to_attention, begin, end);
     });
     const Sampling<scalar_t> softened = {sampling.reference, sampling.places,
                                          attention.const_data_ptr<scalar_t>(), false};
     // Columns share no memory, so the result does not depend on the order of the threads.
     at::parallel_for(0, s.images * s.heads * channel_blocks(s), 1, [&](int64_t begin, int64_t end) {
-      kernels<scalar_t>().backward_value(s, softened, gradient, to_value, begin, end);
+      kernels<scalar_t>().ms_deform_attn.backward_value(s, softened, gradient, to_value, begin,
+                                                        end);
     });
   });
   if (grad_reference.defined()) grad_reference = grad_reference.to(given.reference.scalar_type());

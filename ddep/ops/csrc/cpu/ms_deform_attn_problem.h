@@ -26,7 +26,7 @@ struct Sampling {
 // (image, head, block of channels) triples. Ranges of either may run in parallel: no two rows, and
 // no two columns, write to the same place.
 template <typename T>
-struct Kernels {
+struct MsDeformAttnKernels {
   // output (N, Q, M, D)
   void (*forward)(const Sizes&, const Sampling<T>&, const T* value, T* output, int64_t row_begin,
                   int64_t row_end);
