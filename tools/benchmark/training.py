@@ -5,6 +5,11 @@
 
 The baseline is the config in float32, with a trained backbone and nothing recomputed.
 Weights, images and annotations are random. Prints a table in Markdown.
+
+With --peer, instead compare training and inference with other implementations of Mask2Former:
+
+    python tools/benchmark/training.py --config-file configs/finetune/coco/panoptic/NAME.yaml \\
+        --peer mask2former=PATH --peer huggingface --image-size 256 --threads 2
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from benchmark_page import check_output, cpu_name, number, table_line, write_sec
 from ddep.endings import errors_as_lines
 from ddep.errors import UserError
 from ddep.tasks import load_config, task_of
+from training_comparison import check_comparable, compare, parse_peers, report
 from training_measurement import Result, measure
 from training_options import BASELINE, OPTIONS, Option, applies
 
@@ -58,6 +64,26 @@ def main() -> None:
         metavar="N",
         help="timed steps of each option; they take turns (default: %(default)s)",
     )
+    add(
+        "--peer",
+        action="append",
+        metavar="NAME",
+        help="compare with mask2former=PATH, a checkout of facebookresearch/Mask2Former, or with "
+        "huggingface, which is transformers; give it once or twice",
+    )
+    add(
+        "--precision",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="of autocast, with --peer (default: %(default)s)",
+    )
+    add(
+        "--inference-size",
+        type=int,
+        default=512,
+        metavar="PIXELS",
+        help="height and width of the predicted image, with --peer (default: %(default)s)",
+    )
     add("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's)")
     add(
         "--output",
@@ -84,7 +110,7 @@ def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
     Raises:
         UserError: an argument or the config cannot be used.
     """
-    for option in ("image_size", "batch", "rounds", "threads"):
+    for option in ("image_size", "batch", "rounds", "threads", "inference_size"):
         value = getattr(args, option)
         if value is not None and value < 1:
             raise UserError(f"--{option.replace('_', '-')} is {value}; expected 1 or more")
@@ -94,17 +120,27 @@ def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
         check_output(args.output)
     if args.threads:
         torch.set_num_threads(args.threads)
-    # Annotations are random: no data set has to fit the model.
-    overrides = [*args.opts, "MODEL.DEVICE", args.device, "DATASETS.TRAIN", "()"]
-    cfg = load_config(args.config_file, [*overrides, "DATASETS.TEST", "()"])
-    cfg.MODEL.WEIGHTS = ""
-    cfg.freeze()
-    options = [BASELINE, *_chosen(args.options, cfg)]
-    results = measure(cfg, options, args.image_size, args.batch, args.rounds)
-    text = "\n".join(_report(cfg, args, results, command))
+    peers = parse_peers(args.peer or [])
+    if peers and args.options:
+        raise UserError("--options and --peer exclude each other; give one of them")
+    if not peers and args.precision != "float32":
+        raise UserError(f"--precision needs --peer; without it give --options {args.precision}")
+    cfg = _config(args)
+    lines = _comparison(cfg, args, peers) if peers else _options(cfg, args)
+    text = "\n".join([*lines[:2], *_conditions(args, command), *lines[2:]])
     print(text)
     if args.output:
         write_section(args.output, text)
+
+
+def _config(args: argparse.Namespace) -> CfgNode:
+    cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", args.device])
+    cfg.MODEL.WEIGHTS = ""
+    if not cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:  # which needs to know what are things
+        # Annotations are random: no data set has to fit the model.
+        cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    cfg.freeze()
+    return cfg
 
 
 def _chosen(names: Sequence[str] | None, cfg: CfgNode) -> list[Option]:
@@ -121,16 +157,42 @@ def _chosen(names: Sequence[str] | None, cfg: CfgNode) -> list[Option]:
     return [known[name] for name in names]
 
 
-def _report(
-    cfg: CfgNode, args: argparse.Namespace, results: Mapping[Option, Result], command: list[str]
-) -> Iterator[str]:
-    count = torch.get_num_threads()
-    where = f"{cpu_name()}, {count} thread{'s' * (count > 1)}"
-    if args.device == "cuda":
-        where = torch.cuda.get_device_name()
+def _options(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
+    """Title and table of the options."""
+    options = [BASELINE, *_chosen(args.options, cfg)]
+    results = measure(cfg, options, args.image_size, args.batch, args.rounds)
     kind = "Pretraining" if task_of(cfg).num_classes(cfg) is None else "Fine-tuning"
-    yield f"## {kind} step, {where}"
-    yield ""
+    return [f"## {kind} step, {_where(args.device)}", "", *_table(results)]
+
+
+def _comparison(cfg: CfgNode, args: argparse.Namespace, peers: Mapping[str, str]) -> list[str]:
+    """Title and tables of the comparison with ``peers``."""
+    check_comparable(cfg)
+    comparisons = compare(
+        cfg,
+        peers,
+        image_size=args.image_size,
+        batch_size=args.batch,
+        inference_size=args.inference_size,
+        rounds=args.rounds,
+        precision=args.precision,
+    )
+    sizes = {
+        "training": f"{args.batch} images of {args.image_size}x{args.image_size} pixels",
+        "inference": f"1 image of {args.inference_size}x{args.inference_size} pixels",
+    }
+    title = f"## Beside other implementations, {args.precision}, {_where(args.device)}"
+    return [title, "", *report(comparisons, sizes)]
+
+
+def _where(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    count = torch.get_num_threads()
+    return f"{cpu_name()}, {count} thread{'s' * (count > 1)}"
+
+
+def _conditions(args: argparse.Namespace, command: list[str]) -> Iterator[str]:
     yield f"- date: {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC"
     yield f"- PyTorch {torch.__version__}, CUDA {torch.version.cuda or 'none'}"
     yield (
@@ -138,6 +200,9 @@ def _report(
         f"median of {args.rounds} steps"
     )
     yield f"- command: `{shlex.join(command)}`"
+
+
+def _table(results: Mapping[Option, Result]) -> Iterator[str]:
     yield ""
     columns = ["option", "images/s", "of baseline", "memory, MiB", "of baseline"]
     yield table_line(columns)

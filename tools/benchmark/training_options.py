@@ -14,7 +14,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from ddep.engine.execution import prepare_execution
-from ddep.engine.optimizer import build_optimizer
+from ddep.engine.optimizer import build_optimizer, max_grad_norm
 from ddep.engine.train_step import PRECISIONS, TrainStep
 from ddep.noise import add_noise, draw_sigma
 from ddep.tasks import task_of
@@ -84,18 +84,32 @@ def make_step(
     torch.manual_seed(0)
     model = build_model(cfg)
     prepare_execution(cfg, model)
-    batch = _batch(cfg, image_size, batch_size)
+    batch = make_batch(cfg, image_size, batch_size)
+    return model, make_train_step(cfg, model, batch, option.precision)
+
+
+def make_train_step(
+    cfg: CfgNode, model: nn.Module, batch: list[dict[str, Any]], precision: str = ""
+) -> Callable[[], object]:
+    """A training step of ``model`` on ``batch``, as in training with ``cfg``.
+
+    Args:
+        cfg, model, batch: see :class:`TrainStep`.
+        precision: of autocast, a key of PRECISIONS; anything else is float32.
+    """
     step = TrainStep(
         model,
         itertools.repeat(batch),
         build_optimizer(cfg, model),
         normalisers=task_of(cfg).normalisers(model),
-        precision=PRECISIONS.get(option.precision),
+        precision=PRECISIONS.get(precision),
+        max_grad_norm=max_grad_norm(cfg),
     )
-    return model, step.run
+    return step.run
 
 
-def _batch(cfg: CfgNode, size: int, count: int) -> list[dict[str, Any]]:
+def make_batch(cfg: CfgNode, size: int, count: int) -> list[dict[str, Any]]:
+    """``count`` random images of ``size`` x ``size`` pixels, with what the task trains on."""
     if task_of(cfg).num_classes(cfg) is None:
         return [_noisy(cfg, size) for _ in range(count)]
     return [_annotated(cfg, size) for _ in range(count)]
