@@ -19,6 +19,7 @@ from ddep.modeling.postprocessing import (
     instance_inference,
     masks_to_boxes,
     panoptic_inference,
+    queries_in_use,
     semantic_inference,
 )
 
@@ -289,3 +290,27 @@ def test_boxes_against_detectron2() -> None:
     assert torch.equal(boxes, BitMasks(masks).get_bounding_boxes().tensor)
     assert boxes[0].tolist() == [0, 0, 0, 0]
     assert boxes[1].tolist() == [0, 0, 14, 9]
+
+
+def test_queries_in_use_give_the_results_of_all() -> None:
+    generator = torch.Generator().manual_seed(4)
+    mask_cls = 2 * torch.randn(30, 6, generator=generator)
+    mask_pred = smooth_masks(30, seed=5, height=17, width=23)
+    panoptic = {"thing_ids": {0, 2}, "object_mask_threshold": 0.6, "overlap_threshold": 0.1}
+    used = queries_in_use(mask_cls, object_mask_threshold=0.6, max_detections=None)
+    assert 3 < used.sum() < 20
+    segmentation, info = panoptic_inference(mask_cls, mask_pred, **panoptic)
+    some_segmentation, some_info = panoptic_inference(mask_cls[used], mask_pred[used], **panoptic)
+    assert torch.equal(some_segmentation, segmentation)
+    assert some_info == info
+
+    pairs = {"max_detections": 12, "class_ids": {0, 2, 4}}
+    used_by_pairs = queries_in_use(mask_cls, object_mask_threshold=None, max_detections=12)
+    assert 3 < used_by_pairs.sum() < 13
+    all_instances = instance_inference(mask_cls, mask_pred, **pairs)
+    some = instance_inference(mask_cls[used_by_pairs], mask_pred[used_by_pairs], **pairs)
+    assert torch.equal(some.pred_masks, all_instances.pred_masks)
+    assert torch.equal(some.scores, all_instances.scores)
+    assert len(some) < 12  # other classes have some of the best pairs
+    both = queries_in_use(mask_cls, object_mask_threshold=0.6, max_detections=12)
+    assert torch.equal(both, used | used_by_pairs)

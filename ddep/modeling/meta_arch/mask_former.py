@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from ddep.modeling.normalisers import average_over_processes
 from ddep.modeling.postprocessing import (
     instance_inference,
     panoptic_inference,
+    queries_in_use,
     semantic_inference,
 )
 from ddep.modeling.transformer_decoder import is_mask_former
@@ -236,15 +236,23 @@ class MaskFormer(nn.Module):
         output_size: tuple[int, int],
     ) -> dict[str, Any]:
         """(Q, K+1) and (Q, h, w) logits of one image -> its results at the output size."""
-        mask_pred = retry_if_cuda_oom(_upsample)(mask_pred, padded_size)
+        if not self.semantic_on:
+            used = queries_in_use(
+                mask_cls,
+                object_mask_threshold=self.object_mask_threshold if self.panoptic_on else None,
+                max_detections=self.max_detections if self.instance_on else None,
+            )
+            mask_cls, mask_pred = mask_cls[used], mask_pred[used]
+        height, width = image_size
+        mask_pred = retry_if_cuda_oom(_resize)(mask_pred, padded_size)
         if self.resize_masks:
-            mask_pred = retry_if_cuda_oom(sem_seg_postprocess)(mask_pred, image_size, *output_size)
+            mask_pred = retry_if_cuda_oom(_resize)(mask_pred[:, :height, :width], output_size)
         mask_cls = mask_cls.to(mask_pred.device)  # masks go to the CPU if GPU memory is short
         results: dict[str, Any] = {}
         if self.semantic_on:
             sem_seg = retry_if_cuda_oom(semantic_inference)(mask_cls, mask_pred)
             if not self.resize_masks:
-                sem_seg = retry_if_cuda_oom(sem_seg_postprocess)(sem_seg, image_size, *output_size)
+                sem_seg = retry_if_cuda_oom(_resize)(sem_seg[:, :height, :width], output_size)
             results["sem_seg"] = sem_seg
         if self.panoptic_on:
             results["panoptic_seg"] = retry_if_cuda_oom(panoptic_inference)(
@@ -265,8 +273,13 @@ class MaskFormer(nn.Module):
         return results
 
 
-def _upsample(mask_pred: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(mask_pred[None], size=size, mode="bilinear", align_corners=False)[0]
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize any number of maps (N, H, W), also none, bilinearly."""
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps  # interpolation would copy them
+    if len(maps) == 0:
+        return maps.new_empty(0, *size)  # which interpolation refuses
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def _annotations(inputs: dict[str, Any], num_classes: int) -> Instances:

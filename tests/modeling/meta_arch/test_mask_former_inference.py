@@ -108,6 +108,44 @@ def test_instances_without_panoptic_keep_all_classes() -> None:
     assert classes == sorted(list(range(CLASSES)) * QUERIES)
 
 
+@pytest.mark.parametrize("size", [(37, 30), (75, 53)])
+@pytest.mark.parametrize(
+    "wanted", [("panoptic_seg", "instances"), ("panoptic_seg",), ("instances",)]
+)
+def test_results_do_not_depend_on_the_others(size: tuple[int, int], wanted: tuple[str]) -> None:
+    """Without semantic segmentation, only the masks that influence a result are resized."""
+    inputs = [{"image": image_of_size(37, 30, 1), "height": size[0], "width": size[1]}]
+    off = {
+        "semantic_on": False,
+        "panoptic_on": "panoptic_seg" in wanted,
+        "instance_on": "instances" in wanted,
+    }
+    [some] = small_model(object_mask_threshold=0.3, max_detections=4, **off).eval()(inputs)
+    on = {"panoptic_on": off["panoptic_on"]}  # which decides the classes of instances
+    [result] = small_model(object_mask_threshold=0.3, max_detections=4, **on).eval()(inputs)
+    assert set(some) == set(wanted)
+    if "panoptic_seg" in wanted:
+        assert some["panoptic_seg"][1] == result["panoptic_seg"][1] != []
+        assert torch.equal(some["panoptic_seg"][0], result["panoptic_seg"][0])
+    if "instances" in wanted:
+        assert len(some["instances"]) > 1
+        for name, value in result["instances"].get_fields().items():
+            one, other = (
+                item.tensor if name == "pred_boxes" else item
+                for item in (value, some["instances"].get(name))
+            )
+            assert torch.equal(one, other)
+
+
+def test_no_query_is_sure() -> None:
+    model = small_model(semantic_on=False, instance_on=False, object_mask_threshold=1.0).eval()
+    [result] = model([{"image": image_of_size(37, 30, 1), "height": 75, "width": 53}])
+    segmentation, info = result["panoptic_seg"]
+    assert info == []
+    assert segmentation.shape == (75, 53)
+    assert not segmentation.any()
+
+
 def test_padding_does_not_change_an_image() -> None:
     model = small_model().eval()
     # Sides that 4 divides: no pixel of the feature map mixes image and padding.
