@@ -126,8 +126,8 @@ def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
     if not peers and args.precision != "float32":
         raise UserError(f"--precision needs --peer; without it give --options {args.precision}")
     cfg = _config(args)
-    lines = _comparison(cfg, args, peers) if peers else _options(cfg, args)
-    text = "\n".join([*lines[:2], *_conditions(args, command), *lines[2:]])
+    title, *tables = _comparison(cfg, args, peers) if peers else _options(cfg, args)
+    text = "\n".join([title, "", *_conditions(args, command), "", *tables])
     print(text)
     if args.output:
         write_section(args.output, text)
@@ -162,7 +162,7 @@ def _options(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
     options = [BASELINE, *_chosen(args.options, cfg)]
     results = measure(cfg, options, args.image_size, args.batch, args.rounds)
     kind = "Pretraining" if task_of(cfg).num_classes(cfg) is None else "Fine-tuning"
-    return [f"## {kind} step, {_where(args.device)}", "", *_table(results)]
+    return [f"## {kind} step, {_where(args.device)}", *_table(results)]
 
 
 def _comparison(cfg: CfgNode, args: argparse.Namespace, peers: Mapping[str, str]) -> list[str]:
@@ -182,7 +182,7 @@ def _comparison(cfg: CfgNode, args: argparse.Namespace, peers: Mapping[str, str]
         "inference": f"1 image of {args.inference_size}x{args.inference_size} pixels",
     }
     title = f"## Beside other implementations, {args.precision}, {_where(args.device)}"
-    return [title, "", *report(comparisons, sizes)]
+    return [title, *report(comparisons, sizes)]
 
 
 def _where(device: str) -> str:
@@ -203,7 +203,6 @@ def _conditions(args: argparse.Namespace, command: list[str]) -> Iterator[str]:
 
 
 def _table(results: Mapping[Option, Result]) -> Iterator[str]:
-    yield ""
     columns = ["option", "images/s", "of baseline", "memory, MiB", "of baseline"]
     yield table_line(columns)
     yield table_line("---" for _ in columns)

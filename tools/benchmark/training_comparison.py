@@ -1,17 +1,21 @@
-"""Compare this project with others: a process for each, and all take turns."""
+"""Compare this project with other implementations of Mask2Former.
+
+Each has a process of its own, ``training_worker.py``; they get equal weights and images and take
+turns.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
-import math
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ from ddep.export.huggingface_model import to_hugging_face
 from training_floor import Floor
 from training_options import make_batch
 
+# What training_worker.py calls this project.
 OURS = "ddep"
 _WORKER = Path(__file__).with_name("training_worker.py")
 _NAMES = {
@@ -34,9 +39,13 @@ _NAMES = {
     "huggingface": "Hugging Face",
     "huggingface-logits": "Hugging Face, logits only",
 }
-
-# Not what the others do, so that nothing is compared with it in the summary.
-_PARTIAL = ("huggingface-logits",)
+# Does less than the others: the summary leaves it out.
+_PARTIAL = "huggingface-logits"
+_REQUIRED = {
+    "MODEL.META_ARCHITECTURE": "MaskFormer",
+    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "MSDeformAttnPixelDecoder",
+    "MODEL.DDEP.FREEZE_BACKBONE": False,
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class Measurements:
 
     Attributes:
         seconds: of each timed step.
-        memory_bytes: the process's peak in these steps.
+        memory_bytes: the peak in these steps: of the process, or on a GPU of PyTorch's tensors.
         losses: of the initial weights, with random points drawn anew; empty in inference.
         note: what the report has to say about the implementation.
     """
@@ -57,6 +66,7 @@ class Measurements:
 
     @property
     def median(self) -> float:
+        """Of the seconds."""
         return statistics.median(self.seconds)
 
 
@@ -96,17 +106,11 @@ def parse_peers(words: Sequence[str]) -> dict[str, str]:
 
 
 def check_comparable(cfg: CfgNode) -> None:
-    """Raise :class:`UserError` if ``cfg`` is not Mask2Former's model."""
-    expected = {
-        "MODEL.META_ARCHITECTURE": "MaskFormer",
-        "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "MSDeformAttnPixelDecoder",
-    }
-    for key, value in expected.items():
-        found = cfg
-        for part in key.split("."):
-            found = found[part]
-        if found != value:
-            raise UserError(f"{key} is {found}; --peer compares Mask2Former, which has {value}")
+    """Raise :class:`UserError` if ``cfg`` does not train a whole Mask2Former."""
+    for key, expected in _REQUIRED.items():
+        found = reduce(CfgNode.__getitem__, key.split("."), cfg)
+        if found != expected:
+            raise UserError(f"{key} is {found}; --peer needs {expected}, as in Mask2Former")
 
 
 def compare(
@@ -122,7 +126,7 @@ def compare(
     """Measure training and inference of ours and of ``peers``, with equal weights and images.
 
     Args:
-        cfg: of a segmentation model; all of it is trained.
+        cfg: see :func:`check_comparable`.
         peers: see :func:`parse_peers`.
         image_size, batch_size: of the training batch, see :func:`make_batch`.
         inference_size: height and width of the image that is predicted.
@@ -135,58 +139,56 @@ def compare(
     Raises:
         UserError: a peer cannot express the model, or fails.
     """
+    training = [OURS, *peers]
+    inference = [*training, *([_PARTIAL] if "huggingface" in peers else [])]
     with tempfile.TemporaryDirectory() as folder:
-        _write_job(Path(folder), cfg, peers, image_size, batch_size, inference_size, precision)
-        training = [OURS, *peers]
-        inference = [*training, *(["huggingface-logits"] if "huggingface" in peers else [])]
+        job = _write_model(Path(folder), cfg, peers, precision)
+        batch = make_batch(cfg, image_size, batch_size)
+        [predicted] = make_batch(cfg, inference_size, 1)
+        job |= {
+            "images": [inputs["image"] for inputs in batch],
+            "classes": [inputs["instances"].gt_classes for inputs in batch],
+            "masks": [inputs["instances"].gt_masks for inputs in batch],
+            "image": predicted["image"],
+        }
+        torch.save(job, Path(folder, "job.pt"))
         return {
             "training": _take_turns(folder, training, "training", rounds),
             "inference": _take_turns(folder, inference, "inference", rounds),
         }
 
 
-def _write_job(
-    folder: Path,
-    cfg: CfgNode,
-    peers: Mapping[str, str],
-    image_size: int,
-    batch_size: int,
-    inference_size: int,
-    precision: str,
-) -> None:
-    """Write what :class:`training_peers.Job` describes."""
+def _write_model(
+    folder: Path, cfg: CfgNode, peers: Mapping[str, str], precision: str
+) -> dict[str, Any]:
+    """Write a model with random weights; the attributes of a :class:`Job` without its images."""
     (folder / "config.yaml").write_text(cfg.dump(), "utf-8")
-    device = cfg.MODEL.DEVICE
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
+    on_cpu = cfg.clone()
+    on_cpu.defrost()
+    on_cpu.MODEL.DEVICE = "cpu"
     torch.manual_seed(0)
-    model = build_model(cfg)
+    model = build_model(on_cpu)
     weights = model.state_dict()
     torch.save(weights, folder / "weights.pt")
     if "huggingface" in peers:
         (folder / "huggingface").mkdir()
         to_hugging_face(weights, cfg).write(str(folder / "huggingface"))
-    batch = make_batch(cfg, image_size, batch_size)
-    [image] = make_batch(cfg, inference_size, 1)
-    job = {
+    return {
         "folder": str(folder),
         "checkout": peers.get("mask2former", ""),
-        "device": device,
+        "device": cfg.MODEL.DEVICE,
         "precision": precision,
         "max_grad_norm": max_grad_norm(cfg),
         "thing_ids": sorted(model.thing_ids),
-        "images": [inputs["image"] for inputs in batch],
-        "classes": [inputs["instances"].gt_classes for inputs in batch],
-        "masks": [inputs["instances"].gt_masks for inputs in batch],
-        "image": image["image"],
     }
-    torch.save(job, folder / "job.pt")
 
 
 def _take_turns(folder: str, names: Sequence[str], mode: str, rounds: int) -> Comparison:
-    with ExitStack() as stack:
-        workers = {name: stack.enter_context(_Worker(folder, name, mode)) for name in names}
+    with contextlib.ExitStack() as stack:
+        # Peers first: what is wrong with them shows early.
+        workers = {
+            name: stack.enter_context(_Worker(folder, name, mode)) for name in reversed(names)
+        }
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(rounds):
             for name, worker in workers.items():
@@ -194,16 +196,16 @@ def _take_turns(folder: str, names: Sequence[str], mode: str, rounds: int) -> Co
         measurements = {
             name: Measurements(
                 seconds[name],
-                worker.ask("memory")["bytes"],
-                worker.ready["losses"],
-                worker.ready["note"],
+                workers[name].ask("memory")["bytes"],
+                workers[name].ready["losses"],
+                workers[name].ready["note"],
             )
-            for name, worker in workers.items()
+            for name in names
         }
         return Comparison(measurements, Floor(**workers[OURS].ask("floor")))
 
 
-class _Worker(AbstractContextManager):
+class _Worker(contextlib.AbstractContextManager):
     """A process of ``training_worker.py``.
 
     Attributes:
@@ -211,6 +213,10 @@ class _Worker(AbstractContextManager):
     """
 
     def __init__(self, folder: str, name: str, mode: str) -> None:
+        """Start it and wait until it is ready; the arguments are the program's.
+
+        Its environment is this process's, and with it OpenMP's settings, which ``ddep`` made.
+        """
         self._name = name
         self._log = Path(folder, f"{mode}-{name}.log")
         with self._log.open("w") as log:
@@ -230,7 +236,8 @@ class _Worker(AbstractContextManager):
 
     def ask(self, command: str) -> dict[str, Any]:
         """Send a command and wait for the answer."""
-        self._process.stdin.write(command + "\n")
+        with contextlib.suppress(BrokenPipeError):  # the answer will be missing
+            self._process.stdin.write(command + "\n")
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
@@ -256,12 +263,12 @@ def report(comparisons: Mapping[str, Comparison], sizes: Mapping[str, str]) -> I
         sizes: of the images, for each of them.
     """
     for mode, comparison in comparisons.items():
-        yield ""
         yield f"### {mode.capitalize()}, {sizes[mode]}"
         yield ""
         yield from _table(comparison)
         yield ""
         yield from _summary(comparison)
+        yield ""
 
 
 def _table(comparison: Comparison) -> Iterator[str]:
@@ -286,16 +293,15 @@ def _table(comparison: Comparison) -> Iterator[str]:
 
 def _summary(comparison: Comparison) -> Iterator[str]:
     ours = comparison.measurements[OURS]
-    complete = {n: found for n, found in comparison.measurements.items() if n not in _PARTIAL}
-    peers = [found for name, found in complete.items() if name != OURS]
-    fastest = min((peer.median for peer in peers), default=math.nan)
-    smallest = min((peer.memory_bytes for peer in peers), default=math.nan)
+    peers = [m for name, m in comparison.measurements.items() if name not in (OURS, _PARTIAL)]
+    fastest = min(peer.median for peer in peers)
+    smallest = min(peer.memory_bytes for peer in peers)
     floor = comparison.floor
-    yield f"- ours, of the faster peer's time: {ours.median / fastest:.2f}"
-    yield f"- ours, of the smaller peer's memory: {ours.memory_bytes / smallest:.2f}"
+    yield f"- this project's part of the faster peer's time: {ours.median / fastest:.2f}"
+    yield f"- this project's part of the smaller peer's memory: {ours.memory_bytes / smallest:.2f}"
     yield (
-        f"- floor, our matrix products and convolutions alone: {number(1000 * floor.seconds)} ms, "
-        f"{floor.seconds / ours.median:.0%} of our median; {number(floor.flops / 1e9)} GFLOP at "
+        f"- floor, its matrix products and convolutions alone: {number(1000 * floor.seconds)} ms, "
+        f"{floor.seconds / ours.median:.0%} of its median; {number(floor.flops / 1e9)} GFLOP at "
         f"{number(floor.flops / floor.seconds / 1e9)} GFLOP/s"
     )
     for found in comparison.measurements.values():

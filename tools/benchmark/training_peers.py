@@ -1,17 +1,15 @@
 """Official Mask2Former and Hugging Face's: models, training steps and predictions.
 
 Nothing here imports ``ddep``: official Mask2Former registers the same names with detectron2, and
-neither needs this project's memory.
+what this project takes of memory is not the peers'.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import sys
 import types
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,129 +17,56 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-# The module with the compiled operator of Deformable DETR, which Mask2Former's checkout builds.
-OPERATOR = "MultiScaleDeformableAttention"
+from training_job import Implementation, Job, detectron2_batch, detectron2_image
+
+# The module of Deformable DETR's compiled operator, which users build in Mask2Former's checkout.
+_OPERATOR = "MultiScaleDeformableAttention"
 _DATA_SET = "benchmark"
 
 
-@dataclass(frozen=True)
-class Job:
-    """What all implementations are given, written by the parent process.
-
-    Attributes:
-        folder: has ``config.yaml``, a whole config of this project; ``weights.pt``, the state dict
-            of its model; and with Hugging Face as a peer ``huggingface``, the same model for
-            ``from_pretrained``.
-        checkout: of Mask2Former; empty if it is no peer.
-        device: ``cpu`` or ``cuda``.
-        precision: of autocast, a name of a torch dtype.
-        max_grad_norm: gradients of the whole model are clipped to it; may be inf.
-        thing_ids: classes that are things.
-        images: a training batch, (3, H, W) uint8 each.
-        classes, masks: of each image's objects, (T,) int64 and (T, H, W) bool.
-        image: the image to predict, (3, H, W) uint8.
-    """
-
-    folder: str
-    checkout: str
-    device: str
-    precision: str
-    max_grad_norm: float
-    thing_ids: list[int]
-    images: list[Tensor]
-    classes: list[Tensor]
-    masks: list[Tensor]
-    image: Tensor
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """The content of ``weights.pt``."""
-        return torch.load(Path(self.folder, "weights.pt"), weights_only=True)
-
-    def autocast(self) -> contextlib.AbstractContextManager:
-        """What a forward pass runs in."""
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device, dtype=getattr(torch, self.precision))
-
-
-@dataclass(frozen=True)
-class Implementation:
-    """A model on its device.
-
-    Attributes:
-        model: in training mode.
-        loss: a forward pass of the training batch, to the sum of all weighted losses.
-        step: a whole training step.
-        predict: the model's results for ``Job.image``, with the model in evaluation mode.
-        note: what the report has to say about it.
-    """
-
-    model: nn.Module
-    loss: Callable[[], Tensor]
-    step: Callable[[], object]
-    predict: Callable[[], object]
-    note: str = ""
-
-
-def detectron2_batch(job: Job) -> list[dict[str, Any]]:
-    """The training batch as detectron2's models take it."""
-    from detectron2.structures import Instances
-
-    batch = []
-    for image, classes, masks in zip(job.images, job.classes, job.masks, strict=True):
-        instances = Instances(tuple(image.shape[-2:]), gt_classes=classes, gt_masks=masks)
-        batch.append({"image": image, "instances": instances})
-    return batch
-
-
-def detectron2_image(job: Job) -> dict[str, Any]:
-    """``Job.image`` as detectron2's models take it; results have the image's size."""
-    height, width = job.image.shape[-2:]
-    return {"image": job.image, "height": height, "width": width}
-
-
 def mask2former(job: Job) -> Implementation:
-    """Official Mask2Former with the optimizer of its own ``train_net.py``."""
+    """Official Mask2Former with the optimizer of its own ``train_net.py``.
+
+    Raises:
+        ValueError: its weights have other names than ours.
+    """
     sys.path.insert(0, job.checkout)
-    built = importlib.util.find_spec(OPERATOR) is not None
+    built = importlib.util.find_spec(_OPERATOR) is not None
     if not built:
-        # The package does not even import without it. Mask2Former falls back to its function in
-        # plain PyTorch if a call of the operator fails, as it also does on the CPU.
-        sys.modules[OPERATOR] = types.ModuleType(OPERATOR)
+        # Without it the package cannot be imported. If a call of the operator fails, as it does on
+        # the CPU anyway, Mask2Former computes the same in plain PyTorch.
+        sys.modules[_OPERATOR] = types.ModuleType(_OPERATOR)
     from detectron2.config import CfgNode, get_cfg
     from detectron2.data import MetadataCatalog
     from detectron2.modeling import build_model
     from detectron2.projects.deeplab import add_deeplab_config
     from mask2former import add_maskformer2_config
 
-    from train_net import Trainer
+    from train_net import Trainer  # the checkout's
 
     cfg = get_cfg()
     add_deeplab_config(cfg)
     add_maskformer2_config(cfg)
-    ours = yaml.safe_load(Path(job.folder, "config.yaml").read_text("utf-8"))
-    cfg.merge_from_other_cfg(CfgNode(_shared_keys(ours, cfg)))
-    # Which may be "auto" in ours.
+    cfg.merge_from_other_cfg(CfgNode(_shared_keys(_config(job), cfg)))
+    # Ours may be "auto".
     cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
     cfg.DATASETS.TRAIN = (_DATA_SET,)
     things = {thing: thing for thing in job.thing_ids}
     MetadataCatalog.get(_DATA_SET).set(thing_dataset_id_to_contiguous_id=things)
     model = build_model(cfg)
-    _load(model, job.weights)
+    _load(model, job.load_weights())
     batch, image = detectron2_batch(job), detectron2_image(job)
 
     def loss() -> Tensor:
         return sum(model(batch).values())
 
-    note = "its operator" if built and job.device == "cuda" else "its function in plain PyTorch"
+    operator = "its operator" if built and job.device == "cuda" else "its function in plain PyTorch"
     return Implementation(
         model,
         loss,
-        # Its optimizer clips gradients.
-        _step(job, Trainer.build_optimizer(cfg, model), loss, lambda: None),
+        _training_step(job, Trainer.build_optimizer(cfg, model), loss),  # which clips gradients
         lambda: model([image]),
-        f"mask2former computes deformable attention by {note}",
+        f"Mask2Former computes deformable attention by {operator}",
     )
 
 
@@ -149,80 +74,77 @@ def huggingface(job: Job, postprocess: bool = True) -> Implementation:
     """Hugging Face's Mask2Former with PyTorch's AdamW.
 
     Args:
-        job: its images are normalised here, before anything is measured.
+        job: its images are normalised before anything is measured.
         postprocess: whether predictions go through the image processor's functions; else they are
             logits.
     """
     from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
     folder = Path(job.folder, "huggingface")
-    cfg = yaml.safe_load(Path(job.folder, "config.yaml").read_text("utf-8"))
+    cfg = _config(job)
     model = Mask2FormerForUniversalSegmentation.from_pretrained(folder).to(job.device).train()
     processor = AutoImageProcessor.from_pretrained(folder)
-
-    def normalised(*images: Tensor) -> Tensor:
-        mean, std = (torch.tensor(cfg["MODEL"][key]) for key in ("PIXEL_MEAN", "PIXEL_STD"))
-        return (torch.stack(images) - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-
-    inputs = {
-        "pixel_values": normalised(*job.images),
-        "mask_labels": [masks.float() for masks in job.masks],
-        "class_labels": job.classes,
-    }
-    image = normalised(job.image)
+    images = _normalised(cfg["MODEL"], job.images)
+    image = _normalised(cfg["MODEL"], [job.image])
+    mask_labels = [masks.float() for masks in job.masks]
 
     def loss() -> Tensor:
-        device = job.device
-        return model(
-            pixel_values=inputs["pixel_values"].to(device),
-            mask_labels=[masks.to(device) for masks in inputs["mask_labels"]],
-            class_labels=[classes.to(device) for classes in inputs["class_labels"]],
-        ).loss.squeeze()
-
-    solver = cfg["SOLVER"]
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=solver["BASE_LR"], weight_decay=solver["WEIGHT_DECAY"]
-    )
-
-    def clip() -> None:
-        nn.utils.clip_grad_norm_(model.parameters(), job.max_grad_norm)
-
-    test = cfg["MODEL"]["MASK_FORMER"]["TEST"]
-    stuff = set(range(cfg["MODEL"]["SEM_SEG_HEAD"]["NUM_CLASSES"])) - set(job.thing_ids)
+        outputs = model(
+            pixel_values=images.to(job.device),
+            mask_labels=[masks.to(job.device) for masks in mask_labels],
+            class_labels=[classes.to(job.device) for classes in job.classes],
+        )
+        return outputs.loss.squeeze()
 
     def predict() -> object:
         outputs = model(pixel_values=image.to(job.device))
-        if not postprocess:
-            return outputs
-        sizes = [tuple(image.shape[-2:])]
-        thresholds = {
-            "threshold": test["OBJECT_MASK_THRESHOLD"],
-            "overlap_mask_area_threshold": test["OVERLAP_THRESHOLD"],
-        }
-        results = []
-        if test["SEMANTIC_ON"]:
-            results.append(processor.post_process_semantic_segmentation(outputs, sizes))
-        if test["PANOPTIC_ON"]:
-            results.append(
-                processor.post_process_panoptic_segmentation(
-                    outputs, label_ids_to_fuse=stuff, target_sizes=sizes, **thresholds
-                )
-            )
-        if test["INSTANCE_ON"]:
-            results.append(
-                processor.post_process_instance_segmentation(outputs, target_sizes=sizes)
-            )
-        return results
+        return _results(processor, outputs, job, cfg["MODEL"]) if postprocess else outputs
 
-    return Implementation(model, loss, _step(job, optimizer, loss, clip), predict)
+    rates = {"lr": cfg["SOLVER"]["BASE_LR"], "weight_decay": cfg["SOLVER"]["WEIGHT_DECAY"]}
+    parameters = list(model.parameters())
+    step = _training_step(
+        job,
+        torch.optim.AdamW(parameters, **rates),
+        loss,
+        lambda: nn.utils.clip_grad_norm_(parameters, job.max_grad_norm),
+    )
+    return Implementation(model, loss, step, predict)
 
 
-def _step(
+def _results(processor: Any, outputs: Any, job: Job, settings: Mapping[str, Any]) -> list[Any]:
+    """All results that MODEL.MASK_FORMER.TEST asks for."""
+    test = settings["MASK_FORMER"]["TEST"]
+    sizes = [tuple(job.image.shape[-2:])]
+    results = []
+    if test["SEMANTIC_ON"]:
+        results += processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
+    if test["PANOPTIC_ON"]:
+        results += processor.post_process_panoptic_segmentation(
+            outputs,
+            threshold=test["OBJECT_MASK_THRESHOLD"],
+            overlap_mask_area_threshold=test["OVERLAP_THRESHOLD"],
+            label_ids_to_fuse=set(range(settings["SEM_SEG_HEAD"]["NUM_CLASSES"]))
+            - set(job.thing_ids),
+            target_sizes=sizes,
+        )
+    if test["INSTANCE_ON"]:
+        results += processor.post_process_instance_segmentation(outputs, target_sizes=sizes)
+    return results
+
+
+def _training_step(
     job: Job,
     optimizer: torch.optim.Optimizer,
     loss: Callable[[], Tensor],
-    clip: Callable[[], None],
+    clip: Callable[[], object] | None = None,
 ) -> Callable[[], float]:
+    """Forward, backward and optimizer, as detectron2's trainers have it; returns the loss.
+
+    Args:
+        job: its device and precision.
+        optimizer, loss: of one model.
+        clip: is called before the optimizer.
+    """
     scaler = torch.amp.GradScaler(job.device, enabled=job.precision == "float16")
 
     def step() -> float:
@@ -230,13 +152,18 @@ def _step(
             total = loss()
         optimizer.zero_grad()
         scaler.scale(total).backward()
-        scaler.unscale_(optimizer)
-        clip()
+        if clip is not None:
+            scaler.unscale_(optimizer)
+            clip()
         scaler.step(optimizer)
         scaler.update()
         return total.item()
 
     return step
+
+
+def _config(job: Job) -> dict[str, Any]:
+    return yaml.safe_load(Path(job.folder, "config.yaml").read_text("utf-8"))
 
 
 def _shared_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,8 +176,14 @@ def _shared_keys(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str
 
 
 def _load(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Load a state dict with the same names; buffers of the criterion are no weights."""
+    """Load a state dict; buffers of the criterion are no weights."""
     missing, unexpected = model.load_state_dict(weights, strict=False)
     wrong = [name for name in [*missing, *unexpected] if not name.startswith("criterion.")]
     if wrong:
-        raise ValueError(f"its model and ours differ in {len(wrong)} weights, such as {wrong[0]}")
+        raise ValueError(f"{len(wrong)} weights are not in both models, such as {wrong[0]}")
+
+
+def _normalised(settings: Mapping[str, Any], images: Sequence[Tensor]) -> Tensor:
+    """(3, H, W) images of equal size -> (B, 3, H, W) float32."""
+    mean, std = (torch.tensor(settings[key]).view(3, 1, 1) for key in ("PIXEL_MEAN", "PIXEL_STD"))
+    return (torch.stack(list(images)) - mean) / std

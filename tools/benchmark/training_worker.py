@@ -1,43 +1,34 @@
 """A process with one implementation, which does one step for each line that it reads.
 
 ``training_comparison.py`` starts it as ``training_worker.py FOLDER NAME MODE THREADS``, where
-``FOLDER/job.pt`` is a :class:`Job` and MODE is ``training`` or ``inference``. It prints one line of
-JSON when it is ready, and one for each command: ``step``, ``memory`` or ``floor``.
+``FOLDER/job.pt`` has the attributes of a :class:`Job` and MODE is ``training`` or ``inference``. It
+prints one line of JSON when it is ready, and one for each command:
+
+- ``step``: ``seconds`` of a training step or a prediction
+- ``memory``: ``bytes``, the peak since it was ready
+- ``floor``: ``seconds`` and ``flops``, see :class:`Floor`
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
+import json
 import os
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-# The results go to the standard output; whatever libraries print goes to the standard error.
-_results = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)
+import torch
 
-import contextlib  # noqa: E402
-import functools  # noqa: E402
-import json  # noqa: E402
-import resource  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-import warnings  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-if sys.argv[2] == "ddep":
-    import ddep  # noqa: F401  # before torch
-
-import torch  # noqa: E402
-
-from training_floor import Products  # noqa: E402
-from training_peers import (  # noqa: E402
-    Implementation,
-    Job,
-    detectron2_batch,
-    detectron2_image,
-    huggingface,
-    mask2former,
-)
+from training_floor import Products
+from training_job import Implementation, Job, detectron2_batch, detectron2_image
+from training_peers import huggingface, mask2former
 
 # Steps before anything is measured, in which memory is allocated and kernels are compiled.
 _WARM_UP = 2
@@ -47,37 +38,45 @@ _LOSSES = 3
 
 def main(folder: str, name: str, mode: str, threads: int) -> None:
     """See the module."""
+    # Whatever libraries print goes to the standard error.
+    results = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+
+    def answer(**values: Any) -> None:
+        print(json.dumps(values), file=results)
+
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     job = Job(**torch.load(Path(folder, "job.pt"), weights_only=True))
     implementation = _BUILD[name](job)
     losses: list[float] = []
+    step = implementation.step
     if mode == "training":
         losses = _losses(job, implementation)
-        step = implementation.step
     else:
         implementation.model.eval()
         step = functools.partial(_predict, job, implementation)
     for _ in range(_WARM_UP):
         step()
     _reset_peak(job.device)
-    _answer(losses=losses, note=implementation.note)
+    answer(losses=losses, note=implementation.note)
     for line in sys.stdin:
         command = line.strip()
         if command == "step":
-            _answer(seconds=_time(step, job.device))
+            answer(seconds=_time(step, job.device))
         elif command == "memory":
-            _answer(bytes=_peak(job.device))
+            answer(bytes=_peak(job.device))
         elif command == "floor":
             with Products() as products:
                 step()
-            floor = products.floor()
-            _answer(seconds=floor.seconds, flops=floor.flops)
+            answer(**dataclasses.asdict(products.floor()))
         else:
             raise ValueError(f"unknown command {command!r}")
 
 
 def _ours(job: Job) -> Implementation:
+    # Not in the peers' processes, see training_peers.py.
     from detectron2.modeling import build_model
 
     from ddep.engine.execution import prepare_execution
@@ -86,7 +85,7 @@ def _ours(job: Job) -> Implementation:
 
     cfg = load_config(str(Path(job.folder, "config.yaml")))
     model = build_model(cfg).train()
-    model.load_state_dict(job.weights)
+    model.load_state_dict(job.load_weights())
     prepare_execution(cfg, model)
     batch, image = detectron2_batch(job), detectron2_image(job)
     return Implementation(
@@ -107,13 +106,13 @@ _BUILD: dict[str, Callable[[Job], Implementation]] = {
 
 @torch.no_grad()
 def _losses(job: Job, implementation: Implementation) -> list[float]:
-    """Losses of the initial weights without dropout and drop path, which are random."""
-    random = [m for m in implementation.model.modules() if "Drop" in type(m).__name__]
-    for module in random:
+    """Losses of the initial weights, without dropout and drop path: points alone are random."""
+    dropping = [m for m in implementation.model.modules() if "Drop" in type(m).__name__]
+    for module in dropping:
         module.eval()
     with job.autocast():
         losses = [implementation.loss().item() for _ in range(_LOSSES)]
-    for module in random:
+    for module in dropping:
         module.train()
     return losses
 
@@ -135,7 +134,7 @@ def _time(step: Callable[[], object], device: str) -> float:
 
 
 def _reset_peak(device: str) -> None:
-    """Start to measure peak memory; where the CPU's cannot be, it counts from the beginning."""
+    """Forget the peak until now; where the system does not let us, it stays."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -145,21 +144,14 @@ def _reset_peak(device: str) -> None:
 
 
 def _peak(device: str) -> int:
-    """Bytes: on a GPU what PyTorch's allocator held at most, on the CPU what was resident."""
+    """Bytes: on a GPU what PyTorch's tensors took at most, on the CPU what was resident."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = status.read_text("utf-8").splitlines()
-        [peak] = [line.split()[1] for line in lines if line.startswith("VmHWM")]
-        return int(peak) * 1024
+    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _answer(**values: Any) -> None:
-    print(json.dumps(values), file=_results)
-
-
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
     main(*sys.argv[1:4], int(sys.argv[4]))
