@@ -35,6 +35,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     like a weight), 0 for position embeddings and ``WEIGHT_DECAY`` for everything else, biases
     included. A parameter that several modules share appears once, a frozen one not at all.
 
+    All parameters of a group are updated in one pass over their memory (``fused``), also after a
+    state is loaded that an optimizer with other loops saved.
+
     With CLIP_GRADIENTS.CLIP_TYPE "value" and "norm" the gradients of each parameter are clipped
     before each step, as detectron2 does; see :func:`max_grad_norm` for "full_model".
 
@@ -69,16 +72,30 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if not groups:
         raise UserError("no parameter of the model is to be trained")
     if solver.OPTIMIZER == "ADAMW":
-        optimizer = torch.optim.AdamW(groups, lr=solver.BASE_LR)
+        optimizer = torch.optim.AdamW(groups, lr=solver.BASE_LR, fused=True)
     elif solver.OPTIMIZER == "SGD":
         optimizer = torch.optim.SGD(
-            groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
+            groups,
+            lr=solver.BASE_LR,
+            momentum=solver.MOMENTUM,
+            nesterov=solver.NESTEROV,
+            fused=True,
         )
     else:
         raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; expected ADAMW or SGD")
+    optimizer.register_load_state_dict_pre_hook(_stay_fused)
     if math.isfinite(max_grad_norm(cfg)):
         return optimizer
     return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def _stay_fused(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """``state`` as if a fused optimizer had saved it.
+
+    Before loading, because a fused optimizer counts its steps on the parameters' device.
+    """
+    groups = [{**group, "fused": True, "foreach": None} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
 
 
 def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:

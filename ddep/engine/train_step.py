@@ -125,7 +125,8 @@ class TrainStep:
         ]
         losses = self._backward(batch)
         self._scaler.unscale_(self.optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        grad_norm = nn.utils.get_total_norm(gradients)
         result, bad_processes = self._share(losses, grad_norm, data_time, stop)
         if bad_processes:
             for buffer, before in statistics:
@@ -133,6 +134,8 @@ class TrainStep:
             result.problem = _explain(result, batch, bad_processes)
         result.skipped = not math.isfinite(result.grad_norm) or bool(bad_processes)
         if not result.skipped:
+            if result.grad_norm > self.max_grad_norm:
+                nn.utils.clip_grads_with_norm_(self._parameters, self.max_grad_norm, grad_norm)
             self._scaler.step(self.optimizer)
         self._scaler.update()
         if bad_processes:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
-from torch import nn
+from torch import Tensor, nn
 
 from ddep.config import add_ddep_config
 from ddep.engine.optimizer import build_optimizer, max_grad_norm
@@ -143,6 +143,71 @@ def test_the_state_fits_a_run_with_other_multipliers() -> None:
     for parameter in model.parameters():
         assert second.state[parameter]["exp_avg"].shape == parameter.shape
         assert second.state[parameter]["exp_avg"].abs().sum() > 0
+
+
+def updated(name: str, weight: Tensor, gradients: list[Tensor], decay: float) -> Tensor:
+    """``weight`` after a step with each gradient, in float64.
+
+    AdamW: Loshchilov and Hutter (2019), algorithm 2, with betas 0.9 and 0.999. SGD: momentum 0.9,
+    with the decay in the gradient.
+    """
+    rate, weight = 0.01, weight.double()
+    mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
+    for number, gradient in enumerate(gradients, start=1):
+        gradient = gradient.double()
+        if name == "SGD":
+            mean = 0.9 * mean + gradient + decay * weight
+            weight = weight - rate * mean
+            continue
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        step = (mean / (1 - 0.9**number)) / ((square / (1 - 0.999**number)).sqrt() + 1e-8)
+        weight = weight - rate * (step + decay * weight)
+    return weight
+
+
+DEVICES = pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+        ),
+    ],
+)
+
+
+@DEVICES
+@pytest.mark.parametrize("name", ["ADAMW", "SGD"])
+def test_weights_after_a_state_of_other_loops_on_a_cpu_is_loaded(name: str, device: str) -> None:
+    """The state may be of an earlier version, and of a run on another device."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"linear": nn.Linear(37, 11), "norm": nn.LayerNorm(11)})
+    starts = [p.detach().clone() for p in model.parameters()]
+    gradients = [[torch.randn_like(p) for p in starts] for _ in range(6)]
+    cfg = make_config(OPTIMIZER=name, MOMENTUM=0.9)
+
+    def run(optimizer: torch.optim.Optimizer, steps: list[list[Tensor]]) -> None:
+        for step in steps:
+            for parameter, gradient in zip(model.parameters(), step, strict=True):
+                parameter.grad = gradient.to(parameter.device)
+            optimizer.step()
+
+    first = build_optimizer(cfg, model)
+    for group in first.param_groups:
+        group["fused"] = None
+    run(first, gradients[:3])
+    state = first.state_dict()
+    model.to(device)
+    second = build_optimizer(cfg, model)
+    second.load_state_dict(state)
+    assert all(group["fused"] for group in second.param_groups)
+    assert not any(group["fused"] for group in state["param_groups"])
+    run(second, gradients[3:])
+    for i, (parameter, start) in enumerate(zip(model.parameters(), starts, strict=True)):
+        decay = 0.001 if i >= 2 else 0.05
+        expected = updated(name, start, [step[i] for step in gradients], decay)
+        torch.testing.assert_close(parameter.detach().cpu().double(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,12 @@ def test_gradients_are_scaled_down_to_the_largest_norm() -> None:
     )
 
 
+def test_gradients_of_a_small_norm_stay_as_they_are() -> None:
+    with_limit, without = make_step(make_batch(), max_grad_norm=1e4), make_step(make_batch())
+    assert with_limit.run().losses == without.run().losses
+    assert torch.equal(with_limit.model.weight, without.model.weight)
+
+
 @pytest.mark.parametrize("poison", [math.inf, math.nan])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_poisoned_batch_changes_nothing_and_is_named(poison: float, parts: int) -> None:
