@@ -56,7 +56,7 @@ class MSDeformAttnTransformerEncoderLayer(nn.Module):
             src + pos, reference_points, src, spatial_shapes, level_start_index
         )
         src = self.norm1(src + self.dropout(attended))
-        hidden = self.dropout(F.relu(self.linear1(src)))
+        hidden = self.dropout(F.relu(self.linear1(src), inplace=True))
         return self.norm2(src + self.dropout(self.linear2(hidden)))
 
 

@@ -215,5 +215,5 @@ def _fusing_conv(in_channels: int, conv_dim: int, norm: str) -> Conv2d:
         padding=1,
         bias=not norm,
         norm=get_norm(norm, conv_dim),
-        activation=F.relu,
+        activation=torch.relu_,
     )

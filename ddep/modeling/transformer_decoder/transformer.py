@@ -53,7 +53,7 @@ class TransformerEncoderLayer(nn.Module):
         return self.dropout(self.self_attn(query, query, src))
 
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x)))))
+        return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x), inplace=True))))
 
 
 class TransformerDecoderLayer(TransformerEncoderLayer):
