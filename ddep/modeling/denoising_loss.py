@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,11 +24,14 @@ LOSSES = {"l2": F.mse_loss, "l1": F.l1_loss, "huber": F.huber_loss}
 
 
 class Truth(NamedTuple):
-    """What predictions are compared with. Values at padding are arbitrary."""
+    """What predictions are compared with. Values at padding are arbitrary.
+
+    The image is None where only noise is predicted.
+    """
 
     noise: Tensor  # (B, 3, H, W), standard Gaussian
-    clean: Tensor  # (B, 3, H, W), the normalised image
-    valid: Tensor  # (B, 1, H, W), 1 on the image and 0 on padding
+    clean: Tensor | None  # (B, 3, H, W), the normalised image
+    valid: Tensor | None  # (B, 1, H, W), 1 on the image and 0 on padding; None without padding
 
 
 class DenoisingLoss(nn.Module):
@@ -107,7 +111,9 @@ class DenoisingLoss(nn.Module):
         pixels = normalisers["pixels"].to(prediction.dtype)
         target = truth.noise if self.target == "noise" else truth.clean
         errors = self.errors(prediction, target, reduction="none")
-        loss = (errors * truth.valid).sum() / (3 * pixels)
+        if truth.valid is not None:
+            errors = errors * truth.valid
+        loss = errors.sum() / (3 * pixels)
         losses = {"loss_denoise": self.denoise_weight * loss}
         for stride in sorted(scales):
             small = scales[stride].to(truth.clean.dtype)
@@ -136,8 +142,12 @@ def cell_loss(
     """
     height, width = prediction.shape[-2:]
     border = (0, width * cell - truth.clean.shape[-1], 0, height * cell - truth.clean.shape[-2])
-    share = F.avg_pool2d(F.pad(truth.valid, border), cell)
-    clean = F.avg_pool2d(F.pad(truth.clean * truth.valid, border), cell)
+    if truth.valid is None and not any(border):
+        clean = F.avg_pool2d(truth.clean, cell)
+        return errors(prediction, clean, reduction="sum") / (3 * pixels / cell**2)
+    valid = torch.ones_like(truth.clean[:, :1]) if truth.valid is None else truth.valid
+    share = F.avg_pool2d(F.pad(valid, border), cell)
+    clean = F.avg_pool2d(F.pad(truth.clean * valid, border), cell)
     # A cell without image pixels has share 0, so any divisor will do.
     clean = clean / share.clamp(min=cell**-2)
     return (share * errors(prediction, clean, reduction="none")).sum() / (3 * pixels / cell**2)

@@ -67,6 +67,21 @@ def test_losses_of_all_scales_against_loops(kind: str, target: str) -> None:
     assert found == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("width", [30, 32])
+def test_a_batch_without_padding_needs_no_mask(width: int) -> None:
+    """Cells of all sizes fill 32 columns, and cells of 8 extend beyond 30."""
+    loss = DenoisingLoss(target="noise", loss="huber", denoise_weight=1.0, scale_weight=1.0)
+    noise, clean, prediction = torch.randn(3, 2, 3, HEIGHT, width, dtype=torch.float64)
+    scales = {4 * c: torch.randn(2, 3, HEIGHT // c, -(-width // c)).double() for c in (2, 4, 8)}
+    pixels = {"pixels": torch.tensor(2.0 * HEIGHT * width)}
+    everywhere = torch.ones(2, 1, HEIGHT, width, dtype=torch.float64)
+    expected = loss(prediction, scales, Truth(noise, clean, everywhere), pixels)
+    found = loss(prediction, scales, Truth(noise, clean, None), pixels)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    alone = loss(prediction, {}, Truth(noise, None, None), pixels)
+    torch.testing.assert_close(alone["loss_denoise"], expected["loss_denoise"])
+
+
 def test_losses_are_divided_by_the_given_count() -> None:
     loss = DenoisingLoss(target="image", loss="l2", denoise_weight=1.0, scale_weight=1.0)
     truth = make_truth()

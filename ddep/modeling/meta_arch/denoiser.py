@@ -152,7 +152,9 @@ class DenoisingPretrainer(nn.Module):
             return self._estimates(images, prediction, sigma)
 
         noise = self._pad(batched_inputs, "noise").tensor
-        clean = recover_image(images.tensor, noise, sigma, self.formulation)
+        clean = None
+        if self.denoising_loss.target == "image" or self.denoising_head.multi_scale:
+            clean = recover_image(images.tensor, noise, sigma, self.formulation)
         truth = Truth(noise, clean, _valid_pixels(images))
         scales = {}
         if self.denoising_head.multi_scale:
@@ -180,8 +182,10 @@ class DenoisingPretrainer(nn.Module):
         ]
 
 
-def _valid_pixels(images: ImageList) -> Tensor:
-    """(B, 1, H, W) float: 1 on the image, 0 on padding."""
+def _valid_pixels(images: ImageList) -> Tensor | None:
+    """(B, 1, H, W) float: 1 on the image, 0 on padding; None if there is no padding."""
+    if all(size == images.tensor.shape[-2:] for size in images.image_sizes):
+        return None
     valid = torch.zeros_like(images.tensor[:, :1])
     for i, (height, width) in enumerate(images.image_sizes):
         valid[i, :, :height, :width] = 1
