@@ -1,12 +1,17 @@
-"""Build the extension as pip does, into a folder of the test."""
+"""Build the extension as pip does, or the CUDA kernels for a CPU, into a folder of the test."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
+from torch.utils import cpp_extension
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = os.environ.get("CXX", "g++")
@@ -43,3 +48,23 @@ def build_extension(folder: Path, warnings: list[str], sanitizers: list[str]) ->
     assert result.returncode == 0, result.stdout + result.stderr
     (library,) = (folder / "lib" / "ddep").glob("_C*")
     return Build(library, result.stdout + result.stderr)
+
+
+def build_emulation(folder: Path, driver: str, architecture: int = 900) -> ctypes.CDLL:
+    """Compile CUDA kernels and a driver of the folder cuda_emulation to run on a CPU.
+
+    ``architecture``: whose atomic operations the kernels use (800 is sm_80).
+    """
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("g++ is not installed")
+    library = folder / "kernels.so"
+    command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
+    command += ["-shared", "-fPIC", f"-DDDEP_EMULATED_ARCH={architecture}"]
+    # A vector load at a misaligned address ends the process with a message.
+    command += ["-fsanitize=alignment,bounds,float-cast-overflow", "-fno-sanitize-recover=all"]
+    for include in cpp_extension.include_paths():
+        command += ["-isystem", include]
+    source = Path(__file__).parent / "cuda_emulation" / driver
+    subprocess.run([*command, str(source), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))

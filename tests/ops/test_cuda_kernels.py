@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from torch.utils import cpp_extension
+
+from tests.ops.native_build import build_emulation
 
 pytestmark = pytest.mark.native
-
-DRIVER = Path(__file__).parent / "cuda_emulation" / "driver.cpp"
 
 # Odd sizes, and powers of two, where fractions of the size hit borders and pixel centres exactly.
 LEVELS = ((5, 7), (4, 8), (2, 4), (1, 3))
@@ -57,19 +54,7 @@ class Inputs(NamedTuple):
 
 
 def build(folder: Path, architecture: int) -> ctypes.CDLL:
-    """Compile the kernels with the atomic operations of an architecture (800 is sm_80)."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("g++ is not installed")
-    library = folder / "kernels.so"
-    command = [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
-    command += ["-shared", "-fPIC", f"-DDDEP_EMULATED_ARCH={architecture}"]
-    # A vector load at a misaligned address ends the process with a message.
-    command += ["-fsanitize=alignment,bounds,float-cast-overflow", "-fno-sanitize-recover=all"]
-    for include in cpp_extension.include_paths():
-        command += ["-isystem", include]
-    subprocess.run([*command, str(DRIVER), "-o", str(library)], check=True)
-    loaded = ctypes.CDLL(str(library))
+    loaded = build_emulation(folder, "driver.cpp", architecture)
     for function in (loaded.emulate_forward, loaded.emulate_backward):
         function.restype = ctypes.c_char_p
     return loaded

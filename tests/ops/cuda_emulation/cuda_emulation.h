@@ -1,10 +1,11 @@
 // Enough of CUDA to run the kernels on a CPU, with g++ and no CUDA at all. Include it before the
 // kernels.
 //
-// Blocks run one after the other, and so do the warps of a block; the lanes of a warp are fibres
-// that take turns from one exchange (__syncwarp, __shfl_xor_sync) to the next. It is an error if a
-// lane misses an exchange or is at another one than its warp. The result must not depend on the
-// order of lanes between exchanges, so tests run them in either order.
+// Blocks run one after the other. The threads of a block are fibres: its warps take turns from one
+// barrier (__syncthreads) to the next, and the lanes of a warp from one exchange (__syncwarp,
+// __shfl_xor_sync, __shfl_up_sync) or barrier to the next. It is an error if a thread misses one
+// or is at another one than its warp or block. The result must not depend on the order of lanes
+// and warps in between, so tests run them in either order.
 #pragma once
 
 // Included before the architecture is defined below, which these headers would take for real CUDA.
@@ -34,7 +35,7 @@
 
 namespace cuda_emulation {
 
-constexpr int kWarp = 32;
+constexpr int kLanes = 32;
 constexpr size_t kStackBytes = 64 << 10;
 
 struct Fibre {
@@ -42,33 +43,57 @@ struct Fibre {
   std::vector<char> stack = std::vector<char>(kStackBytes);
   unsigned thread = 0;
   bool finished = false;
-  int exchange = 0;  // the line of the exchange that it waits at
+  bool at_barrier = false;  // or at an exchange
+  int line = 0;             // where it waits
   unsigned shuffles = 0;
+
+  bool waits_like(const Fibre& other) const {
+    return finished == other.finished && at_barrier == other.at_barrier && line == other.line;
+  }
 };
 
 struct Warp {
-  Fibre fibres[kWarp];
-  Fibre* current = nullptr;
+  Fibre fibres[kLanes];
+  uint64_t slots[2][kLanes];  // two, so that a lane can already write for the next shuffle
+};
+
+struct Block {
+  std::vector<Warp> warps;
+  Warp* warp = nullptr;  // that runs, and the fibre of it
+  Fibre* fibre = nullptr;
   ucontext_t scheduler;
   std::function<void()> kernel;
-  uint64_t slots[2][kWarp];       // two, so that a lane can already write for the next shuffle
   const char* failure = nullptr;  // fibres cannot throw across their end
 };
 
-inline Warp& warp() {
-  static Warp only;
+inline Block& block() {
+  static Block only;
   return only;
 }
 
-inline void rendezvous(int line) {
-  Fibre& fibre = *warp().current;
-  fibre.exchange = line;
-  swapcontext(&fibre.context, &warp().scheduler);
+inline void rendezvous(bool at_barrier, int line) {
+  Fibre& fibre = *block().fibre;
+  fibre.at_barrier = at_barrier;
+  fibre.line = line;
+  swapcontext(&fibre.context, &block().scheduler);
 }
 
 inline void run_fibre() {
-  warp().kernel();
-  warp().current->finished = true;
+  block().kernel();
+  block().fibre->finished = true;
+}
+
+// Returns the x of the lane that source(lane) names.
+template <typename T, typename Source>
+T shuffle(T x, int line, const Source& source) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  Fibre& fibre = *block().fibre;
+  uint64_t* slots = block().warp->slots[fibre.shuffles++ % 2];
+  const int lane = fibre.thread % kLanes;
+  std::memcpy(&slots[lane], &x, sizeof(T));
+  rendezvous(false, line);
+  std::memcpy(&x, &slots[source(lane)], sizeof(T));
+  return x;
 }
 
 }  // namespace cuda_emulation
@@ -76,7 +101,7 @@ inline void run_fibre() {
 struct Index {
   unsigned x;
 };
-inline Index threadIdx, blockIdx;
+inline Index threadIdx, blockIdx, gridDim;
 
 struct alignas(16) float4 {
   float x, y, z, w;
@@ -89,67 +114,92 @@ void atomicAdd(T* to, T x) {
 }
 inline void atomicAdd(float4* to, float4 x) {
   if (reinterpret_cast<uintptr_t>(to) % 16 != 0) {
-    cuda_emulation::warp().failure = "atomicAdd of float4 at an address that 16 does not divide";
+    cuda_emulation::block().failure = "atomicAdd of float4 at an address that 16 does not divide";
   }
   to->x += x.x, to->y += x.y, to->z += x.z, to->w += x.w;
 }
+inline void atomicMin(int* to, int x) { *to = x < *to ? x : *to; }
 
-inline void __syncwarp(int line = __builtin_LINE()) { cuda_emulation::rendezvous(line); }
+inline int min(int x, int y) { return x < y ? x : y; }
+
+inline void __syncthreads(int line = __builtin_LINE()) { cuda_emulation::rendezvous(true, line); }
+inline void __syncwarp(int line = __builtin_LINE()) { cuda_emulation::rendezvous(false, line); }
 
 template <typename T>
 T __shfl_xor_sync(unsigned, T x, int offset, int line = __builtin_LINE()) {
-  using namespace cuda_emulation;
-  Fibre& fibre = *warp().current;
-  uint64_t* slots = warp().slots[fibre.shuffles++ % 2];
-  const int lane = fibre.thread % kWarp;
-  std::memcpy(&slots[lane], &x, sizeof(T));
-  rendezvous(line);
-  std::memcpy(&x, &slots[lane ^ offset], sizeof(T));
-  return x;
+  return cuda_emulation::shuffle(x, line, [&](int lane) { return lane ^ offset; });
+}
+
+template <typename T>
+T __shfl_up_sync(unsigned, T x, int offset, int line = __builtin_LINE()) {
+  return cuda_emulation::shuffle(x, line,
+                                 [&](int lane) { return lane < offset ? lane : lane - offset; });
 }
 
 namespace cuda_emulation {
 
-// Runs the lanes of a warp up to their next exchange; returns whether there is one.
-inline bool run_to_exchange(Warp& warp, bool reversed) {
-  for (int i = 0; i < kWarp; ++i) {
-    Fibre& fibre = warp.fibres[reversed ? kWarp - 1 - i : i];
-    warp.current = &fibre;
+// Runs the lanes of a warp up to their next exchange or barrier.
+inline void run_warp(Block& block, Warp& warp, bool reversed) {
+  block.warp = &warp;
+  for (int i = 0; i < kLanes; ++i) {
+    Fibre& fibre = warp.fibres[reversed ? kLanes - 1 - i : i];
+    block.fibre = &fibre;
     threadIdx.x = fibre.thread;
-    swapcontext(&warp.scheduler, &fibre.context);
+    swapcontext(&block.scheduler, &fibre.context);
   }
-  if (warp.failure) throw std::runtime_error(warp.failure);
+  if (block.failure) throw std::runtime_error(block.failure);
   for (const Fibre& fibre : warp.fibres) {
-    if (fibre.finished != warp.fibres[0].finished || fibre.exchange != warp.fibres[0].exchange) {
+    if (!fibre.waits_like(warp.fibres[0])) {
       throw std::runtime_error("the lanes of a warp are not at the same exchange");
     }
   }
-  return !warp.fibres[0].finished;
+}
+
+// Runs the warps of a block up to their next barrier; returns whether there is one.
+inline bool run_to_barrier(Block& block, bool reversed) {
+  const size_t count = block.warps.size();
+  for (size_t i = 0; i < count; ++i) {
+    Warp& warp = block.warps[reversed ? count - 1 - i : i];
+    do {
+      run_warp(block, warp, reversed);
+    } while (!warp.fibres[0].finished && !warp.fibres[0].at_barrier);
+  }
+  const Fibre& first = block.warps[0].fibres[0];
+  for (const Warp& warp : block.warps) {
+    if (!warp.fibres[0].waits_like(first)) {
+      throw std::runtime_error("the warps of a block are not at the same barrier");
+    }
+  }
+  return !first.finished;
+}
+
+inline void start(Block& block, Fibre& fibre, unsigned thread) {
+  fibre.thread = thread;
+  fibre.finished = fibre.at_barrier = false;
+  fibre.line = 0;
+  fibre.shuffles = 0;
+  getcontext(&fibre.context);
+  fibre.context.uc_stack.ss_sp = fibre.stack.data();
+  fibre.context.uc_stack.ss_size = fibre.stack.size();
+  fibre.context.uc_link = &block.scheduler;
+  makecontext(&fibre.context, run_fibre, 0);
 }
 
 template <typename Kernel, typename... Arguments>
 void launch(Kernel kernel, int64_t blocks, int threads, bool reversed,
             const Arguments&... arguments) {
-  Warp& warp = cuda_emulation::warp();
-  warp.kernel = [&] { kernel(arguments...); };
-  warp.failure = nullptr;
-  for (int64_t block = 0; block < blocks; ++block) {
-    blockIdx.x = static_cast<unsigned>(block);
-    for (int first = 0; first < threads; first += kWarp) {
-      for (int lane = 0; lane < kWarp; ++lane) {
-        Fibre& fibre = warp.fibres[lane];
-        fibre.thread = first + lane;
-        fibre.finished = false;
-        fibre.exchange = 0;
-        fibre.shuffles = 0;
-        getcontext(&fibre.context);
-        fibre.context.uc_stack.ss_sp = fibre.stack.data();
-        fibre.context.uc_stack.ss_size = fibre.stack.size();
-        fibre.context.uc_link = &warp.scheduler;
-        makecontext(&fibre.context, run_fibre, 0);
-      }
-      while (run_to_exchange(warp, reversed)) {
-      }
+  Block& block = cuda_emulation::block();
+  block.kernel = [&] { kernel(arguments...); };
+  block.failure = nullptr;
+  if (threads % kLanes != 0) throw std::runtime_error("the last warp of a block is not whole");
+  block.warps.resize(threads / kLanes);
+  gridDim.x = static_cast<unsigned>(blocks);
+  for (int64_t index = 0; index < blocks; ++index) {
+    blockIdx.x = static_cast<unsigned>(index);
+    for (int thread = 0; thread < threads; ++thread) {
+      start(block, block.warps[thread / kLanes].fibres[thread % kLanes], thread);
+    }
+    while (run_to_barrier(block, reversed)) {
     }
   }
 }
