@@ -39,14 +39,14 @@ def include_paths(nvcc: str) -> list[str]:
 
 
 @pytest.mark.parametrize("architecture", ["80", "90"])
-def test_compiles_without_warnings(nvcc, tmp_path, architecture) -> None:
+@pytest.mark.parametrize("name", sorted(path.name for path in CSRC.glob("cuda/*.cu")))
+def test_compiles_without_warnings(nvcc, tmp_path, name, architecture) -> None:
     command = [nvcc, "-std=c++20", "-O3", *cpp_extension.COMMON_NVCC_FLAGS]
     command += ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
     command += ["-Xcompiler", "-fPIC,-Wall,-Wextra"]
     for folder in include_paths(nvcc):
         command += ["-isystem", folder]
-    source = CSRC / "cuda" / "ms_deform_attn_cuda.cu"
-    command += ["-c", str(source), "-o", str(tmp_path / "ms_deform_attn_cuda.o")]
+    command += ["-c", str(CSRC / "cuda" / name), "-o", str(tmp_path / "kernels.o")]
     result = subprocess.run(command, capture_output=True, text=True)
     output = result.stdout + result.stderr
     assert result.returncode == 0, output

@@ -51,10 +51,16 @@ TORCH_LIBRARY_FRAGMENT(ddep, library) {
       {at::Tag::pt2_compliant_tag});
 }
 
-TORCH_LIBRARY_IMPL(ddep, CPU, library) {
-  library.impl("uniform_points", checked_uniform<uniform_points_cpu>);
-  library.impl("uncertain_points", checked_uncertain<uncertain_points_cpu>);
-}
+#define DDEP_REGISTER(key, uniform, uncertain)                      \
+  TORCH_LIBRARY_IMPL(ddep, key, library) {                          \
+    library.impl("uniform_points", checked_uniform<uniform>);       \
+    library.impl("uncertain_points", checked_uncertain<uncertain>); \
+  }
+DDEP_REGISTER(CPU, uniform_points_cpu, uncertain_points_cpu)
+#if defined(DDEP_WITH_CUDA)
+DDEP_REGISTER(CUDA, uniform_points_cuda, uncertain_points_cuda)
+#endif
+#undef DDEP_REGISTER
 
 TORCH_LIBRARY_IMPL(ddep, Autograd, library) {
   library.impl("uniform_points", torch::CppFunction::makeFallthrough());

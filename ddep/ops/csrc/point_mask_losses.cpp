@@ -105,10 +105,16 @@ TORCH_LIBRARY_FRAGMENT(ddep, library) {
       {at::Tag::pt2_compliant_tag});
 }
 
-TORCH_LIBRARY_IMPL(ddep, CPU, library) {
-  library.impl("point_mask_losses", checked<point_mask_losses_cpu>);
-  library.impl("point_mask_losses_backward", checked<point_mask_losses_backward_cpu>);
-}
+#define DDEP_REGISTER(key, forward, backward)                      \
+  TORCH_LIBRARY_IMPL(ddep, key, library) {                         \
+    library.impl("point_mask_losses", checked<forward>);           \
+    library.impl("point_mask_losses_backward", checked<backward>); \
+  }
+DDEP_REGISTER(CPU, point_mask_losses_cpu, point_mask_losses_backward_cpu)
+#if defined(DDEP_WITH_CUDA)
+DDEP_REGISTER(CUDA, point_mask_losses_cuda, point_mask_losses_backward_cuda)
+#endif
+#undef DDEP_REGISTER
 
 TORCH_LIBRARY_IMPL(ddep, Autograd, library) {
   library.impl("point_mask_losses", autograd);

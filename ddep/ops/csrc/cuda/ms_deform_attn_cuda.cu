@@ -3,15 +3,12 @@
 #include <ATen/Context.h>
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
-#include <ATen/cuda/CUDAContext.h>
-#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <cstdint>
-#include <limits>
-#include <utility>
 
 #include "../ms_deform_attn.h"
+#include "host_launch.cuh"
 #include "launch.cuh"
 
 namespace ddep {
@@ -19,6 +16,8 @@ namespace ddep {
 namespace {
 
 using at::Tensor;
+
+constexpr auto kName = "ms_deform_attn";
 
 // Contiguous and aligned for vector loads, which a slice of a larger tensor may not be.
 Tensor prepare(const Tensor& tensor) {
@@ -68,27 +67,21 @@ Levels levels_of(const Arguments& a) {
   return levels;
 }
 
-// Kernels count a few things in 32 bits; addresses have 64.
-int narrow(const char* name, int64_t size) {
-  TORCH_CHECK(size <= std::numeric_limits<int>::max(), "ms_deform_attn: ", name, " is ", size,
-              "; CUDA kernels take at most ", std::numeric_limits<int>::max());
-  return static_cast<int>(size);
-}
-
 template <typename U, typename real>
 Problem<U, real> problem_of(const Arguments& a) {
   Problem<U, real> p = {};
   p.images = a.value.size(0);
-  p.tokens = narrow("the number of value's tokens", a.value.size(1));
-  p.heads = narrow("the number of heads", a.value.size(2));
-  p.channels = narrow("the number of channels", a.value.size(3));
-  narrow("the number of heads times channels", a.value.size(2) * a.value.size(3));
+  p.tokens = narrow(kName, "the number of value's tokens", a.value.size(1));
+  p.heads = narrow(kName, "the number of heads", a.value.size(2));
+  p.channels = narrow(kName, "the number of channels", a.value.size(3));
+  narrow(kName, "the number of heads times channels", a.value.size(2) * a.value.size(3));
   const int64_t image = a.value.size(1) * a.value.size(2) * a.value.size(3);
   TORCH_CHECK(image < kOutside, "ms_deform_attn: value has ", image,
               " numbers an image; the CUDA kernels take fewer than ", kOutside);
-  p.queries = narrow("the number of queries", a.places.size(1));
-  p.points = narrow("the number of points", a.places.size(4));
-  p.samples = narrow("the number of levels times points", a.places.size(3) * a.places.size(4));
+  p.queries = narrow(kName, "the number of queries", a.places.size(1));
+  p.points = narrow(kName, "the number of points", a.places.size(4));
+  p.samples =
+      narrow(kName, "the number of levels times points", a.places.size(3) * a.places.size(4));
   p.levels = levels_of(a);
   p.reference = a.reference.defined() ? a.reference.const_data_ptr<real>() : nullptr;
   p.places = a.places.const_data_ptr<U>();
@@ -99,16 +92,7 @@ Problem<U, real> problem_of(const Arguments& a) {
 // There is nothing to sample, or there are no samples.
 bool is_empty(const Arguments& a) { return a.value.numel() == 0 || a.weights.numel() == 0; }
 
-struct Launch {
-  template <typename... Parameters, typename... Given>
-  void operator()(void (*kernel)(Parameters...), int64_t blocks, Given&&... given) const {
-    TORCH_CHECK(blocks > 0 && blocks <= std::numeric_limits<int>::max(),
-                "ms_deform_attn: too many images, queries and heads for one launch");
-    kernel<<<static_cast<unsigned>(blocks), kThreads, 0, at::cuda::getCurrentCUDAStream()>>>(
-        std::forward<Given>(given)...);
-    C10_CUDA_KERNEL_LAUNCH_CHECK();
-  }
-};
+constexpr Launch kLaunch = {kName, kThreads};
 
 // Calls run(T, U) with a number of value's type and one of the type of places and weights.
 template <typename Run>
@@ -135,7 +119,7 @@ Tensor forward_cuda(const Arguments& given) {
   with_types(a, [&](auto of_value, auto of_sampling) {
     using T = decltype(of_value);
     launch_forward(problem_of<decltype(of_sampling), at::opmath_type<T>>(a),
-                   a.value.const_data_ptr<T>(), output.mutable_data_ptr<T>(), Launch());
+                   a.value.const_data_ptr<T>(), output.mutable_data_ptr<T>(), kLaunch);
   });
   return output;
 }
@@ -168,7 +152,7 @@ Gradients backward_cuda(const Tensor& grad_output_given, const Arguments& given)
     if (fused) out.attention = grad_attention.mutable_data_ptr<real>();
     launch_backward(problem_of<U, real>(a), a.value.const_data_ptr<T>(),
                     grad_output.const_data_ptr<T>(), out,
-                    fused ? grad_reference.mutable_data_ptr<real>() : nullptr, Launch());
+                    fused ? grad_reference.mutable_data_ptr<real>() : nullptr, kLaunch);
   });
   if (fused) grad_reference = grad_reference.to(given.reference.scalar_type());
   return {grad_value.to(given.value.scalar_type()), grad_reference,
