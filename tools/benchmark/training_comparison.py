@@ -44,7 +44,6 @@ _PARTIAL = "huggingface-logits"
 _REQUIRED = {
     "MODEL.META_ARCHITECTURE": "MaskFormer",
     "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "MSDeformAttnPixelDecoder",
-    "MODEL.DDEP.FREEZE_BACKBONE": False,
 }
 
 
@@ -106,11 +105,11 @@ def parse_peers(words: Sequence[str]) -> dict[str, str]:
 
 
 def check_comparable(cfg: CfgNode) -> None:
-    """Raise :class:`UserError` if ``cfg`` does not train a whole Mask2Former."""
+    """Raise :class:`UserError` if ``cfg`` is not for a Mask2Former."""
     for key, expected in _REQUIRED.items():
         found = reduce(CfgNode.__getitem__, key.split("."), cfg)
         if found != expected:
-            raise UserError(f"{key} is {found}; --peer needs {expected}, as in Mask2Former")
+            raise UserError(f"{key} is {found}; --peer compares Mask2Former, with {expected}")
 
 
 def compare(
