@@ -176,12 +176,11 @@ class SetCriterion(nn.Module):
         pairs: MatchedPairs,
     ) -> tuple[Tensor, Tensor]:
         """Two of (L,): the mask loss and the dice loss, summed over pairs."""
-        mask_logits = [  # L of (N, h, w)
-            outputs["pred_masks"][images, queries]
-            for outputs, images, queries in zip(layers, pairs.images, pairs.queries, strict=True)
-        ]
+        mask_logits = [outputs["pred_masks"] for outputs in layers]
         masks = torch.cat([target["masks"] for target in targets])
-        loss_mask, loss_dice = self.mask_losses(mask_logits, masks, pairs.targets)
+        loss_mask, loss_dice = self.mask_losses(
+            mask_logits, pairs.images, pairs.queries, masks, pairs.targets
+        )
         return loss_mask.sum(1), loss_dice.sum(1)
 
 

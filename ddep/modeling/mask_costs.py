@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ddep.ops import dense_mask_costs, point_mask_costs
+from ddep.ops import dense_mask_costs, draw_seed, point_mask_costs, uniform_points
 
 
 class PointMaskCosts:
@@ -36,7 +36,7 @@ class PointMaskCosts:
         Layers share them: their costs then differ by their predictions alone, and the targets are
         sampled once.
         """
-        return torch.rand(num_images, self.num_points, 2, device=device)
+        return uniform_points(draw_seed(), num_images, self.num_points, device)
 
     def __call__(
         self, mask_logits: Sequence[Tensor], masks: Tensor, num_targets: Sequence[int]

@@ -1,8 +1,9 @@
 """The losses of matched masks, at points or at all pixels.
 
-Both kinds are called with the matched predictions of L layers, N each, (N, h, w) logits; the
-targets of all images, ``masks`` (T, H, W) bool or uint8; and ``rows`` (L, N) int64, the target of
-each prediction. Both return the mask loss and the dice loss of each, two float32 tensors of (L, N).
+Both kinds are called with the predictions of L layers, (B, Q, h, w) logits each; N matched pairs of
+each layer, ``images`` and ``queries`` (L, N) int64; the targets of all images, ``masks`` (T, H, W)
+bool or uint8; and ``targets`` (L, N) int64, the row of ``masks`` that each pair has. Both return
+the mask loss and the dice loss of each pair, two float32 tensors of (L, N).
 """
 
 from __future__ import annotations
@@ -10,15 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from detectron2.projects.point_rend.point_features import (
-    get_uncertain_point_coords_with_randomness,
-    point_sample,
-)
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddep.ops import draw_seed, point_mask_losses, uncertain_points
 from ddep.ops.mask_costs_reference import FOCAL_ALPHA
-from ddep.ops.point_sampling_reference import sample_masks
+from ddep.ops.mask_losses_reference import dice_loss
 
 
 class PointMaskLosses:
@@ -41,32 +39,32 @@ class PointMaskLosses:
         self.oversample_ratio = oversample_ratio
         self.importance_sample_ratio = importance_sample_ratio
 
-    def draw_points(self, mask_logits: Tensor) -> Tensor:
-        """Draw points for predicted masks (N, 1, h, w), more of them where a logit is near 0.
+    def draw_points(self, mask_logits: Sequence[Tensor], images: Tensor, queries: Tensor) -> Tensor:
+        """Draw each pair's points, more of them where the predicted logit is near 0.
 
         Returns:
-            (N, num_points, 2), x and y in [0, 1].
+            (L, N, num_points, 2), x and y in [0, 1).
         """
-        return get_uncertain_point_coords_with_randomness(
+        return uncertain_points(
             mask_logits,
-            lambda logits: -logits.abs(),
+            images,
+            queries,
+            draw_seed(),
             self.num_points,
-            self.oversample_ratio,
-            self.importance_sample_ratio,
+            int(self.num_points * self.oversample_ratio),
+            int(self.importance_sample_ratio * self.num_points),
         )
 
     def __call__(
-        self, mask_logits: Sequence[Tensor], masks: Tensor, rows: Tensor
+        self,
+        mask_logits: Sequence[Tensor],
+        images: Tensor,
+        queries: Tensor,
+        masks: Tensor,
+        targets: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        # Every layer has equally many pairs, so all layers' masks are handled together.
-        stacked = torch.cat(list(mask_logits))[:, None].float()
-        with torch.no_grad():
-            points = self.draw_points(stacked)
-            labels = sample_masks(masks, rows.flatten(), points)
-        # Points are relative to the size, so predictions need not be brought to the masks' size.
-        logits = point_sample(stacked, points, align_corners=False).squeeze(1)
-        losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(-1)
-        return losses.view(rows.shape), dice_loss(logits, labels).view(rows.shape)
+        points = self.draw_points(mask_logits, images, queries)
+        return point_mask_losses(mask_logits, images, queries, masks, targets, points)
 
 
 class DenseMaskLosses:
@@ -76,16 +74,22 @@ class DenseMaskLosses:
     """
 
     def __call__(
-        self, mask_logits: Sequence[Tensor], masks: Tensor, rows: Tensor
+        self,
+        mask_logits: Sequence[Tensor],
+        images: Tensor,
+        queries: Tensor,
+        masks: Tensor,
+        targets: Tensor,
     ) -> tuple[Tensor, Tensor]:
         focal, dice = [], []
         size = masks.shape[-2:]
         masks = masks.flatten(1).bool()
-        for coarse_logits, rows_of_layer in zip(mask_logits, rows, strict=True):
+        for layer, predicted in enumerate(mask_logits):
+            matched = predicted[images[layer], queries[layer]]
             logits = F.interpolate(
-                coarse_logits[:, None].float(), size=size, mode="bilinear", align_corners=False
+                matched[:, None].float(), size=size, mode="bilinear", align_corners=False
             ).flatten(1)
-            labels = masks[rows_of_layer]
+            labels = masks[targets[layer]]
             focal.append(sigmoid_focal_loss(logits, labels))
             dice.append(dice_loss(logits, labels))
         return torch.stack(focal), torch.stack(dice)
@@ -108,20 +112,3 @@ def sigmoid_focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
     wrong = torch.where(masks, -logits, logits)
     weights = torch.where(masks, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
     return (weights * wrong.sigmoid() ** 2 * F.softplus(wrong)).mean(-1)
-
-
-def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Dice loss of each prediction with its target, over points.
-
-    ``1 - (2 sum(p m) + 1) / (sum(p) + sum(m) + 1)``; the ones keep it defined for empty masks.
-
-    Args:
-        logits: (N, P) float.
-        masks: (N, P) float in [0, 1], or bool.
-
-    Returns:
-        (N,).
-    """
-    probabilities = logits.sigmoid()
-    intersection = (probabilities * masks).sum(-1)
-    return 1 - (2 * intersection + 1) / (probabilities.sum(-1) + masks.sum(-1) + 1)

@@ -15,6 +15,7 @@ from types import ModuleType
 import torch
 
 from ddep.errors import UserError
+from ddep.ops import fake
 
 _LOGGER = logging.getLogger(__name__)
 _BUILD = "run 'pip install -e . --no-build-isolation' with a C++ compiler"
@@ -41,16 +42,16 @@ def _decide(device_type: str) -> bool:
     if choice not in ("", "compiled", "reference"):
         raise UserError(f"DDEP_OPS is '{choice}'; expected 'compiled', 'reference' or nothing")
     if choice == "reference":
-        _LOGGER.info("Deformable attention on %s: reference, as DDEP_OPS says", device_type)
+        _LOGGER.info("Operators on %s: reference, as DDEP_OPS says", device_type)
         return False
     missing = why_not_compiled(device_type)
     if missing and choice == "compiled":
         raise UserError(f"DDEP_OPS is 'compiled', but {missing}")
     if missing:
-        _LOGGER.warning("Deformable attention on %s: reference, as %s", device_type, missing)
+        _LOGGER.warning("Operators on %s: reference, as %s", device_type, missing)
         return False
     kernels = f" ({_LIBRARY.cpu_kernels} kernels)" if device_type == "cpu" else ""
-    _LOGGER.info("Deformable attention on %s: compiled%s", device_type, kernels)
+    _LOGGER.info("Operators on %s: compiled%s", device_type, kernels)
     return True
 
 
@@ -72,67 +73,6 @@ def why_not_compiled(device_type: str) -> str:
     return ""
 
 
-def _check_devices(
-    value: torch.Tensor,
-    spatial_shapes: torch.Tensor,
-    level_start_index: torch.Tensor,
-    *sampling: torch.Tensor,
-) -> None:
-    """Refuse to mix tensors with and without data: the result would have arbitrary values."""
-    host = torch.device("cpu")
-    for tensor in (spatial_shapes, level_start_index, *sampling):
-        on_host = tensor.device == host and not tensor.is_floating_point()
-        if tensor.device != value.device and not on_host:
-            raise ValueError(
-                f"ms_deform_attn: an argument is on {tensor.device}, value on {value.device}"
-            )
-
-
-def _output(
-    value: torch.Tensor,
-    spatial_shapes: torch.Tensor,
-    level_start_index: torch.Tensor,
-    *sampling: torch.Tensor,
-) -> torch.Tensor:
-    _check_devices(value, spatial_shapes, level_start_index, *sampling)
-    batch, _, heads, channels = value.shape
-    queries = sampling[-1].shape[1]
-    return value.new_empty(batch, queries, heads * channels)
-
-
-def _gradients(
-    grad_output: torch.Tensor,
-    value: torch.Tensor,
-    spatial_shapes: torch.Tensor,
-    level_start_index: torch.Tensor,
-    *sampling: torch.Tensor,
-) -> tuple[torch.Tensor, ...]:
-    _check_devices(value, spatial_shapes, level_start_index, grad_output, *sampling)
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (value, *sampling))
-
-
-def _mask_costs(
-    mask_logits: list[torch.Tensor],
-    masks: torch.Tensor,
-    num_targets: list[int],
-    *points: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    first = mask_logits[0]
-    dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
-    shape = (len(mask_logits), first.shape[1], masks.shape[0])
-    return first.new_empty(shape, dtype=dtype), first.new_empty(shape, dtype=dtype)
-
-
-def _register_shapes() -> None:
-    fake = torch.library.register_fake
-    fake("ddep::ms_deform_attn")(_output)
-    fake("ddep::ms_deform_attn_fused")(_output)
-    fake("ddep::ms_deform_attn_backward")(_gradients)
-    fake("ddep::ms_deform_attn_fused_backward")(_gradients)
-    fake("ddep::point_mask_costs")(_mask_costs)
-    fake("ddep::dense_mask_costs")(_mask_costs)
-
-
 def _load() -> ModuleType | ImportError | None:
     """Import the library, which registers the operators, and register the shapes they return.
 
@@ -147,7 +87,7 @@ def _load() -> ModuleType | ImportError | None:
     except ImportError as error:
         return error
     try:
-        _register_shapes()
+        fake.register()
     except RuntimeError as error:  # of an earlier version, which lacked an operator
         return ImportError(str(error))
     return library

@@ -106,9 +106,11 @@ def test_pairs_follow_the_order_of_rows() -> None:
     masks[0, :4], masks[1, :, 4:], masks[2] = True, True, True
     rows = torch.tensor([[2, 0], [1, 2]])
     logits = [40.0 * masks[row].float() - 20 for row in rows]
-    for losses in DenseMaskLosses()(logits, masks, rows):
+    queries = torch.arange(2).expand(2, -1)
+    pairs = [layer[None] for layer in logits], torch.zeros_like(queries), queries, masks
+    for losses in DenseMaskLosses()(*pairs, rows):
         torch.testing.assert_close(losses, torch.zeros(2, 2))
-    for losses in DenseMaskLosses()(logits, masks, rows.flip(0)):
+    for losses in DenseMaskLosses()(*pairs, rows.flip(0)):
         assert (losses > 0.1).all()
 
 
@@ -135,7 +137,7 @@ def test_losses_are_float32_under_autocast() -> None:
         assert torch.equal(loss, wide[name])
 
 
-def test_costs_reach_the_host_in_one_copy() -> None:
+def test_costs_reach_the_host_in_one_copy(reference_operators: str) -> None:
     outputs, targets = random_outputs(3, 3, 6, seed=11), random_targets([2, 0, 4], seed=12)
     criterion = make_criterion(num_aux_outputs=3)
     expected = mean_losses(criterion, outputs, targets)

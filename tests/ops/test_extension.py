@@ -43,12 +43,12 @@ def decide(monkeypatch, caplog, library, choice: str, device: str = "cpu") -> tu
 
 @pytest.mark.parametrize("choice", ["", "compiled"])
 def test_compiled(monkeypatch, caplog, choice):
-    expected = "Deformable attention on cpu: compiled (AVX2 kernels)"
+    expected = "Operators on cpu: compiled (AVX2 kernels)"
     assert decide(monkeypatch, caplog, LIBRARY, choice) == (True, "INFO", expected)
 
 
 def test_compiled_for_cuda(monkeypatch, caplog):
-    expected = "Deformable attention on cuda: compiled"
+    expected = "Operators on cuda: compiled"
     found = decide(monkeypatch, caplog, LIBRARY_WITH_CUDA, "", device="cuda")
     assert found == (True, "INFO", expected)
 
@@ -57,7 +57,7 @@ def test_compiled_without_cuda(monkeypatch, caplog):
     decision, level, message = decide(monkeypatch, caplog, LIBRARY, "", device="cuda")
     assert not decision and level == "WARNING"
     assert message.startswith(
-        "Deformable attention on cuda: reference, as the operators were compiled without CUDA; run "
+        "Operators on cuda: reference, as the operators were compiled without CUDA; run "
         "'FORCE_CUDA=1 pip install"
     )
 
@@ -66,7 +66,7 @@ def test_compiled_without_cuda(monkeypatch, caplog):
 @pytest.mark.parametrize("device", ["cpu", "cuda", "xpu"])
 def test_reference_on_demand(monkeypatch, caplog, library, device):
     found = decide(monkeypatch, caplog, library, "reference", device)
-    expected = f"Deformable attention on {device}: reference, as DDEP_OPS says"
+    expected = f"Operators on {device}: reference, as DDEP_OPS says"
     assert found == (False, "INFO", expected)
 
 
@@ -74,7 +74,7 @@ def test_not_compiled(monkeypatch, caplog):
     decision, level, message = decide(monkeypatch, caplog, NOT_COMPILED, "")
     assert not decision and level == "WARNING"
     assert message == (
-        "Deformable attention on cpu: reference, as the operators were not compiled; run 'pip "
+        "Operators on cpu: reference, as the operators were not compiled; run 'pip "
         "install -e . --no-build-isolation' with a C++ compiler"
     )
 

@@ -113,8 +113,8 @@ def same_points() -> Iterator[None]:
     def for_costs(_: PointMaskCosts, num_images: int, __: torch.device) -> Tensor:
         return points.expand(num_images, -1, -1)
 
-    def for_losses(_: PointMaskLosses, mask_logits: Tensor) -> Tensor:
-        return points.expand(len(mask_logits), -1, -1)
+    def for_losses(_: PointMaskLosses, __: list[Tensor], images: Tensor, ___: Tensor) -> Tensor:
+        return points.expand(*images.shape, -1, -1)
 
     with (
         mock.patch.object(PointMaskCosts, "draw_points", for_costs),

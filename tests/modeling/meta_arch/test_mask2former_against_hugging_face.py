@@ -18,11 +18,13 @@ from transformers import (
     SwinConfig,
 )
 
+from ddep.modeling import mask_costs, mask_losses
 from ddep.modeling.mask_costs import PointMaskCosts
 from ddep.modeling.mask_losses import PointMaskLosses
 from ddep.modeling.matcher import HungarianMatcher
 from ddep.modeling.meta_arch import MaskFormer
 from ddep.modeling.normalisers import average_over_processes
+from ddep.ops.point_drawing_reference import CANDIDATES, REST, UNIFORM, random_points
 from tests.huggingface_map import STAGES, converted, randomise_model, small_config
 from tests.modeling.mask_former_config import mask_former_config
 
@@ -159,22 +161,20 @@ def test_a_padded_batch_agrees(
 
 
 class SamePoints:
-    """Random points that both sides draw, although they visit the layers in different orders."""
+    """Our random points, for both sides, although they visit the layers in different orders."""
+
+    seed = torch.tensor(2)
 
     def __init__(self, layers: int, images: int, pairs: int, points: int) -> None:
-        generator = torch.Generator().manual_seed(2)
-        self.layers, self.pairs, self.points = layers, pairs, points
-        # Our matching uses the same points in all layers.
-        self.matching = torch.rand(images, points, 2, generator=generator)
-        self.candidates = torch.rand(layers, pairs, 3 * points, 2, generator=generator)
-        random = points - int(0.75 * points)
-        self.random = torch.rand(layers, pairs, random, 2, generator=generator)
+        def draw(rows: int, count: int, stream: int) -> Tensor:
+            return random_points(self.seed, rows, count, stream, torch.device("cpu"))
 
-    def ours(self) -> Iterator[Tensor]:
-        """All layers at once."""
-        yield self.matching
-        yield self.candidates.flatten(0, 1)
-        yield self.random.flatten(0, 1)
+        random = points - int(0.75 * points)
+        self.layers = layers
+        # Our matching uses the same points in all layers.
+        self.matching = draw(images, points, UNIFORM)
+        self.candidates = draw(layers * pairs, 3 * points, CANDIDATES).unflatten(0, (layers, -1))
+        self.random = draw(layers * pairs, random, REST).unflatten(0, (layers, -1))
 
     def theirs(self) -> Iterator[Tensor]:
         """The last layer first, and one image after the other in the matching."""
@@ -225,7 +225,8 @@ def test_losses_and_pairs_agree(
         {"pred_logits": o["class_queries_logits"], "pred_masks": o["masks_queries_logits"]}
         for o in layers
     ]
-    drawing(monkeypatch, points.ours())
+    for module in (mask_costs, mask_losses):
+        monkeypatch.setattr(module, "draw_seed", lambda: SamePoints.seed)
     losses = ours.criterion(
         {**named[-1], "aux_outputs": named[:-1]},
         [{"labels": c, "masks": m.bool()} for c, m in zip(labels, masks, strict=True)],
@@ -257,7 +258,7 @@ def test_the_weighted_sum_of_the_losses_agrees(
     points = SamePoints(layers=5, images=3, pairs=3 + 10, points=12544)
     of_losses = points.candidates[:, :, :12544]
     monkeypatch.setattr(PointMaskCosts, "draw_points", lambda *_: points.matching)
-    monkeypatch.setattr(PointMaskLosses, "draw_points", lambda *_: of_losses.flatten(0, 1))
+    monkeypatch.setattr(PointMaskLosses, "draw_points", lambda *_: of_losses)
     ours.training = True
     losses = ours(inputs)
     ours.training = False
