@@ -208,7 +208,10 @@ def resized_features(mask_features: torch.Tensor, size: tuple[int, int]) -> torc
     Returns:
         (B, C, h * w), without gradient.
     """
-    return F.interpolate(mask_features, size=size, mode="bilinear", align_corners=False).flatten(2)
+    # Each channel as an image: for small outputs, PyTorch copies images of many channels first.
+    channels = mask_features.flatten(0, 1)[:, None]
+    resized = F.interpolate(channels, size=size, mode="bilinear", align_corners=False)
+    return resized.view(*mask_features.shape[:2], -1)
 
 
 @torch.no_grad()
