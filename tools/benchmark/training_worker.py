@@ -80,6 +80,7 @@ def _ours(job: Job) -> Implementation:
     from detectron2.modeling import build_model
 
     from ddep.engine.execution import prepare_execution
+    from ddep.ops.extension import use_compiled
     from ddep.tasks import load_config
     from training_options import make_train_step
 
@@ -88,11 +89,13 @@ def _ours(job: Job) -> Implementation:
     model.load_state_dict(job.load_weights())
     prepare_execution(cfg, model)
     batch, image = detectron2_batch(job), detectron2_image(job)
+    compiled = use_compiled(job.device)
     return Implementation(
         model,
         lambda: sum(model(batch).values()),
         make_train_step(cfg, model, batch, job.precision),
         lambda: model([image]),
+        f"this project runs its operators {'compiled' if compiled else 'in plain PyTorch'}",
     )
 
 

@@ -63,6 +63,7 @@ def test_beside_hugging_face(
         [float(loss) for loss in cells[-1].split(" to ")] for cells in table(training).values()
     )
     assert ours == pytest.approx(theirs, abs=0.03)
+    assert "- this project runs its operators" in training
     assert re.search(r"alone: [\d.]+ ms, \d+% of its median; [\d.]+ GFLOP", training)
 
 
