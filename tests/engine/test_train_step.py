@@ -58,7 +58,7 @@ def make_batch(size: int = 8, seed: int = 0) -> list[dict[str, Any]]:
 
 def make_step(*batches: list[dict[str, Any]], lr: float = 0.1, **options: Any) -> TrainStep:
     model = LineFit()
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, fused=True)
     return TrainStep(model, batches, optimizer, normalisers=model.normalisers, **options)
 
 
