@@ -5,6 +5,7 @@ from ddep.ops.mask_losses import point_mask_losses
 from ddep.ops.module import MSDeformAttn
 from ddep.ops.ms_deform_attn import ms_deform_attn, ms_deform_attn_fused
 from ddep.ops.point_drawing import draw_seed, uncertain_points, uniform_points
+from ddep.ops.window_attention import window_attention
 
 __all__ = [
     "MSDeformAttn",
@@ -16,4 +17,5 @@ __all__ = [
     "point_mask_losses",
     "uncertain_points",
     "uniform_points",
+    "window_attention",
 ]

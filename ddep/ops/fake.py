@@ -26,6 +26,8 @@ def register() -> None:
     fake("ddep::uncertain_points")(_uncertain_points)
     fake("ddep::point_mask_losses")(_mask_losses)
     fake("ddep::point_mask_losses_backward")(_mask_gradients)
+    fake("ddep::window_attention")(_window_attention)
+    fake("ddep::window_attention_backward")(_window_attention_gradients)
 
 
 def _check_devices(
@@ -99,3 +101,14 @@ def _mask_gradients(
     grad_mask_loss: Tensor, grad_dice: Tensor, mask_logits: list[Tensor], *others: Tensor
 ) -> list[Tensor]:
     return [logits.new_empty(logits.shape) for logits in mask_logits]
+
+
+def _window_attention(qkv: Tensor, *others: object) -> Tensor:
+    return qkv.new_empty(qkv.shape[0], qkv.shape[1] // 3)
+
+
+def _window_attention_gradients(
+    grad_output: Tensor, qkv: Tensor, padding: Tensor | None, bias: Tensor, *others: object
+) -> tuple[Tensor, ...]:
+    of_padding = (qkv if padding is None else padding).new_empty(qkv.shape[1])
+    return qkv.new_empty(qkv.shape), of_padding, bias.new_empty(bias.shape)

@@ -11,13 +11,8 @@ from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 from ddep.modeling.activation_checkpoint import checkpointed
-from ddep.modeling.backbone.windows import (
-    WindowLayout,
-    from_windows,
-    shift_mask,
-    to_windows,
-    window_layout,
-)
+from ddep.modeling.backbone.windows import WindowLayout, shift_mask, window_layout
+from ddep.ops import window_attention
 
 PATCH_SIZE = 4
 
@@ -51,8 +46,7 @@ class WindowAttention(nn.Module):
         proj_drop: float,
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.scale = qk_scale
+        self.scale = (dim // num_heads) ** -0.5 if qk_scale is None else qk_scale
         self.attn_drop = attn_drop
         span = 2 * window_size - 1
         self.relative_position_bias_table = nn.Parameter(torch.empty(span**2, num_heads))
@@ -66,41 +60,36 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, windows: Tensor, counts: Sequence[int], mask: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, layout: WindowLayout, mask: Tensor | None) -> Tensor:
         """Attend within each window.
 
+        Windows are padded with zero tokens, of which query, key and value are the bias of ``qkv``.
+
         Args:
-            windows: (windows, N, C), ordered by kind.
-            counts: windows of each kind.
+            tokens: (B,H,W,C).
+            layout: the windows.
             mask: (kinds, N, N), added to the attention logits, or None.
 
         Returns:
-            (windows, N, C).
+            (B,H,W,C).
         """
-        length = windows.shape[1]
-        qkv = self.qkv(windows).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        # (heads,N,N); contiguous, because the fused kernels read rows of it.
+        length = layout.window_size**2
+        # (heads,N,N)
         bias = self.relative_position_bias_table.index_select(
             0, self.relative_position_index.flatten()
         )
-        bias = bias.view(length, length, -1).permute(2, 0, 1).contiguous()[None]
-        if mask is not None:
-            bias = bias + mask[:, None]
-        outputs = []
-        kinds = zip(bias.split(1), *(part.split(counts) for part in qkv.unbind(0)), strict=True)
-        for kind_bias, query, key, value in kinds:
-            if query.shape[0] == 0:
-                continue
-            output = F.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=kind_bias,
-                dropout_p=self.attn_drop if self.training else 0.0,
-                scale=self.scale,
-            )
-            outputs.append(output.transpose(1, 2).flatten(2))
-        return self.proj_drop(self.proj(torch.cat(outputs)))
+        bias = bias.view(length, length, -1).permute(2, 0, 1)
+        attended = window_attention(
+            self.qkv(tokens).flatten(0, 2),
+            self.qkv.bias,
+            bias,
+            mask,
+            layout.slots,
+            layout.counts,
+            self.scale,
+            dropout=self.attn_drop if self.training else 0.0,
+        )
+        return self.proj_drop(self.proj(attended.view(tokens.shape)))
 
 
 class SwinBlock(nn.Module):
@@ -117,10 +106,8 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
 
     def forward(self, tokens: Tensor, layout: WindowLayout, mask: Tensor | None) -> Tensor:
-        """(B,H,W,C) -> (B,H,W,C). Windows are padded with zeros after the norm."""
-        windows = to_windows(self.norm1(tokens), layout)
-        windows = self.attn(windows, layout.counts, mask)
-        tokens = tokens + self.drop_path(from_windows(windows, layout, tokens.shape))
+        """(B,H,W,C) -> (B,H,W,C)."""
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), layout, mask))
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
 

@@ -14,10 +14,10 @@ class WindowLayout(NamedTuple):
     After the cyclic shift, only the windows of the last row and the last column hold tokens that
     are not neighbours on the map. So there are four kinds of windows, each with its own attention
     mask. Windows are ordered by kind, which lets attention take one small mask per kind instead of
-    one per window, and padding, shift, partition and their inverses are one copy each way.
+    one per window (:func:`ddep.ops.window_attention`).
 
     Attributes:
-        slots: (B*H*W,) int64; entry i is the row of the window tokens that map token i goes to.
+        slots: (B*H*W,) int64; entry i is the place of map token i among the tokens of all windows.
         counts: windows of each kind over the whole batch. Shifted: interior, last column, last
             row, corner; else one kind.
         window_size: M; a window has M*M tokens.
@@ -57,19 +57,6 @@ def window_layout(
         counts = (rows - 1) * (columns - 1), rows - 1, columns - 1, 1
     slots = (window * window_size + row % window_size) * window_size + column % window_size
     return WindowLayout(slots.flatten(), tuple(batch * n for n in counts), window_size)
-
-
-def to_windows(tokens: Tensor, layout: WindowLayout) -> Tensor:
-    """(B,H,W,C) -> (windows, M*M, C). Padding is zero."""
-    channels = tokens.shape[-1]
-    area = layout.window_size**2
-    windows = tokens.new_zeros(sum(layout.counts) * area, channels)
-    return windows.index_copy_(0, layout.slots, tokens.flatten(0, 2)).view(-1, area, channels)
-
-
-def from_windows(windows: Tensor, layout: WindowLayout, shape: torch.Size) -> Tensor:
-    """(windows, M*M, C) -> (B,H,W,C), given as ``shape``: the inverse of :func:`to_windows`."""
-    return windows.flatten(0, 1).index_select(0, layout.slots).view(shape)
 
 
 def shift_mask(window_size: int, shift: int) -> Tensor:

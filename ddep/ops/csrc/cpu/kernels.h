@@ -7,6 +7,7 @@
 #include "mask_costs_problem.h"
 #include "ms_deform_attn_problem.h"
 #include "point_mask_problem.h"
+#include "window_attention_problem.h"
 
 namespace ddep {
 
@@ -17,6 +18,7 @@ struct Kernels {
   MaskCostKernels<T> mask_costs;
   PointDrawingKernels<T> point_drawing;
   PointMaskLossesKernels<T> point_mask_losses;
+  WindowAttentionKernels<T> window_attention;
 };
 
 #define DDEP_DECLARE_KERNELS(set)                    \

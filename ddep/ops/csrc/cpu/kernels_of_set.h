@@ -22,6 +22,7 @@ using whole = int32_t;
 // Drawing and losses.
 #include "point_drawing_kernels.h"
 #include "point_mask_losses_kernels.h"
+#include "window_attention_kernels.h"
 #undef DDEP_INLINE
 }  // namespace of_float
 
@@ -38,6 +39,7 @@ using whole = int64_t;
 // Drawing and losses.
 #include "point_drawing_kernels.h"
 #include "point_mask_losses_kernels.h"
+#include "window_attention_kernels.h"
 #undef DDEP_INLINE
 }  // namespace of_double
 
@@ -48,8 +50,9 @@ using whole = int64_t;
   {                                                                          \
     {of_type::forward, of_type::backward_sampling, of_type::backward_value}, \
         {of_type::kLanes, of_type::compare_masks},                           \
-        {of_type::uniform_points, of_type::uncertain_points}, {              \
-      of_type::point_mask_losses, of_type::point_mask_losses_backward        \
+        {of_type::uniform_points, of_type::uncertain_points},                \
+        {of_type::point_mask_losses, of_type::point_mask_losses_backward}, { \
+      of_type::window_attention_forward, of_type::window_attention_backward  \
     }                                                                        \
   }
 extern const Kernels<float> DDEP_JOIN(kernels_, DDEP_SET, _float) = DDEP_TABLE(of_float);
