@@ -16,7 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ddep.engine.execution import prepare_execution
 from ddep.errors import UserError
+from ddep.modeling.backbone import D2SwinTransformer
 from ddep.modeling.pixel_decoder import build_pixel_decoder
+from ddep.ops import extension
 from tests.modeling.mask_former_config import SMALL, feature_shapes, mask_former_config
 from tests.modeling.meta_arch.batches import KINDS, config_of, model_and_batch
 from training_memory import SavedTensors
@@ -94,6 +96,21 @@ def test_recomputing_swin_saves_memory_with_stochastic_depth() -> None:
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
     assert saved[1] < 0.75 * saved[0]
+
+
+@pytest.mark.skipif(not extension.use_compiled("cpu"), reason="needs the compiled operators")
+def test_swin_keeps_little() -> None:
+    """Nothing of a window, no padding, and no output of an activation."""
+    torch.manual_seed(0)
+    model = D2SwinTransformer(embed_dim=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8]).train()
+    # Windows of 7x7 have 14x14 places for 8x8 tokens.
+    with SavedTensors(without=model.parameters()) as counter:
+        model(torch.randn(1, 3, 256, 256))
+    tokens = [64 * 64 * 32 >> stage for stage in range(4)]
+    # A block: both branches' inputs and normalised inputs, query, key and value, the attention's
+    # output and the MLP's hidden layer. Besides, a stage's embedding or merging and its last norm.
+    block, between = 2 + 2 + 3 + 1 + 4, 6
+    assert counter.bytes < 4 * sum(tokens) * (2 * block + between)
 
 
 @pytest.fixture

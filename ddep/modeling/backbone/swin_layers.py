@@ -92,6 +92,21 @@ class WindowAttention(nn.Module):
         return self.proj_drop(self.proj(attended.view(tokens.shape)))
 
 
+class SwinMlp(Mlp):
+    """timm's MLP, which computes its activation again in the backward pass.
+
+    The input of the activation is kept anyway. Its output is as large, and the two are half of what
+    a block keeps; a GELU costs little beside the matrix products.
+    """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(...,C) -> (...,C)."""
+        return checkpointed(self._after_first_layer, self.fc1(tokens), recompute=self.training)
+
+    def _after_first_layer(self, hidden: Tensor) -> Tensor:
+        return self.drop2(self.fc2(self.drop1(self.act(hidden))))
+
+
 class SwinBlock(nn.Module):
     """Window attention and MLP: two residual branches with a LayerNorm each (equation 3)."""
 
@@ -103,7 +118,7 @@ class SwinBlock(nn.Module):
         self.attn = WindowAttention(dim, proj_drop=drop, **attention)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
+        self.mlp = SwinMlp(dim, int(dim * mlp_ratio), drop=drop)
 
     def forward(self, tokens: Tensor, layout: WindowLayout, mask: Tensor | None) -> Tensor:
         """(B,H,W,C) -> (B,H,W,C)."""

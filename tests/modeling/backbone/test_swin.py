@@ -104,6 +104,7 @@ def test_features_equal_hugging_face(window_size: int, height: int, width: int) 
 @pytest.mark.parametrize("window_size, size", [(7, (97, 131)), (12, (64, 96)), (4, (40, 40))])
 def test_gradients_equal_hugging_face(window_size: int, size: tuple[int, int]) -> None:
     theirs, ours = models(window_size)
+    ours.train()  # no dropout, but activations are computed again
     inputs = images(*size).requires_grad_()
     gradients = []
     for outputs in (theirs(inputs).feature_maps, ours(inputs).values()):
