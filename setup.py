@@ -142,7 +142,7 @@ def operators() -> Extension:
     compile_arguments = {"cxx": ["-O3"], "nvcc": [] if missing else arguments_for_nvcc()}
     link_arguments = []
     if sys.platform == "linux":
-        # Fused multiply-add, GCC's default, keeps digits of places (csrc/cpu/kernels.h).
+        # Fused multiply-add, GCC's default, keeps digits of places (csrc/cpu/ms_deform_attn_kernels.h).
         compile_arguments["cxx"] += ["-fopenmp", "-ffp-contract=fast"]
         # GCC's OpenMP is not linked: PyTorch brings it, and a second copy would not know the
         # number of threads that PyTorch uses.

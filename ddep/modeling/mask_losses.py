@@ -10,13 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ddep.ops import draw_seed, point_mask_losses, uncertain_points
-from ddep.ops.mask_costs_reference import FOCAL_ALPHA
-from ddep.ops.mask_losses_reference import dice_loss
+from ddep.ops import dense_mask_losses, draw_seed, point_mask_losses, uncertain_points
 
 
 class PointMaskLosses:
@@ -68,10 +64,7 @@ class PointMaskLosses:
 
 
 class DenseMaskLosses:
-    """Focal and dice loss over all pixels of the batch (MaskFormer, arXiv 2107.06278, section 3.3).
-
-    Predictions are brought to the masks' size bilinearly. Padding counts, as in MaskFormer.
-    """
+    """Focal and dice loss over all pixels (MaskFormer, arXiv 2107.06278, section 3.3)."""
 
     def __call__(
         self,
@@ -81,34 +74,4 @@ class DenseMaskLosses:
         masks: Tensor,
         targets: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        focal, dice = [], []
-        size = masks.shape[-2:]
-        masks = masks.flatten(1).bool()
-        for layer, predicted in enumerate(mask_logits):
-            matched = predicted[images[layer], queries[layer]]
-            logits = F.interpolate(
-                matched[:, None].float(), size=size, mode="bilinear", align_corners=False
-            ).flatten(1)
-            labels = masks[targets[layer]]
-            focal.append(sigmoid_focal_loss(logits, labels))
-            dice.append(dice_loss(logits, labels))
-        return torch.stack(focal), torch.stack(dice)
-
-
-def sigmoid_focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Focal loss of each prediction with its target, averaged over pixels.
-
-    RetinaNet (Lin et al., 2017, arXiv 1708.02002), equation 5, with gamma 2 and alpha 0.25: if q is
-    the probability that a prediction gives to the wrong answer, its loss is ``-q^2 log(1 - q)``
-    times 0.25 inside the mask and 0.75 outside.
-
-    Args:
-        logits: (N, P) float.
-        masks: (N, P) bool.
-
-    Returns:
-        (N,).
-    """
-    wrong = torch.where(masks, -logits, logits)
-    weights = torch.where(masks, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
-    return (weights * wrong.sigmoid() ** 2 * F.softplus(wrong)).mean(-1)
+        return dense_mask_losses(mask_logits, images, queries, masks, targets)

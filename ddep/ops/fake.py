@@ -26,6 +26,8 @@ def register() -> None:
     fake("ddep::uncertain_points")(_uncertain_points)
     fake("ddep::point_mask_losses")(_mask_losses)
     fake("ddep::point_mask_losses_backward")(_mask_gradients)
+    fake("ddep::dense_mask_losses")(_mask_losses)
+    fake("ddep::dense_mask_losses_backward")(_mask_gradients)
     fake("ddep::window_attention")(_window_attention)
     fake("ddep::window_attention_backward")(_window_attention_gradients)
 

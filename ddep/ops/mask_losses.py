@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from ddep.ops import extension
-from ddep.ops.mask_losses_reference import point_mask_losses_reference
+from ddep.ops.mask_losses_reference import (
+    dense_mask_losses_reference,
+    point_mask_losses_reference,
+)
 
 
 def point_mask_losses(
@@ -52,3 +55,34 @@ def point_mask_losses(
     else:
         run = point_mask_losses_reference
     return run(mask_logits, images, queries, masks, targets, points)
+
+
+def dense_mask_losses(
+    mask_logits: Sequence[Tensor],
+    images: Tensor,
+    queries: Tensor,
+    masks: Tensor,
+    targets: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Compare matched predicted and true masks at all pixels of the true masks.
+
+    The mask losses of MaskFormer (Cheng et al., 2021, arXiv 2107.06278, section 3.3): the focal
+    loss (arXiv 1708.02002, equation 5, with gamma 2 and alpha 0.25), averaged over pixels, and the
+    dice loss. Logits are brought to the masks' size bilinearly, as ``interpolate`` does without
+    ``align_corners``. Padding counts, as in MaskFormer. The compiled operator never stores the
+    resized logits.
+
+    Args:
+        mask_logits, images, queries, masks, targets: as in :func:`point_mask_losses`.
+
+    Returns:
+        Focal and dice loss, as in :func:`point_mask_losses`, with gradients as there.
+
+    Raises:
+        ValueError: as in :func:`point_mask_losses`.
+    """
+    if extension.use_compiled(mask_logits[0].device.type):
+        run = torch.ops.ddep.dense_mask_losses
+    else:
+        run = dense_mask_losses_reference
+    return run(mask_logits, images, queries, masks, targets)

@@ -8,10 +8,9 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ddep.ops import point_mask_losses
-from ddep.ops.mask_losses_reference import dice_loss
+from ddep.ops import dense_mask_losses, point_mask_losses
+from tests.ops import mask_formulas
 
 Losses = tuple[Tensor, Tensor]
 
@@ -53,8 +52,10 @@ def random_pairs(
     return Pairs(logits, indices(2), indices(7), masks, indices(6))
 
 
-def random_points(pairs: Pairs, count: int) -> Tensor:
+def random_points(pairs: Pairs, count: int | None) -> Tensor | None:
     """Some outside, and some on borders, on pixels' edges and centres."""
+    if count is None:
+        return None
     generator = torch.Generator().manual_seed(2)
     points = 1.3 * torch.rand(*pairs.images.shape, count, 2, generator=generator) - 0.15
     special = torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.5, 0.5], [-9.0, 0.5], [0.5, 1e30]])
@@ -62,29 +63,11 @@ def random_points(pairs: Pairs, count: int) -> Tensor:
     return points
 
 
-def cross_entropy(x: Tensor, m: Tensor) -> Tensor:
-    return (m * F.softplus(-x) + (1 - m) * F.softplus(x)).mean(-1)
-
-
-def dice(x: Tensor, m: Tensor) -> Tensor:
-    p = x.sigmoid()
-    return 1 - (2 * (p * m).sum(-1) + 1) / (p.sum(-1) + m.sum(-1) + 1)
-
-
-def by_definition(pairs: Pairs, points: Tensor) -> Losses:
-    """In float64, pair by pair."""
-    found = []
-    for layer, pair in torch.cartesian_prod(*map(torch.arange, pairs.images.shape)).tolist():
-        index = (layer, pair)
-        logits = pairs.mask_logits[layer][pairs.images[index], pairs.queries[index]]
-        grid = (2 * points[index].double() - 1)[None, None]
-        x, m = (
-            F.grid_sample(map_[None, None].double(), grid, align_corners=False).flatten()
-            for map_ in (logits, pairs.masks[pairs.targets[index]])
-        )
-        found.append(torch.stack([cross_entropy(x, m), dice(x, m)]))
-    losses = torch.stack(found).view(*pairs.images.shape, 2)
-    return losses[..., 0], losses[..., 1]
+def compute(pairs: Pairs, points: Tensor | None) -> Losses:
+    """At points, or over all pixels if there are none."""
+    if points is None:
+        return dense_mask_losses(*pairs)
+    return point_mask_losses(*pairs, points.to(pairs.masks.device))
 
 
 def gradients(losses: Losses, pairs: Pairs) -> list[Tensor]:
@@ -100,17 +83,21 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return (difference.norm() / expected.double().norm()).item()
 
 
+# Numbers of points; None is all pixels.
+KINDS = pytest.mark.parametrize("count", [300, None], ids=["points", "pixels"])
+
 # Of losses and gradients. float32 rounds places to some 1e-6 of a pixel in the reference.
 TOLERANCES = {"compiled": 1e-6, "reference": 2e-5}
 
 
-@pytest.mark.parametrize("count", [1, 7, 255, 256, 1000])
+@pytest.mark.parametrize("count", [1, 7, 255, 256, 1000, None])
 @pytest.mark.parametrize(
     ("size", "mask_size", "mask_dtype"),
     [
         ((13, 17), (40, 50), torch.bool),
         ((1, 1), (1, 1), torch.uint8),
         ((33, 2), (9, 64), torch.uint8),
+        ((9, 16), (36, 64), torch.bool),
     ],
 )
 def test_losses_and_gradients_against_the_formula(
@@ -123,9 +110,9 @@ def test_losses_and_gradients_against_the_formula(
 ) -> None:
     pairs = random_pairs(size, mask_size, mask_dtype=mask_dtype).differentiable()
     points = random_points(pairs, count)
-    expected = by_definition(pairs, points)
+    expected = mask_formulas.losses(*pairs, points)
     there = pairs.on(device)
-    found = point_mask_losses(*there, points.to(device))
+    found = compute(there, points)
     tolerance = TOLERANCES[implementation]
     for one, other in zip(found, expected, strict=True):
         assert one.shape == (3, 5) and one.dtype == torch.float32
@@ -136,15 +123,23 @@ def test_losses_and_gradients_against_the_formula(
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("points_dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("count", "points_dtype"), [(300, torch.float32), (300, torch.float64), (None, None)]
+)
 def test_other_dtypes(
-    device: str, implementation: str, dtype: torch.dtype, points_dtype: torch.dtype
+    device: str,
+    implementation: str,
+    dtype: torch.dtype,
+    count: int | None,
+    points_dtype: torch.dtype | None,
 ) -> None:
     """Half types are computed in float32, and only their gradients are rounded."""
     pairs = random_pairs(dtype=dtype).differentiable()
-    points = random_points(pairs, 300).to(points_dtype)
-    expected = by_definition(pairs, points)
-    found = point_mask_losses(*pairs.on(device), points.to(device))
+    points = random_points(pairs, count)
+    if points is not None:
+        points = points.to(points_dtype)
+    expected = mask_formulas.losses(*pairs, points)
+    found = compute(pairs.on(device), points)
     wide = dtype == torch.float64
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == (torch.float64 if wide else torch.float32)
@@ -157,55 +152,58 @@ def test_other_dtypes(
         assert relative_error(one, other) < tolerance
 
 
-def test_gradcheck(device: str, implementation: str) -> None:
+@KINDS
+def test_gradcheck(device: str, implementation: str, count: int | None) -> None:
     """The points do not depend on logits, so this is the whole gradient."""
     pairs = random_pairs((4, 5), (9, 8), layers=2, dtype=torch.float64).on(device).differentiable()
-    points = random_points(pairs, 40).to(device)
+    points = random_points(pairs, count)
 
     def losses(*mask_logits: Tensor) -> Losses:
-        return point_mask_losses(list(mask_logits), *pairs[1:], points)
+        return compute(pairs._replace(mask_logits=list(mask_logits)), points)
 
     assert torch.autograd.gradcheck(losses, pairs.mask_logits)
 
 
-def test_gradients_of_one_loss_or_one_layer(device: str, implementation: str) -> None:
+@KINDS
+def test_gradients_of_one_loss_or_one_layer(
+    device: str, implementation: str, count: int | None
+) -> None:
     pairs = random_pairs().differentiable()
-    points = random_points(pairs, 50)
-    expected = by_definition(pairs, points)
-    found = point_mask_losses(*pairs.on(device), points.to(device))
+    points = random_points(pairs, count)
+    expected = mask_formulas.losses(*pairs, points)
+    found = compute(pairs.on(device), points)
     for loss, other in zip(found, expected, strict=True):
         (one,) = torch.autograd.grad(loss[1].sum(), pairs.mask_logits[1], retain_graph=True)
         (gradient,) = torch.autograd.grad(other[1].sum(), pairs.mask_logits[1], retain_graph=True)
         assert relative_error(one, gradient) < TOLERANCES[implementation]
     first, last = random_pairs().differentiable().mask_logits[::2]
     logits = [first.detach(), *random_pairs().mask_logits[1:2], last]
-    (one,) = torch.autograd.grad(
-        point_mask_losses(
-            [layer.to(device) for layer in logits], *pairs.on(device)[1:], points.to(device)
-        )[0].sum(),
-        last,
-    )
+    found = compute(pairs._replace(mask_logits=logits).on(device), points)
+    (one,) = torch.autograd.grad(found[0].sum(), last)
     (gradient,) = torch.autograd.grad(expected[0].sum(), pairs.mask_logits[2])
     assert relative_error(one, gradient) < TOLERANCES[implementation]
 
 
-def test_a_prediction_in_several_pairs_gets_the_sum(device: str, implementation: str) -> None:
+@KINDS
+def test_a_prediction_in_several_pairs_gets_the_sum(
+    device: str, implementation: str, count: int | None
+) -> None:
     pairs = random_pairs(pairs=6).differentiable()
     pairs = pairs._replace(
         images=torch.tensor([[1, 0, 1, 1, 0, 1]] * 3),
         queries=torch.tensor([[4, 4, 4, 2, 4, 4]] * 3),
     )
-    points = random_points(pairs, 90)
-    found = gradients(point_mask_losses(*pairs.on(device), points.to(device)), pairs)
-    for one, other in zip(found, gradients(by_definition(pairs, points), pairs), strict=True):
+    points = random_points(pairs, count)
+    found = gradients(compute(pairs.on(device), points), pairs)
+    expected = gradients(mask_formulas.losses(*pairs, points), pairs)
+    for one, other in zip(found, expected, strict=True):
         assert relative_error(one, other) < TOLERANCES[implementation]
 
 
-def test_unmatched_masks_get_zeros(device: str, implementation: str) -> None:
+@KINDS
+def test_unmatched_masks_get_zeros(device: str, implementation: str, count: int | None) -> None:
     pairs = random_pairs(pairs=1).differentiable()
-    found = gradients(
-        point_mask_losses(*pairs.on(device), random_points(pairs, 90).to(device)), pairs
-    )
+    found = gradients(compute(pairs.on(device), random_points(pairs, count)), pairs)
     for layer, gradient in enumerate(found):
         touched = gradient.abs().sum((2, 3)).nonzero().tolist()
         assert touched == [[pairs.images[layer, 0].item(), pairs.queries[layer, 0].item()]]
@@ -215,20 +213,23 @@ def test_sums_keep_their_digits(device: str, implementation: str) -> None:
     """Over 200,000 points, float32 would lose three."""
     pairs = random_pairs(pairs=1, layers=1)
     points = torch.rand(1, 1, 200_000, 2, generator=torch.Generator().manual_seed(0))
-    found = point_mask_losses(*pairs.on(device), points.to(device))
-    for one, other in zip(found, by_definition(pairs, points), strict=True):
+    found = compute(pairs.on(device), points)
+    for one, other in zip(found, mask_formulas.losses(*pairs, points), strict=True):
         assert relative_error(one, other) < (3e-7 if implementation == "compiled" else 2e-5)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-6, 100.0, 1e5])
-def test_logits_of_any_size(device: str, implementation: str, scale: float) -> None:
+@KINDS
+def test_logits_of_any_size(
+    device: str, implementation: str, count: int | None, scale: float
+) -> None:
     """Certain predictions: no overflow, and small losses are not rounded to 0."""
     pairs = random_pairs()
     pairs = pairs._replace(mask_logits=[layer * scale for layer in pairs.mask_logits])
     pairs = pairs.differentiable()
-    points = random_points(pairs, 300)
-    expected = by_definition(pairs, points)
-    found = point_mask_losses(*pairs.on(device), points.to(device))
+    points = random_points(pairs, count)
+    expected = mask_formulas.losses(*pairs, points)
+    found = compute(pairs.on(device), points)
     tolerance = max(TOLERANCES[implementation], 1e-6)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.cpu().double(), other, rtol=5 * tolerance, atol=1e-6)
@@ -238,41 +239,46 @@ def test_logits_of_any_size(device: str, implementation: str, scale: float) -> N
         assert relative_error(one, other) < 5 * tolerance * max(1, scale)
 
 
-def test_right_answers_cost_nothing(device: str, implementation: str) -> None:
+@KINDS
+def test_right_answers_cost_nothing(device: str, implementation: str, count: int | None) -> None:
     masks = torch.zeros(2, 8, 8, dtype=torch.bool)
     masks[1, :, :4] = True
     logits = [(masks.float() * 100 - 50)[None]]
     pairs = Pairs(logits, torch.tensor([[0, 0]]), torch.tensor([[0, 1]]), masks,
                   torch.tensor([[0, 1]])).on(device)  # fmt: skip
     centres = (torch.cartesian_prod(torch.arange(8), torch.arange(8)) + 0.5) / 8  # exact
-    points = centres.expand(1, 2, -1, -1).to(device)
-    losses, dices = point_mask_losses(*pairs, points)
+    points = None if count is None else centres.expand(1, 2, -1, -1)
+    losses, dices = compute(pairs, points)
     assert losses.max() < 1e-21 and dices.max() < 1e-6
     wrong = pairs._replace(targets=pairs.targets.flip(1))
-    losses, dices = point_mask_losses(*wrong, points)
-    torch.testing.assert_close(losses.cpu(), torch.tensor([[25.0, 25.0]]))
+    losses, dices = compute(wrong, points)
+    # The focal loss weighs half of the pixels with 1/4 or 3/4.
+    expected = torch.tensor([[25.0, 25.0]]) * (torch.tensor([0.25, 0.75]) if count is None else 1)
+    torch.testing.assert_close(losses.cpu(), expected)
     torch.testing.assert_close(dices.cpu(), torch.tensor([[1 - 1 / 33, 1 - 1 / 33]]))
 
 
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf])
+@KINDS
 def test_strange_logits_reach_their_losses_only(
-    device: str, implementation: str, strange: float
+    device: str, implementation: str, count: int | None, strange: float
 ) -> None:
     pairs = random_pairs(pairs=2)
     pairs = pairs._replace(queries=torch.tensor([[0, 1]] * 3))
-    points = random_points(pairs, 400).to(device)
-    clean = point_mask_losses(*pairs.on(device), points)
+    points = random_points(pairs, count)
+    clean = compute(pairs.on(device), points)
     pairs.mask_logits[1][pairs.images[1, 1], 1, 6, 8] = strange
     there = pairs.on(device).differentiable()
-    found = point_mask_losses(*there, points)
+    found = compute(there, points)
     assert not found[0][1, 1].isfinite()
     if strange != strange:
         assert found[1][1, 1].isnan()
-        assert gradients(found, there)[1][pairs.images[1, 1], 1].isnan().any()
     for one, other in zip(found, clean, strict=True):
         assert torch.equal(one[[0, 2]], other[[0, 2]]) and torch.equal(one[1, 0], other[1, 0])
     gradient = gradients(found, there)[1]
     assert gradient[pairs.images[1, 0], 0].isfinite().all()
+    if strange != strange:
+        assert gradient[pairs.images[1, 1], 1].isnan().any()
 
 
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf, -1e30, 3e9])
@@ -290,10 +296,11 @@ def test_strange_points_are_outside(device: str, implementation: str, strange: f
         assert torch.equal(one, other)
 
 
-def test_arguments_of_any_strides(device: str, implementation: str) -> None:
+@KINDS
+def test_arguments_of_any_strides(device: str, implementation: str, count: int | None) -> None:
     pairs = random_pairs().on(device).differentiable()
-    points = random_points(pairs, 60).to(device)
-    expected = point_mask_losses(*pairs, points)
+    points = random_points(pairs, count)
+    expected = compute(pairs, points)
     strided = Pairs(
         [layer.detach().permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0).requires_grad_()
          for layer in pairs.mask_logits],
@@ -302,7 +309,9 @@ def test_arguments_of_any_strides(device: str, implementation: str) -> None:
         pairs.masks.permute(2, 0, 1).contiguous().permute(1, 2, 0),
         pairs.targets.repeat_interleave(2, 1)[:, ::2],
     )  # fmt: skip
-    found = point_mask_losses(*strided, points.flip(2).contiguous().flip(2))
+    if points is not None:
+        points = points.transpose(2, 3).contiguous().transpose(2, 3)
+    found = compute(strided, points)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
     for one, other in zip(gradients(found, strided), gradients(expected, pairs), strict=True):
@@ -310,22 +319,26 @@ def test_arguments_of_any_strides(device: str, implementation: str) -> None:
 
 
 @pytest.mark.parametrize("targets", [0, 3])
-def test_no_pairs(device: str, implementation: str, targets: int) -> None:
+@KINDS
+def test_no_pairs(device: str, implementation: str, count: int | None, targets: int) -> None:
     pairs = random_pairs(pairs=0)
     pairs = pairs._replace(masks=pairs.masks[:targets]).on(device).differentiable()
-    losses = point_mask_losses(*pairs, torch.zeros(3, 0, 20, 2, device=device))
+    losses = compute(pairs, random_points(pairs, count))
     assert losses[0].shape == losses[1].shape == (3, 0)
     for gradient in gradients(losses, pairs):
         assert not gradient.any()
 
 
-def test_bits_do_not_depend_on_threads(compiled_on_cpu: str, any_threads: None) -> None:
+@KINDS
+def test_bits_do_not_depend_on_threads(
+    compiled_on_cpu: str, any_threads: None, count: int | None
+) -> None:
     pairs = random_pairs(pairs=7).differentiable()
-    points = random_points(pairs, 300)
+    points = random_points(pairs, count)
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        losses = point_mask_losses(*pairs, points)
+        losses = compute(pairs, points)
         results.append([*losses, *gradients(losses, pairs)])
     for result in results[1:]:
         assert all(map(torch.equal, result, results[0]))
@@ -338,24 +351,24 @@ def any_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def test_autocast_changes_nothing(device: str, implementation: str) -> None:
+@KINDS
+def test_autocast_changes_nothing(device: str, implementation: str, count: int | None) -> None:
     pairs = random_pairs().on(device)
-    points = random_points(pairs, 60).to(device)
-    expected = point_mask_losses(*pairs, points)
+    points = random_points(pairs, count)
+    expected = compute(pairs, points)
     with torch.autocast(device, dtype=torch.bfloat16):
-        found = point_mask_losses(*pairs, points)
+        found = compute(pairs, points)
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == torch.float32 and torch.equal(one, other)
 
 
-def test_compiles_whole(device: str, implementation: str) -> None:
+@KINDS
+def test_compiles_whole(device: str, implementation: str, count: int | None) -> None:
     """In one graph, through autograd."""
     pairs = random_pairs().on(device).differentiable()
-    points = random_points(pairs, 60).to(device)
-    compiled = torch.compile(
-        lambda *arguments: point_mask_losses(*arguments), fullgraph=True, backend="aot_eager"
-    )
-    found, expected = compiled(*pairs, points), point_mask_losses(*pairs, points)
+    points = random_points(pairs, count)
+    compiled = torch.compile(compute, fullgraph=True, backend="aot_eager")
+    found, expected = compiled(pairs, points), compute(pairs, points)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
     for one, other in zip(gradients(found, pairs), gradients(expected, pairs), strict=True):
@@ -366,18 +379,19 @@ def test_compiles_whole(device: str, implementation: str) -> None:
 def test_opcheck(compiled_on_cpu: str, dtype: torch.dtype) -> None:
     pairs = random_pairs((4, 5), (9, 8), layers=2, dtype=dtype)
     points = random_points(pairs, 20)
-    operators = torch.ops.ddep
-    torch.library.opcheck(operators.point_mask_losses.default, (*pairs.differentiable(), points))
-    gradient = torch.ones(2, 5)
-    torch.library.opcheck(
-        operators.point_mask_losses_backward.default, (gradient, gradient, *pairs, points)
-    )
+    gradient, operators = torch.ones(2, 5), torch.ops.ddep
+    opcheck, others = torch.library.opcheck, pairs.differentiable()
+    opcheck(operators.point_mask_losses.default, (*others, points))
+    opcheck(operators.point_mask_losses_backward.default, (gradient, gradient, *pairs, points))
+    opcheck(operators.dense_mask_losses.default, others)
+    opcheck(operators.dense_mask_losses_backward.default, (gradient, gradient, *pairs))
 
 
-def test_no_second_derivative(compiled_on_cpu: str) -> None:
+@KINDS
+def test_no_second_derivative(compiled_on_cpu: str, count: int | None) -> None:
     """An error, not a wrong result."""
     pairs = random_pairs().differentiable()
-    losses = point_mask_losses(*pairs, random_points(pairs, 20))
+    losses = compute(pairs, random_points(pairs, count))
     (gradient,) = torch.autograd.grad(losses[0].sum(), pairs.mask_logits[0], create_graph=True)
     with pytest.raises(RuntimeError, match="not implemented"):
         gradient.sum().backward()
@@ -403,12 +417,8 @@ def test_arguments_that_do_not_fit(compiled_on_cpu: str, changes: dict, message:
     points = random_points(pairs, 4)
     with pytest.raises(ValueError, match=f"^point_mask_losses: {message}"):
         point_mask_losses(*pairs._replace(**changes), points)
+    with pytest.raises(ValueError, match=f"^dense_mask_losses: {message}"):
+        dense_mask_losses(*pairs._replace(**changes))
     for wrong in (points.long(), points[:2], points[0], points[..., :1]):
         with pytest.raises(ValueError, match="^point_mask_losses: points "):
             point_mask_losses(*pairs, wrong)
-
-
-def test_dice_loss_of_perfect_empty_and_opposite_masks() -> None:
-    masks = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]])
-    logits = torch.tensor([[50.0, 50, -50, -50], [-50, -50, -50, -50], [-50, -50, -50, 50]])
-    torch.testing.assert_close(dice_loss(logits, masks), torch.tensor([0.0, 0.0, 1 - 1 / 5]))

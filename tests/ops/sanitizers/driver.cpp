@@ -8,20 +8,10 @@
 #include <random>
 #include <vector>
 
-#include "ms_deform_attn_problem.h"
-
-namespace ddep {
-extern const Kernels<float> kernels_default_float;
-extern const Kernels<double> kernels_default_double;
-#if defined(__x86_64__)
-extern const Kernels<float> kernels_avx2_float;
-extern const Kernels<double> kernels_avx2_double;
-#endif
-}  // namespace ddep
+#include "kernels.h"
 
 namespace {
 
-using ddep::Kernels;
 using ddep::Sizes;
 
 template <typename T>
@@ -109,7 +99,8 @@ Results<double> by_definition(const Sizes& s, bool fused, const Tensors<T>& in) 
 }
 
 template <typename T>
-Results<T> by_kernels(const Kernels<T>& kernels, const Sizes& s, bool fused, const Tensors<T>& in) {
+Results<T> by_kernels(const ddep::MsDeformAttnKernels<T>& kernels, const Sizes& s, bool fused,
+                      const Tensors<T>& in) {
   const T unwritten = std::numeric_limits<T>::quiet_NaN();
   const int64_t rows = s.images * s.queries, half = rows / 2;
   Results<T> out;
@@ -187,7 +178,7 @@ bool same(const char* name, const std::vector<T>& found, const std::vector<doubl
 }
 
 template <typename T>
-bool check(const char* name, const Kernels<T>& kernels) {
+bool check(const char* name, const ddep::MsDeformAttnKernels<T>& kernels) {
   const std::vector<std::vector<int64_t>> all_shapes = {
       {5, 7}, {1, 1}, {0, 0}, {3, 4, 1, 9, 0, 5, 2, 2}, {6, 1, 4, 0, 3, 3}};
   std::mt19937 generator(0);
@@ -233,12 +224,12 @@ bool check(const char* name, const Kernels<T>& kernels) {
 }  // namespace
 
 int main() {
-  bool passed = check("default float", ddep::kernels_default_float) &
-                check("default double", ddep::kernels_default_double);
+  bool passed = check("default float", ddep::kernels_default_float.ms_deform_attn) &
+                check("default double", ddep::kernels_default_double.ms_deform_attn);
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    passed &= check("AVX2 float", ddep::kernels_avx2_float) &
-              check("AVX2 double", ddep::kernels_avx2_double);
+    passed &= check("AVX2 float", ddep::kernels_avx2_float.ms_deform_attn) &
+              check("AVX2 double", ddep::kernels_avx2_double.ms_deform_attn);
   }
 #endif
   return passed ? 0 : 1;

@@ -18,6 +18,7 @@ struct Kernels {
   MaskCostKernels<T> mask_costs;
   PointDrawingKernels<T> point_drawing;
   PointMaskLossesKernels<T> point_mask_losses;
+  DenseMaskLossesKernels<T> dense_mask_losses;
   WindowAttentionKernels<T> window_attention;
 };
 

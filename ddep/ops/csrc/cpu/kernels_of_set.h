@@ -20,6 +20,7 @@ using whole = int32_t;
 #include "bilinear.h"
 #include "philox.h"
 // Drawing and losses.
+#include "dense_mask_losses_kernels.h"
 #include "point_drawing_kernels.h"
 #include "point_mask_losses_kernels.h"
 #include "window_attention_kernels.h"
@@ -37,6 +38,7 @@ using whole = int64_t;
 #include "bilinear.h"
 #include "philox.h"
 // Drawing and losses.
+#include "dense_mask_losses_kernels.h"
 #include "point_drawing_kernels.h"
 #include "point_mask_losses_kernels.h"
 #include "window_attention_kernels.h"
@@ -46,15 +48,15 @@ using whole = int64_t;
 }  // namespace
 
 // In the order of Kernels' members.
-#define DDEP_TABLE(of_type)                                                  \
-  {                                                                          \
-    {of_type::forward, of_type::backward_sampling, of_type::backward_value}, \
-        {of_type::kLanes, of_type::compare_masks},                           \
-        {of_type::uniform_points, of_type::uncertain_points},                \
-        {of_type::point_mask_losses, of_type::point_mask_losses_backward}, { \
-      of_type::window_attention_forward, of_type::window_attention_backward  \
-    }                                                                        \
-  }
+// clang-format off
+#define DDEP_TABLE(of_type)                                                   \
+  {{of_type::forward, of_type::backward_sampling, of_type::backward_value},   \
+   {of_type::kLanes, of_type::compare_masks},                                 \
+   {of_type::uniform_points, of_type::uncertain_points},                      \
+   {of_type::point_mask_losses, of_type::point_mask_losses_backward},         \
+   {of_type::dense_mask_losses, of_type::dense_mask_losses_backward},         \
+   {of_type::window_attention_forward, of_type::window_attention_backward}}
+// clang-format on
 extern const Kernels<float> DDEP_JOIN(kernels_, DDEP_SET, _float) = DDEP_TABLE(of_float);
 extern const Kernels<double> DDEP_JOIN(kernels_, DDEP_SET, _double) = DDEP_TABLE(of_double);
 #undef DDEP_TABLE

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <numeric>
@@ -66,6 +67,8 @@ class PairRows {
         masks_(pairs.masks.contiguous()),
         in_layer_(pairs.images.size(1)) {}
 
+  const MaskPairs& pairs() const { return pairs_; }
+  at::ScalarType type() const { return compute_type(pairs_.mask_logits[0]); }
   int64_t count() const { return images_.numel(); }
   int64_t layer(int64_t row) const { return row / in_layer_; }
   int64_t image(int64_t row) const { return images_.const_data_ptr<int64_t>()[row]; }
@@ -101,5 +104,60 @@ class PairRows {
   at::Tensor images_, queries_, targets_, masks_;
   int64_t in_layer_;
 };
+
+// Two losses of all rows, (L, N) each. In parallel, calls compute(row, map, mask, loss, dice) with
+// pointers to the losses of a row.
+template <typename Compute>
+std::tuple<at::Tensor, at::Tensor> compute_losses(const PairRows& rows, const Compute& compute) {
+  const auto options = rows.pairs().mask_logits[0].options().dtype(rows.type());
+  at::Tensor losses = at::empty(rows.pairs().images.sizes(), options);
+  at::Tensor dices = at::empty_like(losses);
+  AT_DISPATCH_FLOATING_TYPES(rows.type(), "mask_losses", [&] {
+    scalar_t* loss = losses.mutable_data_ptr<scalar_t>();
+    scalar_t* dice = dices.mutable_data_ptr<scalar_t>();
+    at::parallel_for(0, rows.count(), 1, [&](int64_t begin, int64_t end) {
+      std::vector<scalar_t> map;
+      for (int64_t row = begin; row < end; ++row) {
+        compute(row, rows.map(row, map), rows.mask(row), loss + row, dice + row);
+      }
+    });
+  });
+  return {losses, dices};
+}
+
+// The gradients of all predictions. In parallel, calls add(row, map, mask, grad_loss, grad_dice,
+// grad_map), which adds to a bordered map. One thread adds all that a predicted mask receives.
+template <typename Add>
+std::vector<at::Tensor> compute_gradients(const PairRows& rows, const at::Tensor& grad_losses,
+                                          const at::Tensor& grad_dices, const Add& add) {
+  const at::Tensor of_losses = grad_losses.to(rows.type()).contiguous();
+  const at::Tensor of_dices = grad_dices.to(rows.type()).contiguous();
+  std::vector<at::Tensor> gradients;
+  for (const at::Tensor& logits : rows.pairs().mask_logits) {
+    gradients.push_back(at::zeros(logits.sizes(), logits.options()));
+  }
+  const auto [order, bounds] = rows.groups();
+  AT_DISPATCH_FLOATING_TYPES(
+      rows.type(), "mask_losses_backward", [&, &order = order, &bounds = bounds] {
+        const scalar_t* of_loss = of_losses.const_data_ptr<scalar_t>();
+        const scalar_t* of_dice = of_dices.const_data_ptr<scalar_t>();
+        const int64_t groups = static_cast<int64_t>(bounds.size()) - 1;
+        at::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+          std::vector<scalar_t> pixels, grad_map;
+          for (int64_t group = begin; group < end; ++group) {
+            const int64_t first = order[bounds[group]];
+            const MaskMap<scalar_t> map = rows.map(first, pixels);
+            grad_map.assign(pixels.size(), scalar_t(0));
+            for (int64_t i = bounds[group]; i < bounds[group + 1]; ++i) {
+              const int64_t row = order[i];
+              add(row, map, rows.mask(row), of_loss[row], of_dice[row], grad_map.data());
+            }
+            copy_gradient(grad_map, rows.image(first), rows.query(first),
+                          gradients[rows.layer(first)]);
+          }
+        });
+      });
+  return gradients;
+}
 
 }  // namespace ddep

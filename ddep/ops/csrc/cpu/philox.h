@@ -36,11 +36,10 @@ DDEP_INLINE void store_uniform(float* to, counters even, counters odd) {
 static void draw(RandomRow random, uint32_t stream, int64_t first, float* x, float* y) {
   uint32_t key_0 = static_cast<uint32_t>(random.seed);
   uint32_t key_1 = static_cast<uint32_t>(random.seed >> 32);
-  counters word_0[kGroups], word_1[kGroups], word_2[kGroups], word_3[kGroups];
+  counters lanes = {}, word_0[kGroups], word_1[kGroups], word_2[kGroups], word_3[kGroups];
+  for (int64_t lane = 0; lane < kCounters; ++lane) lanes[lane] = static_cast<uint64_t>(lane);
   for (int64_t group = 0; group < kGroups; ++group) {
-    for (int64_t lane = 0; lane < kCounters; ++lane) {
-      word_0[group][lane] = static_cast<uint32_t>(first / 2 + group * kCounters + lane);
-    }
+    word_0[group] = lanes + static_cast<uint64_t>(first / 2 + group * kCounters);
     word_1[group] = counters{} + random.row;
     word_2[group] = counters{} + stream;
     word_3[group] = counters{};

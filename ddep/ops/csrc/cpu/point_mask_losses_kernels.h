@@ -17,7 +17,7 @@ static void load_chunk(const real* points, int64_t count, real* x, real* y) {
 static void add_losses(const real* logits, const real* labels, int64_t count, real* probabilities,
                        LossSums& sums) {
   vector cross_entropy = {}, intersection = {}, of_probabilities = {}, of_labels = {};
-  whole_vector lane;
+  whole_vector lane = {};
   for (int64_t i = 0; i < kLanes; ++i) lane[i] = static_cast<whole>(i);
   for (int64_t i = 0; i < count; i += kLanes) {
     const whole_vector counts = lane < static_cast<whole>(count - i);
@@ -57,12 +57,10 @@ static void point_mask_losses(const MaskMap<real>& map, const TrueMask& mask, co
 
 static void point_mask_losses_backward(const MaskMap<real>& map, const TrueMask& mask,
                                        const real* points, int64_t count, real grad_cross_entropy,
-                                       real grad_dice, std::vector<PointChunk<real>>& buffer,
-                                       real* grad_map) {
+                                       real grad_dice, real* grad_map) {
   real x[kChunk], y[kChunk], logits[kChunk], gradients[kChunk];
   const int64_t chunks = (count + kChunk - 1) / kChunk;
-  buffer.resize(chunks);
-  PointChunk<real>* kept = buffer.data();
+  const std::unique_ptr<PointChunk<real>[]> kept(new PointChunk<real>[chunks]);
   LossSums sums = {};
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     const int64_t first = chunk * kChunk, in_chunk = std::min(kChunk, count - first);

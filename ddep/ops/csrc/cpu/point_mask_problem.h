@@ -77,7 +77,14 @@ struct PointMaskLossesKernels {
                   T* cross_entropy, T* dice);
   // Adds to grad_map, which is bordered as the map is; what its border receives has no meaning.
   void (*backward)(const MaskMap<T>& map, const TrueMask& mask, const T* points, int64_t count,
-                   T grad_cross_entropy, T grad_dice, std::vector<PointChunk<T>>& buffer,
+                   T grad_cross_entropy, T grad_dice, T* grad_map);
+};
+
+template <typename T>
+struct DenseMaskLossesKernels {
+  void (*forward)(const MaskMap<T>& map, const TrueMask& mask, T* focal, T* dice);
+  // grad_map as above.
+  void (*backward)(const MaskMap<T>& map, const TrueMask& mask, T grad_focal, T grad_dice,
                    T* grad_map);
 };
 

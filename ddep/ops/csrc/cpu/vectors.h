@@ -87,13 +87,15 @@ DDEP_INLINE vector positive_part(vector x) { return x > 0 ? x : vector{}; }
 
 // What binary cross entropy and its gradient need of a logit; all is NaN for NaN.
 struct Logistic {
-  vector sigmoid;   // 1 / (1 + e^-x)
-  vector softplus;  // log(1 + e^x)
-  vector tail;      // log(1 + e^-|x|), the part of softplus beyond max(x, 0)
+  vector sigmoid;     // 1 / (1 + e^-x)
+  vector complement;  // 1 - sigmoid, precise where that is small
+  vector softplus;    // log(1 + e^x)
+  vector tail;        // log(1 + e^-|x|), the part of softplus beyond max(x, 0)
 };
 
 DDEP_INLINE Logistic logistic(vector x) {
   const whole_vector positive = x > 0;
   const vector e = exponential(positive ? -x : x), tail = log1p(e);
-  return {(positive ? vector{} + 1 : e) / (e + 1), positive_part(x) + tail, tail};
+  const vector larger = 1 / (e + 1), smaller = e * larger;
+  return {positive ? larger : smaller, positive ? smaller : larger, positive_part(x) + tail, tail};
 }
