@@ -3,7 +3,7 @@
 No package index has detectron2 under its own name, so it is not in the list below, but everything
 that it imports is. ``tools/install-detectron2.py`` installs it.
 
-The operators of deformable attention (``ddep/ops/csrc``) are compiled against the PyTorch that is
+The operators (``ddep/ops/csrc``) are compiled against the PyTorch that is
 installed, hence ``pip install -e . --no-build-isolation``. Environment variables:
 
 * ``DDEP_OPS=reference`` compiles nothing; ``DDEP_OPS=compiled`` fails if nothing can be compiled.
@@ -142,7 +142,7 @@ def operators() -> Extension:
     compile_arguments = {"cxx": ["-O3"], "nvcc": [] if missing else arguments_for_nvcc()}
     link_arguments = []
     if sys.platform == "linux":
-        # Fused multiply-add, GCC's default, keeps digits of places (csrc/cpu/ms_deform_attn_kernels.h).
+        # Fused multiply-add, GCC's default, keeps digits of places (csrc/cpu/bilinear.h).
         compile_arguments["cxx"] += ["-fopenmp", "-ffp-contract=fast"]
         # GCC's OpenMP is not linked: PyTorch brings it, and a second copy would not know the
         # number of threads that PyTorch uses.
@@ -170,8 +170,8 @@ def what_to_compile() -> dict[str, object]:
         sys.exit(f"error: DDEP_OPS is 'compiled', but {missing}")
     if missing:
         print(
-            "warning: the operators of deformable attention are not compiled, slower ones in plain "
-            f"PyTorch run instead: {missing}",
+            "warning: the operators are not compiled, slower ones in plain PyTorch run instead: "
+            f"{missing}",
             file=sys.stderr,
         )
         return {}

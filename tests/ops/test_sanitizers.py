@@ -68,7 +68,8 @@ def test_operators(built_extension: Build):
     tests = ["test_ms_deform_attn.py", "test_special_values.py", "test_checks.py"]
     tests += ["test_mask_costs.py", "test_mask_losses.py", "test_point_drawing.py"]
     command = [sys.executable, "-c", RUN_TESTS, str(built_extension.library)]
-    command += ["-q", "-p", "no:cacheprovider", "-k", "not reference- and not compiles and not opcheck"]
+    command += ["-q", "-p", "no:cacheprovider"]
+    command += ["-k", "not reference- and not compiles and not opcheck"]
     result = subprocess.run(
         [*command, *(f"tests/ops/{test}" for test in tests)],
         cwd=ROOT,
