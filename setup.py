@@ -3,8 +3,8 @@
 No package index has detectron2 under its own name, so it is not in the list below, but everything
 that it imports is. ``tools/install-detectron2.py`` installs it.
 
-The operators (``ddep/ops/csrc``) are compiled against the PyTorch that is
-installed, hence ``pip install -e . --no-build-isolation``. Environment variables:
+The operators (``ddep/ops/csrc``) are compiled against the PyTorch that is installed, hence
+``pip install -e . --no-build-isolation``. Environment variables:
 
 * ``DDEP_OPS=reference`` compiles nothing; ``DDEP_OPS=compiled`` fails if nothing can be compiled.
 * CUDA kernels are compiled where a GPU is visible; ``FORCE_CUDA=1`` compiles them without one.

@@ -1,5 +1,5 @@
 // Matching costs of masks as PyTorch operators: schemas and checks. The outputs' shapes are
-// registered in ../extension.py. Under autocast, inputs are taken as they are.
+// registered in ../fake.py. Under autocast, inputs are taken as they are.
 #include "mask_costs.h"
 
 #include <ATen/ATen.h>

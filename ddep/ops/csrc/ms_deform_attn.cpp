@@ -1,5 +1,5 @@
 // Multi-scale deformable attention as PyTorch operators: schemas, checks, autograd, autocast. The
-// output's shape is registered in ../extension.py, where tracing a graph allows sizes on the host
+// output's shape is registered in ../fake.py, where tracing a graph allows sizes on the host
 // with values on a GPU.
 #include "ms_deform_attn.h"
 

@@ -1,5 +1,5 @@
 // Drawing of points as PyTorch operators: schemas and checks. They have no derivatives, and
-// autocast changes nothing. The output's shape is registered in ../extension.py.
+// autocast changes nothing. The output's shape is registered in ../fake.py.
 #include "point_drawing.h"
 
 #include <ATen/ATen.h>

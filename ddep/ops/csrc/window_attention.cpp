@@ -1,5 +1,5 @@
 // Attention inside windows as PyTorch operators: schemas, checks, autograd, autocast. For the CPU
-// only; the output's shape is registered in ../extension.py.
+// only; the output's shape is registered in ../fake.py.
 #include "window_attention.h"
 
 #include <ATen/ATen.h>
