@@ -273,19 +273,6 @@ def test_points_outside_see_zeros(device: str, implementation: str) -> None:
     assert dice.item() == pytest.approx(1 - 1 / 3, rel=1e-6)
 
 
-def test_maps_without_pixels_are_zero(device: str, compiled: str) -> None:
-    logits, masks, points = to(
-        device, random_logits(1, 2, 6, 9), random_masks(3, 5, 5), random_points(1, 9)
-    )
-    nothing = torch.zeros_like(masks)
-    expected = point_mask_costs(logits, nothing, [3], points)
-    found = point_mask_costs(logits, masks[:, :0], [3], points)
-    assert torch.equal(torch.stack(found), torch.stack(expected))
-    expected = point_mask_costs([0 * layer for layer in logits], masks, [3], points)
-    found = point_mask_costs([layer[..., :0] for layer in logits], masks, [3], points)
-    assert torch.equal(torch.stack(found), torch.stack(expected))
-
-
 def test_points_that_are_not_finite_count_as_outside(device: str, compiled: str) -> None:
     logits, masks, points = to(
         device, random_logits(1, 3, 6, 9), random_masks(2, 12, 12), random_points(1, 50)

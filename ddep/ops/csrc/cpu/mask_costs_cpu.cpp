@@ -85,7 +85,6 @@ struct TargetSamples {
   // The masks, (T, H, W), sampled bilinearly at points in the given order, with zeros outside.
   void sample(const uint8_t* masks, int64_t height, int64_t width, const double* points,
               const std::vector<int64_t>& order) {
-    if (height * width == 0) return;  // without pixels, all samples are 0
     struct Corners {
       int64_t pixels[4];
       T weights[4];
