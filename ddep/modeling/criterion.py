@@ -176,10 +176,19 @@ class SetCriterion(nn.Module):
         pairs: MatchedPairs,
     ) -> tuple[Tensor, Tensor]:
         """Two of (L,): the mask loss and the dice loss, summed over pairs."""
-        mask_logits = [outputs["pred_masks"] for outputs in layers]
+        # The backward pass needs the matched masks: a copy of them lets those of all queries go.
+        matched = [  # L of (1, N, h, w)
+            outputs["pred_masks"][images, queries][None]
+            for outputs, images, queries in zip(layers, pairs.images, pairs.queries, strict=True)
+        ]
+        rows = torch.arange(pairs.queries.shape[1], device=pairs.queries.device)
         masks = torch.cat([target["masks"] for target in targets])
         loss_mask, loss_dice = self.mask_losses(
-            mask_logits, pairs.images, pairs.queries, masks, pairs.targets
+            matched,
+            torch.zeros_like(pairs.images),
+            rows.expand_as(pairs.queries),
+            masks,
+            pairs.targets,
         )
         return loss_mask.sum(1), loss_dice.sum(1)
 
