@@ -111,11 +111,13 @@ class SetCriterion(nn.Module):
             matching cost of a layer is NaN or infinite, so is a loss of that layer.
         """
         layers = [*outputs["aux_outputs"], outputs] if self.num_aux_outputs else [outputs]
-        costs = self.matcher.compute_costs(layers, targets)
-        pairs = self._match(costs, targets)
+        labels = [target["labels"] for target in targets]
+        masks = torch.cat([target["masks"] for target in targets])
+        costs = self.matcher.compute_costs(layers, labels, masks)
+        pairs = self._match(costs, labels)
         with torch.autocast(pairs.images.device.type, enabled=False):
-            loss_ce = self._classification_losses(layers, targets, pairs)
-            loss_mask, loss_dice = self._mask_losses(layers, targets, pairs)
+            loss_ce = self._classification_losses(layers, torch.cat(labels), pairs)
+            loss_mask, loss_dice = self._mask_losses(layers, masks, pairs)
             # NaN for a layer with a cost that is not finite: the queries that were matched
             # instead may have finite losses.
             loss_mask = loss_mask + (costs * 0).sum((1, 2))
@@ -131,8 +133,8 @@ class SetCriterion(nn.Module):
             for name, losses_of_layers in losses.items()
         }
 
-    def _match(self, costs: Tensor, targets: Sequence[dict[str, Tensor]]) -> MatchedPairs:
-        num_targets = [len(target["labels"]) for target in targets]
+    def _match(self, costs: Tensor, labels: Sequence[Tensor]) -> MatchedPairs:
+        num_targets = [len(of_image) for of_image in labels]
         first_targets = np.cumsum(num_targets) - num_targets
         pairs = np.stack(  # (3, L, N)
             [
@@ -151,14 +153,10 @@ class SetCriterion(nn.Module):
         return MatchedPairs(*pairs.to(costs.device, non_blocking=True))
 
     def _classification_losses(
-        self,
-        layers: Sequence[dict[str, Tensor]],
-        targets: Sequence[dict[str, Tensor]],
-        pairs: MatchedPairs,
+        self, layers: Sequence[dict[str, Tensor]], labels: Tensor, pairs: MatchedPairs
     ) -> Tensor:
         """(L,): cross entropy weighted by class, summed over all queries."""
         logits = torch.stack([outputs["pred_logits"] for outputs in layers]).float()
-        labels = torch.cat([target["labels"] for target in targets])
         layer_index = torch.arange(len(layers), device=logits.device)[:, None]
         classes = torch.full(
             logits.shape[:-1], self.num_classes, dtype=torch.int64, device=logits.device
@@ -170,10 +168,7 @@ class SetCriterion(nn.Module):
         return losses.view(len(layers), -1).sum(1)
 
     def _mask_losses(
-        self,
-        layers: Sequence[dict[str, Tensor]],
-        targets: Sequence[dict[str, Tensor]],
-        pairs: MatchedPairs,
+        self, layers: Sequence[dict[str, Tensor]], masks: Tensor, pairs: MatchedPairs
     ) -> tuple[Tensor, Tensor]:
         """Two of (L,): the mask loss and the dice loss, summed over pairs."""
         # The backward pass needs the matched masks: a copy of them lets those of all queries go.
@@ -182,7 +177,6 @@ class SetCriterion(nn.Module):
             for outputs, images, queries in zip(layers, pairs.images, pairs.queries, strict=True)
         ]
         rows = torch.arange(pairs.queries.shape[1], device=pairs.queries.device)
-        masks = torch.cat([target["masks"] for target in targets])
         loss_mask, loss_dice = self.mask_losses(
             matched,
             torch.zeros_like(pairs.images),

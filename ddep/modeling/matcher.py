@@ -54,23 +54,25 @@ class HungarianMatcher:
 
     @torch.no_grad()
     def compute_costs(
-        self, outputs_of_layers: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]
+        self,
+        outputs_of_layers: Sequence[dict[str, Tensor]],
+        labels: Sequence[Tensor],
+        masks: Tensor,
     ) -> Tensor:
         """Compute the costs of all pairs of a query and a target of the same image.
 
         Args:
             outputs_of_layers: one dict per decoder layer: ``pred_logits`` (B, Q, K+1) and
                 ``pred_masks`` (B, Q, h, w), both logits.
-            targets: one dict per image: ``labels`` (T,) int64 and ``masks`` (T, H, W) bool or
-                uint8, padded to the batch's size.
+            labels: (T,) int64 for each image.
+            masks: (sum of T, H, W) bool or uint8, the targets of all images side by side, padded to
+                the batch's size.
 
         Returns:
             (L, Q, sum of T) float32 on the predictions' device, images side by side. Costs of
             predictions that are not finite are not finite.
         """
-        labels = [target["labels"] for target in targets]
         num_targets = [len(of_image) for of_image in labels]
-        masks = torch.cat([target["masks"] for target in targets])
         with torch.autocast(masks.device.type, enabled=False):
             mask_costs, dice_costs = self.mask_costs(
                 [outputs["pred_masks"] for outputs in outputs_of_layers], masks, num_targets
