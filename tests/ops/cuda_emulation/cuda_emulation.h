@@ -18,6 +18,7 @@
 #include <cstring>
 #include <functional>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #ifndef DDEP_EMULATED_ARCH
@@ -201,6 +202,19 @@ void launch(Kernel kernel, int64_t blocks, int threads, bool reversed,
     }
     while (run_to_barrier(block, reversed)) {
     }
+  }
+}
+
+// What `run` fails with; null if it does not.
+template <typename Run>
+const char* message_of(const Run& run) {
+  static std::string message;
+  try {
+    run();
+    return nullptr;
+  } catch (const std::exception& error) {
+    message = error.what();
+    return message.c_str();
   }
 }
 

@@ -7,6 +7,7 @@
 namespace {
 
 using namespace ddep;
+using cuda_emulation::message_of;
 
 extern "C" struct Arguments {
   int64_t images, tokens, heads, channels, queries, levels, points;
@@ -61,19 +62,6 @@ void with_types(const Arguments& a, const Run& run) {
   }
   return same ? run(c10::BFloat16(), c10::BFloat16(), float())
               : run(c10::BFloat16(), float(), float());
-}
-
-// Null, or the error message.
-template <typename Run>
-const char* message_of(const Run& run) {
-  static std::string message;
-  try {
-    run();
-    return nullptr;
-  } catch (const std::exception& error) {
-    message = error.what();
-    return message.c_str();
-  }
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 namespace {
 
 using namespace ddep;
+using cuda_emulation::message_of;
 
 extern "C" struct MaskArguments {
   int64_t layers, images, queries, height, width;  // of the mask logits
@@ -53,19 +54,6 @@ Pairs<T> pairs_of(const MaskArguments& a) {
   pairs.masks = a.masks, pairs.targets = a.targets_of, pairs.num_targets = a.targets;
   pairs.height = static_cast<int>(a.mask_height), pairs.width = static_cast<int>(a.mask_width);
   return pairs;
-}
-
-// Null, or the error message.
-template <typename Run>
-const char* message_of(const Run& run) {
-  static std::string message;
-  try {
-    run();
-    return nullptr;
-  } catch (const std::exception& error) {
-    message = error.what();
-    return message.c_str();
-  }
 }
 
 template <typename T, typename real, bool kAtPoints>
