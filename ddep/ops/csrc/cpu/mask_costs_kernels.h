@@ -6,15 +6,15 @@
 // last term is the same for all targets, and none is negative: nothing cancels.
 
 constexpr int64_t kTilePoints = 256;  // handled at once; a tile stays in the L1 cache
-constexpr int64_t kRunPoints = 64;    // 2^64 is far below the largest float
+// A product of this many 1 + z, each at most 2, is far below the largest float.
+constexpr int64_t kRunPoints = 64;
 
 // A tile of points, kLanes maps each.
 struct CostTile {
-  real logits[kTilePoints * kLanes];  // at points
-  real
-      if_one[kTilePoints * kLanes];  // at pixels: the loss where the target is 1, and where it is 0
-  real if_zero[kTilePoints * kLanes];
+  real logits[kTilePoints * kLanes];
   real sigmoids[kTilePoints * kLanes];
+  // At pixels only: the focal loss where a target is 1, and where it is 0.
+  real if_one[kTilePoints * kLanes], if_zero[kTilePoints * kLanes];
 };
 
 // What has been summed over tiles, for each map.
