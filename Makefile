@@ -28,7 +28,8 @@ CPP := $(shell find ddep tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -
 .PHONY: demo test test-fast lint clean requirements FORCE
 
 demo: $(RUN)
-	$(BIN)/python tools/demo.py $(if $(IMAGES),--images '$(IMAGES)')
+	$(BIN)/python tools/label-efficiency.py experiments/demo.yaml --jobs 2 --rerun-changed \
+	    $(if $(IMAGES),--images '$(IMAGES)')
 
 test: $(TEST)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)

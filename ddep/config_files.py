@@ -42,7 +42,7 @@ def read_config(
         UserError: a missing or malformed file, an unknown key, a value of the wrong type, a module
             that cannot be imported.
     """
-    loaded = _read(config_file)
+    loaded = read_yaml_with_bases(config_file)
     pairs = _pairs(overrides)
     imports = dict([(_IMPORTS, loaded.get(_IMPORTS)), *pairs])[_IMPORTS]
     _import_all(_decode(imports, []) or [], config_file)
@@ -51,7 +51,7 @@ def read_config(
     add_keys(cfg)
     if loaded.get("VERSION", cfg.VERSION) != cfg.VERSION:
         raise UserError(f"{config_file}: VERSION is {loaded['VERSION']}; expected {cfg.VERSION}")
-    for key, value in _flatten(loaded):
+    for key, value in flatten(loaded):
         _set(cfg, key, value, config_file)
     for key, value in pairs:
         _set(cfg, key, value, "command line")
@@ -122,7 +122,7 @@ class _ConfigFile(CfgNode):
         return loaded
 
 
-def _read(config_file: str) -> dict[str, Any]:
+def read_yaml_with_bases(config_file: str) -> dict[str, Any]:
     """The YAML file on top of its bases."""
     if os.path.isdir(config_file):
         raise UserError(f"config file {config_file} is a folder; expected a YAML file")
@@ -146,11 +146,11 @@ def _read(config_file: str) -> dict[str, Any]:
     return loaded
 
 
-def _flatten(loaded: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(loaded: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield ("MODEL.DDEP.NOISE", "scaled") for {"MODEL": {"DDEP": {"NOISE": "scaled"}}}."""
     for key, value in loaded.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

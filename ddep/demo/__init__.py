@@ -1,1 +1,0 @@
-"""The demonstration: the whole method on a small generated data set."""

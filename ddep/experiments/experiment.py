@@ -1,0 +1,117 @@
+"""What an experiment is: pretrainings, starts, label counts and seeds that are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Options = Mapping[str, Any]  # config key -> value
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A pretraining: one run for all seeds, or one for each.
+
+    Attributes:
+        name: in the file.
+        config: path of a config.
+        options: config keys on top of it.
+        weights: the stage that it starts from, or a checkpoint; None leaves that to the config.
+        images: folder of images to train on; None leaves that to the config.
+        per_seed: whether each seed has its own run.
+        num_gpus: processes of the run, one for each GPU; on the CPU, as many processes.
+    """
+
+    name: str
+    config: str
+    options: Options
+    weights: str | None = None
+    images: str | None = None
+    per_seed: bool = False
+    num_gpus: int = 1
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What all starts have in common; attributes as in :class:`Stage`."""
+
+    config: str
+    options: Options
+    num_gpus: int = 1
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to fine-tune from: a stage, a checkpoint, or None for random numbers."""
+
+    name: str
+    weights: str | None
+    options: Options
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """How many labels fine-tuning may use.
+
+    Attributes:
+        text: as in the file: ``5``, ``1/16`` or ``all``.
+        options: the config key that says so.
+    """
+
+    text: str
+    options: Options
+
+
+@dataclass(frozen=True)
+class Search:
+    """A grid of settings that each start chooses from.
+
+    Attributes:
+        seeds: those of the trials, none of which the comparison uses.
+        labels: the label counts at which settings are chosen.
+        grid: config key -> values.
+    """
+
+    seeds: Sequence[int]
+    labels: Sequence[LabelCount]
+    grid: Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that an experiment file says.
+
+    Attributes:
+        file: its path.
+        title: of the report.
+        output: folder for everything that is made.
+        shapes: arguments of ``generate_shapes``; None: data sets are those in
+            $DETECTRON2_DATASETS.
+        metric: path of a number in ``inference/results.json``, such as ``sem_seg/mIoU``.
+        smaller_is_better: whether a smaller number is better.
+        threads: OMP_NUM_THREADS of each run.
+        stages: by name, each after the one that it starts from.
+        baseline: the start that others are compared with.
+    """
+
+    file: str
+    title: str
+    output: Path
+    shapes: Mapping[str, int] | None
+    metric: str
+    smaller_is_better: bool
+    threads: int
+    stages: Mapping[str, Stage]
+    fine_tuning: FineTuning
+    starts: Mapping[str, Start]
+    baseline: str
+    labels: Sequence[LabelCount]
+    seeds: Sequence[int]
+    search: Search | None
+
+    @property
+    def metric_name(self) -> str:
+        """The last part of the metric's path, such as ``mIoU``."""
+        return self.metric.rsplit("/", 1)[-1]

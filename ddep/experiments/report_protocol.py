@@ -1,0 +1,77 @@
+"""The part of the report that says which data and which rules the numbers come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ddep.experiments.experiment import Experiment, Options
+from ddep.experiments.outcomes import Outcomes
+from ddep.experiments.plan import keys_of_file
+
+
+def describe_protocol(outcomes: Outcomes) -> Iterator[str]:
+    """Yield the section's paragraphs."""
+    experiment = outcomes.experiment
+    yield "## Data and protocol"
+    lines = [*_data(experiment), *_starts(experiment), *_rules(experiment)]
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def _data(experiment: Experiment) -> Iterator[str]:
+    if experiment.shapes is not None:
+        numbers = ", ".join(f"{key} {value}" for key, value in experiment.shapes.items())
+        yield f"Data: generated shapes ({numbers or 'the default numbers of images'})."
+    for stage in experiment.stages.values():
+        keys = {**keys_of_file(stage.config), **stage.options}
+        images = f"`images:{stage.images}`" if stage.images else _sets(keys, "DATASETS.TRAIN")
+        source = f", from `{stage.weights}`" if stage.weights else ""
+        runs = "one run for each seed" if stage.per_seed else "one run for all seeds"
+        yield (
+            f"Pretraining *{stage.name}*: `{stage.config}`{_options(stage.options)}{source}, on "
+            f"{images}; {runs}."
+        )
+    fine_tuning = experiment.fine_tuning
+    keys = {**keys_of_file(fine_tuning.config), **fine_tuning.options}
+    yield (
+        f"Fine-tuning of all starts: `{fine_tuning.config}`{_options(fine_tuning.options)}, on "
+        f"{_sets(keys, 'DATASETS.TRAIN')}; tested on {_sets(keys, 'DATASETS.TEST')}."
+    )
+
+
+def _starts(experiment: Experiment) -> Iterator[str]:
+    for start in experiment.starts.values():
+        source = f"weights of `{start.weights}`" if start.weights else "random numbers"
+        baseline = " (the baseline)" if start.name == experiment.baseline else ""
+        yield f"Start *{start.name}*{baseline}: {source}{_options(start.options)}."
+
+
+def _rules(experiment: Experiment) -> Iterator[str]:
+    seeds = ", ".join(map(str, experiment.seeds))
+    yield (
+        f"Seeds {seeds}: with one seed, all starts have the same labelled images, order of images "
+        "and random numbers."
+    )
+    if experiment.search:
+        yield (
+            "Each start has the settings that are best for it, from the same grid, with as many "
+            "trials, on seeds that the comparison does not use. The test images also "
+            "judged the trials, for all starts alike."
+        )
+    else:
+        yield (
+            "All starts have the same settings, which need not be the best ones for each; a search "
+            "would give each its own."
+        )
+    threads = "one thread" if experiment.threads == 1 else f"{experiment.threads} threads"
+    yield f"Each run has {threads}; another number adds up in another order, as another seed does."
+
+
+def _sets(keys: Mapping[str, object], key: str) -> str:
+    sets = keys.get(key, ())
+    return f"`{sets}`" if isinstance(sets, str) else ", ".join(f"`{name}`" for name in sets)
+
+
+def _options(options: Options) -> str:
+    if not options:
+        return ""
+    return " with " + ", ".join(f"`{key} {value}`" for key, value in options.items())

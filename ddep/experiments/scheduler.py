@@ -1,0 +1,234 @@
+"""Does the runs, several at a time, each when those that it needs have ended."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ddep.errors import Stopped, UserError
+from ddep.experiments.child_process import ChildProcess, recorded_signals
+from ddep.experiments.command import command_of, environment_of
+from ddep.experiments.devices import Gpus
+from ddep.experiments.outcomes import Outcomes
+from ddep.experiments.plan import Run
+from ddep.experiments.progress import Progress, format_time
+from ddep.experiments.run_record import RunRecord, read_metrics, read_record
+
+OUTPUT = "output.txt"  # in a run's folder: all that its command prints
+_PERIOD = 0.1  # seconds between two looks at the children
+_INTERPRETER = (sys.executable,)  # comes before train_net.py and its arguments
+
+
+@dataclass(frozen=True)
+class _Running:
+    child: ChildProcess
+    record: RunRecord  # as it was when it started
+    gpus: Sequence[str]
+
+
+class Scheduler:
+    """Does what is left of an experiment.
+
+    Args:
+        outcomes: with the runs that have ended already; gets the others.
+        jobs: runs at a time.
+        gpus: for runs that want some.
+        rerun_changed: whether runs that were started with other settings are removed first; else
+            they fail.
+
+    Raises:
+        UserError: a run wants more GPUs than there are.
+    """
+
+    def __init__(
+        self,
+        outcomes: Outcomes,
+        jobs: int,
+        gpus: Gpus,
+        *,
+        rerun_changed: bool = False,
+    ) -> None:
+        self._outcomes = outcomes
+        self._experiment = outcomes.experiment
+        self._jobs = jobs
+        self._gpus = gpus
+        self._rerun_changed = rerun_changed
+        self._progress = Progress(outcomes, jobs)
+        self._running: dict[str, _Running] = {}
+        for run in outcomes.runs.values():
+            if self._wants_gpus(run):
+                gpus.give_back(gpus.take(run.num_gpus))
+
+    def run(self) -> None:
+        """Do all runs that can be done; failures are kept in the outcomes.
+
+        Raises:
+            Stopped: SIGINT or SIGTERM came; the children have ended.
+            UserError: another process works on the experiment, or a file cannot be written.
+        """
+        waiting = _important_first(self._outcomes)
+        with self._locked() as lock, recorded_signals() as signals:
+            try:
+                self._work(waiting, lock, signals)
+            except BaseException:
+                self._signal(signal.SIGKILL)
+                raise
+        self._progress.clear()
+        if signals:
+            raise Stopped(
+                f"stopped by {signal.Signals(signals[0]).name}, {len(self._outcomes.done)} of "
+                f"{len(self._outcomes.runs)} runs are done; the same command goes on from there",
+                signals[0],
+            )
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Lock the experiment; children inherit the lock, so that it lasts while any lives."""
+        with open(self._experiment.output / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another process works on {self._experiment.output}; wait for its end, or "
+                    "choose another folder with --output"
+                ) from error
+            yield file.fileno()
+
+    def _work(self, waiting: list[Run], lock: int, signals: list[int]) -> None:
+        """Start and collect runs until all have ended, or until those that run were stopped."""
+        handled = 0
+        while waiting or self._running:
+            for name in list(self._running):
+                self._collect(name, stopping=bool(signals))
+            if not signals:
+                self._start_some(waiting, lock)
+            elif not self._running:
+                return
+            elif len(signals) > handled:
+                self._signal(signals[0] if not handled else signal.SIGKILL)
+                handled = len(signals)
+                self._progress.say(
+                    f"{signal.Signals(signals[-1]).name}: waiting for {', '.join(self._running)} "
+                    "to save and end; a second signal kills"
+                )
+            self._progress.show({n: r.child.seconds() for n, r in self._running.items()})
+            time.sleep(_PERIOD)
+
+    def _signal(self, number: int) -> None:
+        for running in self._running.values():
+            running.child.signal(number)
+
+    def _start_some(self, waiting: list[Run], lock: int) -> None:
+        for run in list(waiting):
+            if reason := self._outcomes.obstacle(run):
+                self._outcomes.skipped[run.name] = reason
+                self._progress.say(f"skipped {run.name}: {reason}")
+                waiting.remove(run)
+            elif len(self._running) < self._jobs and self._outcomes.is_ready(run):
+                waiting.remove(run)
+                self._start(run, lock)
+
+    def _start(self, run: Run, lock: int) -> None:
+        folder = self._experiment.output / run.name
+        record = read_record(folder)
+        differs = record and self._outcomes.changed(run, record)
+        if differs and not self._rerun_changed:
+            self._fail(run, f"it was started with other settings: {differs}; --rerun-changed helps")
+            return
+        if differs:
+            shutil.rmtree(folder)
+            record = None
+        elif record and record.metrics is not None:
+            self._outcomes.done[run.name] = record
+            return
+        command = command_of(self._experiment, run, self._outcomes.chosen(run))
+        if record:  # continue, if there is a checkpoint
+            command.insert(1, "--resume")
+        folder.mkdir(parents=True, exist_ok=True)
+        on_gpu = self._wants_gpus(run)
+        record = record or RunRecord(self._outcomes.settings(run), on_gpu=on_gpu)
+        record.write(folder)
+        gpus = self._gpus.take(run.num_gpus) if on_gpu else []
+        environment = environment_of(self._experiment)
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        child = ChildProcess(
+            [*_INTERPRETER, *command], folder / OUTPUT, environment, keep_open=(lock,)
+        )
+        self._running[run.name] = _Running(child, record, gpus)
+
+    def _wants_gpus(self, run: Run) -> bool:
+        return run.on_gpu and len(self._gpus) > 0
+
+    def _collect(self, name: str, *, stopping: bool) -> None:
+        """Record the end of a run, if it has come."""
+        running, run = self._running[name], self._outcomes.runs[name]
+        status = running.child.status()
+        if status is None:
+            return
+        del self._running[name]
+        self._gpus.give_back(running.gpus)
+        folder = self._experiment.output / name
+        seconds = running.child.seconds()
+        record = replace(
+            running.record,
+            seconds=running.record.seconds + seconds,
+            processor_hours=running.record.processor_hours + seconds * self._processors(run) / 3600,
+        )
+        if status:
+            record.write(folder)
+            if not stopping:
+                path = folder / OUTPUT
+                self._fail(run, f"{_last_line(path)} (status {status}, see {path})")
+            return
+        try:
+            metrics = read_metrics(folder)
+            if run.cell and self._experiment.metric not in metrics:
+                raise UserError(
+                    f"its results have no finite number {self._experiment.metric}, but "
+                    f"{', '.join(metrics)}"
+                )
+        except UserError as error:
+            self._fail(run, str(error))
+            return
+        record = replace(record, metrics=metrics)
+        record.write(folder)
+        self._outcomes.done[name] = record
+        found = f", {self._experiment.metric} {self._outcomes.metric(name):.2f}" if run.cell else ""
+        self._progress.say(f"done {name}{found}, in {format_time(seconds)}; {self._state()}")
+
+    def _state(self) -> str:
+        return self._progress.line({n: r.child.seconds() for n, r in self._running.items()})
+
+    def _processors(self, run: Run) -> float:
+        """Cores, or GPUs, that a run uses; of GPUs that runs share, a part."""
+        if not self._wants_gpus(run):
+            return run.num_gpus * self._experiment.threads
+        return run.num_gpus * min(1.0, len(self._gpus) / (self._jobs * run.num_gpus))
+
+    def _fail(self, run: Run, reason: str) -> None:
+        self._outcomes.failed[run.name] = reason
+        self._progress.say(f"failed {run.name}: {reason}")
+
+
+def _important_first(outcomes: Outcomes) -> list[Run]:
+    """The runs that are left, those first that most others wait for."""
+    waiting: Counter[str] = Counter()
+    for run in reversed(outcomes.runs.values()):
+        for need in run.needs:
+            waiting[need] += 1 + waiting[run.name]
+    left = [run for name, run in outcomes.runs.items() if name not in outcomes.done]
+    return sorted(left, key=lambda run: -waiting[run.name])
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
