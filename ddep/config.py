@@ -105,6 +105,17 @@ def _add_solver_config(cfg: CfgNode) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # The backbone's learning rate is BASE_LR times this.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # Outside of the backbone, what was taken from MODEL.WEIGHTS (a pretrained decoder, say) learns
+    # at BASE_LR times this, and what is new at BASE_LR.
+    cfg.SOLVER.TRANSFERRED_MULTIPLIER = 1.0
+    # For this many iterations from the start, only new parameters train: what was taken from
+    # MODEL.WEIGHTS, the backbone included, stays as it is, and then joins at the rate that the
+    # schedule has come to. Statistics of batch norms are updated all the time.
+    cfg.SOLVER.NEW_ONLY_ITERS = 0
+    # Layer-wise decay of the backbone's learning rate: its last layer but i learns at BASE_LR *
+    # BACKBONE_MULTIPLIER * LAYER_DECAY^(i + 1), as in BEiT, ViTDet and timm. 1.0: all layers learn
+    # alike. A layer is a block of Swin and of timm's models, and a stage of detectron2's ResNets.
+    cfg.SOLVER.LAYER_DECAY = 1.0
     # Weight decay of embeddings (queries, levels).
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0
     # Each step's batch of IMS_PER_BATCH images goes through the model in this many parts, one after

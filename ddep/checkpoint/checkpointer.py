@@ -22,6 +22,12 @@ from ddep.files import atomic_write, remove_leftovers
 
 logger = logging.getLogger(__name__)
 
+# States that only some runs have, and the config keys that say so.
+_OPTIONS = {
+    "ema": "SOLVER.EMA.ENABLED",
+    "transferred": "SOLVER.TRANSFERRED_MULTIPLIER or SOLVER.NEW_ONLY_ITERS",
+}
+
 
 class Checkpointer(DetectionCheckpointer):
     """detectron2's checkpointer, made safe, with a report on every weight.
@@ -165,10 +171,10 @@ class Checkpointer(DetectionCheckpointer):
 def _check_state(checkpoint: Mapping[str, Any], names: Sequence[str], path: str) -> None:
     """Raise :class:`UserError` unless ``checkpoint`` has all states called ``names``."""
     absent = [name for name in names if name not in checkpoint]
-    if absent == ["ema"]:
+    if absent and set(absent) <= _OPTIONS.keys():
         raise UserError(
-            f"{path} is of a run without SOLVER.EMA.ENABLED; --resume needs the config that the "
-            "run was started with"
+            f"{path} is of a run without {' and '.join(_OPTIONS[name] for name in absent)}; "
+            "--resume needs the config that the run was started with"
         )
     if absent:
         raise UserError(

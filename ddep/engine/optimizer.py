@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
-from ddep.checkpoint.groups import group_of, own_groups
+from ddep.engine.learning_rates import LearningRates, Part
 from ddep.errors import UserError
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -20,20 +20,21 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.Lay
 _POSITIONS = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed")
 _LEVELS = ("level_embed",)
 
-# Parameter groups come in this order, whatever the config's values: an optimizer's checkpoint knows
-# groups by their position. The first has BASE_LR, which the log shows.
-_PARTS = ("head", "backbone")
+# Parameter groups come in this order inside each part of the model, whatever the config's values:
+# an optimizer's checkpoint knows groups by their position.
 _KINDS = ("weight", "norm", "embedding", "position")
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(
+    cfg: CfgNode, model: nn.Module, transferred: Collection[str] = ()
+) -> torch.optim.Optimizer:
     """AdamW or SGD over the parameters of ``model`` that are to be trained.
 
-    The encoder (the group ``backbone`` of :mod:`ddep.checkpoint.groups`) learns at ``BASE_LR *
-    BACKBONE_MULTIPLIER``. Weight decay is ``WEIGHT_DECAY_NORM`` for norms, ``WEIGHT_DECAY_EMBED``
-    for embeddings (the queries, and the pixel decoder's ``level_embed``, which Mask2Former decays
-    like a weight), 0 for position embeddings and ``WEIGHT_DECAY`` for everything else, biases
-    included. A parameter that several modules share appears once, a frozen one not at all.
+    Learning rates are those of :class:`ddep.engine.learning_rates.LearningRates`. Weight decay is
+    ``WEIGHT_DECAY_NORM`` for norms, ``WEIGHT_DECAY_EMBED`` for embeddings (the queries, and the
+    pixel decoder's ``level_embed``, which Mask2Former decays like a weight), 0 for position
+    embeddings and ``WEIGHT_DECAY`` for everything else, biases included. A parameter that several
+    modules share appears once, a frozen one not at all.
 
     All parameters of a group are updated in one pass over their memory (``fused``), also after a
     state is loaded that an optimizer with other loops saved.
@@ -44,30 +45,36 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     Args:
         cfg: reads SOLVER.
         model: its class may say by ``weight_groups`` which names are the encoder's.
+        transferred: names of the weights that were taken from MODEL.WEIGHTS.
 
     Returns:
-        An optimizer with few parameter groups, each with a ``name``.
+        An optimizer with few parameter groups, each with a ``name``: a part of the model and a kind
+        of parameter. The first is of new parameters outside of the encoder, if there are any: it
+        has BASE_LR, which the log shows.
 
     Raises:
-        UserError: an unknown SOLVER.OPTIMIZER, or nothing to train.
+        UserError: an unknown SOLVER.OPTIMIZER, nothing to train, or a LAYER_DECAY for an encoder
+            whose layers are not known.
     """
     solver = cfg.SOLVER
-    rates = {"head": solver.BASE_LR, "backbone": solver.BASE_LR * solver.BACKBONE_MULTIPLIER}
+    rates = LearningRates(cfg, model, transferred)
     decays = {
         "weight": solver.WEIGHT_DECAY,
         "norm": solver.WEIGHT_DECAY_NORM,
         "embedding": solver.WEIGHT_DECAY_EMBED,
         "position": 0.0,
     }
-    members: dict[tuple[str, str], list[nn.Parameter]] = {
-        (part, kind): [] for part in _PARTS for kind in _KINDS
-    }
-    for part, kind, parameter in _classify(model):
-        members[part, kind].append(parameter)
+    members: dict[tuple[Part, str], list[nn.Parameter]] = {}
+    for name, kind, parameter in _classify(model):
+        members.setdefault((rates.part(name), kind), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"name": f"{part} {kind}", "params": ps, "lr": rates[part], "weight_decay": decays[kind]}
-        for (part, kind), ps in members.items()
-        if ps
+        {
+            "name": f"{part.name} {kind}",
+            "params": members[part, kind],
+            "lr": rates.of(part),
+            "weight_decay": decays[kind],
+        }
+        for part, kind in sorted(members, key=lambda key: (key[0], _KINDS.index(key[1])))
     ]
     if not groups:
         raise UserError("no parameter of the model is to be trained")
@@ -99,9 +106,8 @@ def _stay_fused(_: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, An
 
 
 def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
-    """Part and kind of each trained parameter; a shared one comes once."""
+    """Name and kind of each trained parameter; a shared one comes once."""
     seen: set[nn.Parameter] = set()
-    own = own_groups(model)
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or parameter in seen:
@@ -115,8 +121,7 @@ def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
                 kind = "embedding"
             else:
                 kind = "weight"
-            group = group_of(f"{module_name}.{name}".lstrip("."), own)
-            yield "backbone" if group == "backbone" else "head", kind, parameter
+            yield f"{module_name}.{name}".lstrip("."), kind, parameter
 
 
 def max_grad_norm(cfg: CfgNode) -> float:

@@ -17,6 +17,7 @@ from ddep.engine.ema import WeightAverage
 from ddep.engine.frozen_backbone import check_backbone_is_loaded
 from ddep.engine.random_state import random_state, set_random_state
 from ddep.engine.train_step import TrainStep
+from ddep.engine.transferred import TransferredParameters
 from ddep.errors import UserError
 from ddep.tasks import task_of
 
@@ -132,10 +133,14 @@ class RunCheckpoints:
         state: TrainingState,
         average: WeightAverage | None,
         max_iter: int,
+        transferred: TransferredParameters | None = None,
     ) -> None:
         self.state = state
         self.checkpointer = checkpointer
         self.max_iter = max_iter
+        self._transferred = transferred
+        if transferred is not None:  # loaded first: the optimizer's state needs its groups
+            checkpointer.add_checkpointable("transferred", transferred)
         checkpointer.add_checkpointable("trainer", state)
         self._average = average
         if average is not None:
@@ -211,10 +216,13 @@ class RunCheckpoints:
         """Start from MODEL.WEIGHTS, or from random numbers if there are none.
 
         Raises:
-            UserError: the checkpoint does not fit, or has no weights for a frozen encoder.
+            UserError: the checkpoint does not fit, has no weights for a frozen encoder, or leaves
+                nothing new where only new parameters are to train.
         """
         if not cfg.MODEL.WEIGHTS:
             logger.info("MODEL.WEIGHTS is empty: starting from random numbers")
+            if self._transferred is not None:
+                self._transferred.start([])
             return
         task = task_of(cfg)
         self.checkpointer.load(
@@ -222,6 +230,8 @@ class RunCheckpoints:
         )
         if task.freezes_encoder(cfg):
             check_backbone_is_loaded(self.checkpointer)
+        if self._transferred is not None:
+            self._transferred.start(self.checkpointer.report.loaded)
         if self._average is not None:
             self._average.restart()
 

@@ -107,13 +107,15 @@ class TrainStep:
         if self._batches is None:
             self._batches = iter(self.data_loader)
 
-    def run(self, stop: int = 0) -> StepResult:
+    def run(self, stop: int = 0, held: Iterable[nn.Parameter] = ()) -> StepResult:
         """Do one step.
 
         If the loss or a gradient is NaN or infinite in any process, none changes its weights.
 
         Args:
             stop: a number that is not 0 if this process wants training to stop.
+            held: parameters that the step leaves as they are, with their state in the optimizer.
+                Their gradients count nowhere.
         """
         self.start_loading()
         start = time.perf_counter()
@@ -124,6 +126,9 @@ class TrainStep:
             (b, b.clone()) for norm in self._norms if norm.training for b in norm.buffers()
         ]
         losses = self._backward(batch)
+        # Computed all the same: DistributedDataParallel waits for the gradient of each parameter.
+        for parameter in held:
+            parameter.grad = None
         self._scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         grad_norm = nn.utils.get_total_norm(gradients)

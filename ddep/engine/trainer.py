@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Collection
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -19,6 +20,7 @@ from ddep.engine.ema import WeightAverage, evaluate_average
 from ddep.engine.ending import end_if_asked
 from ddep.engine.execution import prepare_execution
 from ddep.engine.known_errors import explained
+from ddep.engine.learning_rates import tells_transferred
 from ddep.engine.optimizer import max_grad_norm
 from ddep.engine.precise_batch_norm import precise_batch_norm
 from ddep.engine.resume import RunCheckpoints, TrainingState
@@ -26,6 +28,7 @@ from ddep.engine.schedule import HeadLRScheduler
 from ddep.engine.stop_signals import StopRequest
 from ddep.engine.train_step import PRECISIONS, StepResult, TrainStep
 from ddep.engine.trainer_parts import TrainerParts
+from ddep.engine.transferred import TransferredParameters
 from ddep.engine.writers import build_writers
 from ddep.tasks import task_of
 
@@ -47,6 +50,7 @@ class Trainer(TrainerParts):
     Attributes:
         average: the moving average of the weights, None unless SOLVER.EMA.ENABLED.
         state: how far training has come.
+        transferred: what is from MODEL.WEIGHTS, None if that makes no difference.
 
     Raises:
         UserError: a data set, a checkpoint or a value in ``cfg`` that does not fit.
@@ -75,8 +79,13 @@ class Trainer(TrainerParts):
         )
         self.state = TrainingState(self._trainer, self._hooks)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+        self.transferred = (
+            TransferredParameters(model, cfg.SOLVER.NEW_ONLY_ITERS, self._rebuild_optimizer)
+            if tells_transferred(cfg)
+            else None
+        )
         self.checkpoints = RunCheckpoints(
-            self.checkpointer, self.state, self.average, self.max_iter
+            self.checkpointer, self.state, self.average, self.max_iter, self.transferred
         )
         self._stop = StopRequest()
         self.register_hooks(self.build_hooks())
@@ -92,6 +101,12 @@ class Trainer(TrainerParts):
             # Checkpoints come before evaluations: a signal in an evaluation ends training at once.
             *checkpoint_hooks(cfg, self.checkpoints, self._evaluate),
         ]
+
+    def _rebuild_optimizer(self, transferred: Collection[str]) -> None:
+        """Build optimizer and schedule again, now that it is known what is from MODEL.WEIGHTS."""
+        model = self.checkpointer.model
+        self._trainer.optimizer = self.build_optimizer(self.cfg, model, transferred)
+        self.scheduler = self.build_lr_scheduler(self.cfg, self._trainer.optimizer)
 
     def build_writers(self) -> list[EventWriter]:
         """See :func:`ddep.engine.writers.build_writers`."""
@@ -140,7 +155,8 @@ class Trainer(TrainerParts):
 
     def run_step(self) -> None:
         """Do one step, and record its numbers."""
-        result = self._trainer.run(self._stop.signum)
+        held = self.transferred.held_in(self.state.completed) if self.transferred else ()
+        result = self._trainer.run(self._stop.signum, held)
         if self.average is not None and not result.skipped:
             self.average.update()
         self.state.complete_iteration()

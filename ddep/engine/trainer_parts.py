@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -39,9 +40,11 @@ class TrainerParts(DefaultTrainer):
         return model
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    def build_optimizer(
+        cls, cfg: CfgNode, model: nn.Module, transferred: Collection[str] = ()
+    ) -> torch.optim.Optimizer:
         """See :func:`ddep.engine.optimizer.build_optimizer`."""
-        return build_optimizer(cfg, model)
+        return build_optimizer(cfg, model, transferred)
 
     @classmethod
     def build_lr_scheduler(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ddep.checkpoint import read_checkpoint
-from ddep.engine import main
+from ddep.engine import Trainer, main, setup
 from tests.engine.tiny_runs import (
     STATEFUL,
     arguments,
@@ -63,6 +63,16 @@ def config(kind: str, tmp_path: Path) -> Iterator[str]:
         yield make_config(tmp_path)
 
 
+def write_half(config: str, path: Path) -> str:
+    """Write a checkpoint with all but the last third of the weights of the model of ``config``."""
+    torch.manual_seed(9)
+    cfg = setup(arguments("--config-file", config, "OUTPUT_DIR", path.parent / "unused"))
+    model = Trainer.build_model(cfg)
+    weights = list(model.state_dict().items())
+    torch.save({"model": dict(weights[: 2 * len(weights) // 3])}, path)
+    return str(path)
+
+
 def train(config: str, folder: Path, *words: object, settings: dict[str, Any]) -> None:
     keys = [item for pair in (COMMON | settings).items() for item in pair]
     main(arguments("--config-file", config, *words, *keys, "OUTPUT_DIR", folder))
@@ -83,13 +93,23 @@ def differences(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
     return [name for name in first if not torch.equal(first[name], second[name])]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+# What is transferred stays as it is for two iterations, then trains at other rates.
+RATES: dict[str, Any] = {
+    "SOLVER.TRANSFERRED_MULTIPLIER": 0.5,
+    "SOLVER.NEW_ONLY_ITERS": 2,
+    "SOLVER.LAYER_DECAY": 0.8,
+}
+
+
+@pytest.mark.parametrize(("workers", "rates"), [(0, {}), (2, RATES)], ids=["plain", "rates"])
 def test_every_interruption_leads_to_the_same_bits(
-    config: str, kind: str, workers: int, tmp_path: Path
+    config: str, kind: str, workers: int, rates: dict[str, Any], tmp_path: Path
 ) -> None:
     # Without a seed, every process starts with other numbers.
-    settings = KINDS[kind] | {"SEED": -1, "TEST.EVAL_PERIOD": 2}
+    settings = KINDS[kind] | rates | {"SEED": -1, "TEST.EVAL_PERIOD": 2}
     settings["DATALOADER.NUM_WORKERS"] = workers
+    if rates:
+        settings["MODEL.WEIGHTS"] = write_half(config, tmp_path / "half.pth")
     whole = tmp_path / "whole"
     train(config, whole, settings=settings)
     expected = state(whole / "model_final.pth")

@@ -229,3 +229,41 @@ def test_a_run_without_mixed_precision_is_resumed_with_it() -> None:
     first = make_step(make_batch())
     first.load_state_dict(second.state_dict())
     assert "grad_scaler" not in first.state_dict()
+
+
+class TwoWeights(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.tensor([w])) for w in (3.0, 5.0))
+
+    def forward(self, batch: list[Tensor]) -> dict[str, Tensor]:
+        return {"loss": (batch[0] * self.first * self.second).sum()}
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SGD"])
+def test_held_parameters_stay_as_they_are(kind: str) -> None:
+    model = TwoWeights()
+    options = {"momentum": 0.9} if kind == "SGD" else {}
+    optimizer = getattr(torch.optim, kind)(
+        [{"params": [model.first]}, {"params": [model.second]}],
+        lr=0.1,
+        weight_decay=0.5,
+        fused=True,
+        **options,
+    )
+    batches = [[torch.tensor([float(number)])] for number in (1, 2, 7)]
+    step = TrainStep(model, batches, optimizer, max_grad_norm=1e9)
+    for image in (1, 2):
+        first = model.first.item()
+        result = step.run(held=[model.second])
+        assert result.losses == {"loss": pytest.approx(image * first * 5)}
+        assert result.grad_norm == pytest.approx(image * 5)
+        assert model.second.item() == 5
+        assert model.second not in optimizer.state
+        assert model.first.item() < first
+    first = model.first.item()
+    result = step.run()
+    assert result.grad_norm == pytest.approx(7 * (first**2 + 5**2) ** 0.5)
+    # Its first step: AdamW moves by the rate, SGD by rate times gradient; both decay.
+    moved = 5 - 0.1 * 0.5 * 5 - 0.1 * (1 if kind == "AdamW" else 7 * first)
+    assert model.second.item() == pytest.approx(moved)

@@ -6,7 +6,9 @@ Parameters have the original names, which published Mask2Former checkpoints use 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -147,6 +149,22 @@ class D2SwinTransformer(Backbone):
             if stage.downsample is not None:
                 tokens = stage.downsample(tokens)
         return features
+
+    def parameter_layers(self) -> dict[str, int]:
+        """The layer of each parameter, by name: 0 for embeddings, then one for each block.
+
+        What follows a stage's blocks (patch merging, the feature's norm) belongs to the last one.
+        """
+        ends = list(accumulate((len(stage.blocks) for stage in self.layers), initial=0))
+
+        def layer(name: str) -> int:
+            block = re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name)
+            if block:
+                return ends[int(block[1])] + 1 + int(block[2])
+            after = re.match(r"(?:layers\.|norm)(\d+)\.", name)
+            return ends[int(after[1]) + 1] if after else 0
+
+        return {name: layer(name) for name, _ in self.named_parameters()}
 
 
 def _init_linear(module: nn.Module) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from ddep.errors import UserError
@@ -110,6 +111,20 @@ class TimmBackbone(Backbone):
             rows, columns = _cells(height, width, stride)
             features[name] = feature[..., :rows, :columns].contiguous()
         return features
+
+    def parameter_layers(self) -> dict[str, int]:
+        """The layer of each parameter, by name, as timm groups them: 0 for the stem, then blocks.
+
+        Raises:
+            UserError: timm does not know the layers of this model.
+        """
+        if not hasattr(self.model, "group_matcher"):
+            raise UserError(
+                f"SOLVER.LAYER_DECAY needs the layers of {type(self.model).__name__}, which timm "
+                f"{timm.__version__} does not know; set it to 1.0"
+            )
+        layers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
+        return {f"model.{name}": layer for name, layer in layers.items()}
 
     @torch.no_grad()
     def _check_other_size(self, name: str, in_channels: int) -> None:
