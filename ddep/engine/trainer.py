@@ -15,6 +15,7 @@ from detectron2.utils.events import EventWriter
 
 from ddep.checkpoint import Checkpointer
 from ddep.distributed.data_parallel import distribute
+from ddep.engine.batch_norm_check import check_batch_norms
 from ddep.engine.checkpoint_hooks import checkpoint_hooks
 from ddep.engine.ema import WeightAverage, evaluate_average
 from ddep.engine.ending import end_if_asked
@@ -61,6 +62,7 @@ class Trainer(TrainerParts):
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.max_iter = cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
+        check_batch_norms(cfg, model)
         prepare_execution(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         amp = cfg.SOLVER.AMP
