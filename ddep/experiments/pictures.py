@@ -13,6 +13,7 @@ from ddep.data.datasets import register_from_config
 from ddep.data.datasets.preparation import write_png
 from ddep.data.image_reader import read_image
 from ddep.drawing.contact_sheet import draw_record
+from ddep.engine.setup import adapt_to_device
 from ddep.inference import Predictor
 from ddep.tasks import load_config
 
@@ -34,6 +35,7 @@ def compare_predictions(runs: dict[str, Path], path: Path) -> None:
     predictors = []
     for folder in runs.values():
         cfg = load_config(str(folder / "config.yaml"))
+        adapt_to_device(cfg)
         cfg.MODEL.WEIGHTS = str(folder / "model_final.pth")
         register_from_config(cfg, keys=())
         predictors.append(Predictor(cfg))

@@ -20,13 +20,13 @@ class Progress:
     Args:
         outcomes: what has become of the runs.
         jobs: runs at a time.
-        stream: to print to.
+        stream: to print to; stdout by default.
     """
 
-    def __init__(self, outcomes: Outcomes, jobs: int, stream: TextIO = sys.stdout) -> None:
+    def __init__(self, outcomes: Outcomes, jobs: int, stream: TextIO | None = None) -> None:
         self._outcomes = outcomes
         self._jobs = jobs
-        self._stream = stream
+        self._stream = stream or sys.stdout
         self._shown = float("-inf")
 
     def say(self, line: str) -> None:
