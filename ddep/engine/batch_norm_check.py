@@ -40,7 +40,7 @@ def check_batch_norms(cfg: CfgNode, model: nn.Module) -> None:
             f"{images} image{'s' if images > 1 else ''} at a time (SOLVER.IMS_PER_BATCH "
             f"{cfg.SOLVER.IMS_PER_BATCH}, SOLVER.ACCUMULATION_STEPS {parts}, {processes} "
             f"process{'es' if processes > 1 else ''}); expected at least {_ENOUGH}, below which "
-            "results get worse. Raise IMS_PER_BATCH or lower ACCUMULATION_STEPS; on several GPUs "
-            "SyncBN counts the images of all; GN and FrozenBN do not depend on the batch; "
+            "results get worse. Raise IMS_PER_BATCH or lower ACCUMULATION_STEPS; in layers with a "
+            "NORM key, SyncBN sees the images of all GPUs, and GN and FrozenBN depend on none; "
             "TEST.PRECISE_BN.ENABLED True mends the statistics of evaluation"
         )

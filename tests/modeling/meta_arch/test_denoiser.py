@@ -196,10 +196,13 @@ def test_estimates_are_cropped_and_combine_to_the_input(target, formulation):
         torch.testing.assert_close(again, x["image"])
 
 
+@pytest.mark.parametrize("backbone", ["build_resnet_backbone", "TimmBackbone"])
 @pytest.mark.parametrize("multi_scale", [False, True])
-def test_frozen_backbone(multi_scale):
+def test_frozen_backbone(multi_scale, backbone):
     """It has no gradients, runs under no_grad and keeps its statistics; all the rest learns."""
     cfg = small_config()
+    cfg.MODEL.BACKBONE.NAME = backbone
+    cfg.MODEL.DDEP.TIMM.NAME = "resnet10t"
     cfg.MODEL.DDEP.MULTI_SCALE = multi_scale
     torch.manual_seed(0)
     model = build_model(cfg)
@@ -209,6 +212,7 @@ def test_frozen_backbone(multi_scale):
             lambda *_, name=name: grad_enabled.update({name: torch.is_grad_enabled()})
         )
     before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
+    assert any(name.endswith("running_mean") for name in before)
     model.eval().train()
     assert model.training
     assert model.sem_seg_head.training
