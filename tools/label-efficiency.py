@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from ddep.endings import errors_as_lines
+from ddep.experiments.devices import chosen_gpus
 from ddep.experiments.experiment_file import read_experiment
 from ddep.experiments.label_efficiency import run_experiment
 
@@ -32,13 +33,17 @@ def main() -> None:
         action="store_true",
         help="remove runs whose settings the file no longer has, and do them again",
     )
+    parser.add_argument(
+        "--report-only", action="store_true", help="run nothing; report on the runs that are done"
+    )
     args = parser.parse_args()
     with errors_as_lines():
         run_experiment(
             read_experiment(args.experiment, args.output, args.images),
             jobs=args.jobs,
-            gpus=args.gpus.split(",") if args.gpus else None,
+            gpus=chosen_gpus(args.gpus),
             rerun_changed=args.rerun_changed,
+            report_only=args.report_only,
         )
 
 

@@ -17,6 +17,25 @@ def visible_gpus() -> list[str]:
     return named.split(",")[:number] if named else [str(i) for i in range(number)]
 
 
+def chosen_gpus(names: str | None) -> list[str]:
+    """The GPUs of ``--gpus 0,1``, or all that are visible.
+
+    Raises:
+        UserError: one of them is not visible.
+    """
+    visible = visible_gpus()
+    if names is None:
+        return visible
+    chosen = names.split(",")
+    for name in chosen:
+        if name not in visible:
+            raise UserError(
+                f"--gpus {names}: there is no GPU {name}; expected some of "
+                f"{', '.join(visible) or 'none: torch can use no GPU here'}"
+            )
+    return chosen
+
+
 class Gpus:
     """GPUs and how many runs each has.
 

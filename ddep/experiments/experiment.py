@@ -92,6 +92,8 @@ class Experiment:
         metric: path of a number in ``inference/results.json``, such as ``sem_seg/mIoU``.
         smaller_is_better: whether a smaller number is better.
         threads: OMP_NUM_THREADS of each run.
+        keep_weights: whether all fine-tunings keep their checkpoints; else only those that the
+            report draws.
         stages: by name, each after the one that it starts from.
         baseline: the start that others are compared with.
     """
@@ -103,6 +105,7 @@ class Experiment:
     metric: str
     smaller_is_better: bool
     threads: int
+    keep_weights: bool
     stages: Mapping[str, Stage]
     fine_tuning: FineTuning
     starts: Mapping[str, Start]

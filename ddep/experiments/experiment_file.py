@@ -36,6 +36,7 @@ _KEYS = (
     "metric",
     "better",
     "threads",
+    "keep_weights",
     "pretraining",
     "fine_tuning",
     "starts",
@@ -91,6 +92,7 @@ def read_experiment(path: str, output: Path | None = None, images: str | None = 
         )
         == "smaller",
         threads=top.take("threads", positive, "a number of threads for each run", 1),
+        keep_weights=top.take("keep_weights", boolean, "true or false", True),
         stages=stages,
         fine_tuning=_read_fine_tuning(top),
         starts=starts,

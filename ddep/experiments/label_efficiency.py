@@ -11,10 +11,11 @@ from ddep.experiments.devices import Gpus, visible_gpus
 from ddep.experiments.experiment import Experiment
 from ddep.experiments.generated_data import data_sets_of, generate_data
 from ddep.experiments.label_curves import draw_label_curves
+from ddep.experiments.lock import locked
 from ddep.experiments.outcomes import Outcomes, refuse_changed
 from ddep.experiments.plan import plan_runs
-from ddep.experiments.report import CSV, CURVES, REPORT, summary, write_report
-from ddep.experiments.results import collect_results, write_csv
+from ddep.experiments.report import CSV, CURVES, REPORT, SEARCH_CSV, summary, write_report
+from ddep.experiments.results import collect_results, search_rows, write_csv
 from ddep.experiments.scheduler import Scheduler
 from ddep.experiments.train_test_overlap import check_test_images
 
@@ -25,6 +26,7 @@ def run_experiment(
     jobs: int = 1,
     gpus: Sequence[str] | None = None,
     rerun_changed: bool = False,
+    report_only: bool = False,
 ) -> Path:
     """Do the runs that are left, then write results, curves and report.
 
@@ -34,6 +36,7 @@ def run_experiment(
         gpus: as CUDA_VISIBLE_DEVICES names them; None: all that are visible.
         rerun_changed: whether runs with other settings than the experiment's are removed and done
             again.
+        report_only: run nothing; report on the runs that are done.
 
     Returns:
         The path of the report.
@@ -45,22 +48,22 @@ def run_experiment(
     if jobs < 1:
         raise UserError(f"--jobs is {jobs}; expected at least 1")
     outcomes = Outcomes(experiment, plan_runs(experiment))
-    changed = outcomes.load()
+    changed = outcomes.load(only_done=report_only)
+    if report_only:
+        if not outcomes.done:
+            raise UserError(f"{experiment.output}: no run has ended yet; nothing to report")
+        with data_sets_of(experiment):
+            return _report(outcomes)
     if not rerun_changed:
         refuse_changed(experiment.output, changed)
-    scheduler = Scheduler(
-        outcomes,
-        jobs,
-        Gpus(visible_gpus() if gpus is None else gpus),
-        rerun_changed=rerun_changed,
-    )
-    _make_folder(experiment)
-    with data_sets_of(experiment):
+    all_gpus = Gpus(visible_gpus() if gpus is None else gpus)
+    scheduler = Scheduler(outcomes, jobs, all_gpus, rerun_changed=rerun_changed)
+    with locked(experiment.output) as lock, data_sets_of(experiment):
         generate_data(experiment)
         check_test_images(experiment, outcomes.runs)
         _write_commands(outcomes)
         try:
-            scheduler.run()
+            scheduler.run(lock)
         finally:
             _write_commands(outcomes)
         report = _report(outcomes)
@@ -70,16 +73,6 @@ def run_experiment(
     return report
 
 
-def _make_folder(experiment: Experiment) -> None:
-    try:
-        experiment.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{experiment.output} cannot be made: {error.strerror}; choose another folder with "
-            "--output"
-        ) from error
-
-
 def _write_commands(outcomes: Outcomes) -> None:
     """Write the commands that are known: those of runs whose settings are chosen."""
     known = [run for run in outcomes.runs.values() if outcomes.is_settled(run)]
@@ -87,9 +80,11 @@ def _write_commands(outcomes: Outcomes) -> None:
 
 
 def _report(outcomes: Outcomes) -> Path:
-    output = outcomes.experiment.output
+    experiment, output = outcomes.experiment, outcomes.experiment.output
     results = collect_results(outcomes)
-    write_csv(results, output / CSV)
+    write_csv(experiment, results.rows, output / CSV)
+    if experiment.search:
+        write_csv(experiment, search_rows(outcomes), output / SEARCH_CSV)
     draw_label_curves(results, output / CURVES)
     write_report(outcomes, results, output / REPORT)
     if results.rows:

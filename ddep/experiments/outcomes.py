@@ -24,6 +24,7 @@ class Outcomes:
         done: records of the runs that ended well.
         failed: why others did not.
         skipped: why others could not start: a run that they need failed.
+        pending: runs that are left out, because only those that are done count.
 
     Raises:
         UserError: a record is damaged.
@@ -35,10 +36,14 @@ class Outcomes:
         self.done: dict[str, RunRecord] = {}
         self.failed: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
+        self.pending: set[str] = set()
         self._settings = cache(self._settings_of)
 
-    def load(self) -> dict[str, str]:
+    def load(self, only_done: bool = False) -> dict[str, str]:
         """Take over the runs that earlier calls have finished.
+
+        Args:
+            only_done: whether others will not be done; they are ``pending`` then.
 
         Returns:
             By name, the runs that were started with other settings, and what differs.
@@ -50,6 +55,8 @@ class Outcomes:
                     changed[name] = differs
                 elif record.metrics is not None:
                     self.done[name] = record
+            if only_done and name not in self.done:
+                self.pending.add(name)
         return changed
 
     def changed(self, run: Run, record: RunRecord) -> str:
@@ -91,7 +98,7 @@ class Outcomes:
         return self.done[name].metrics[self.experiment.metric]
 
     def _has_ended(self, name: str) -> bool:
-        return name in self.done or name in self.failed or name in self.skipped
+        return any(name in runs for runs in (self.done, self.failed, self.skipped, self.pending))
 
 
 def best_trial(outcomes: Outcomes, run: Run) -> Trial | None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from statistics import fmean
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -18,6 +19,7 @@ from ddep.errors import UserError, one_line
 from ddep.experiments.experiment import Experiment, LabelCount, Options, Stage, Start
 from ddep.tasks import load_config
 
+_SEARCH = "search/"
 _SEEDS = ("SEED", "DATASETS.LABEL_SEED")
 
 
@@ -63,6 +65,11 @@ class Run:
     iterations: float
     cell: Cell | None = None
     trials: Sequence[Trial] = field(default=())
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it belongs to the search."""
+        return self.name.startswith(_SEARCH)
 
     @property
     def needs(self) -> set[str]:
@@ -121,7 +128,7 @@ def _fine_tunings(experiment: Experiment) -> Iterator[Run]:
             of_pair = trials[labels.text, start.name] = []
             for settings in _grid(search.grid):
                 trial = "_".join(f"{key}={value}" for key, value in settings.items())
-                folder = f"search/{_part(labels.text)}/{_part(start.name)}/{_part(trial)}"
+                folder = f"{_SEARCH}{_part(labels.text)}/{_part(start.name)}/{_part(trial)}"
                 runs = [
                     _fine_tuning(experiment, labels, start, seed, folder, settings)
                     for seed in search.seeds
@@ -164,7 +171,8 @@ def _fine_tuning(
             f"{experiment.file}: fine_tuning.config {fine_tuning.config} sets DATASETS.LABEL_*; "
             "expected a config without it: labels says how many there are"
         )
-    lengths = [trial.settings.get("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER) for trial in trials]
+    length = cfg.SOLVER.MAX_ITER
+    lengths = [float(trial.settings.get("SOLVER.MAX_ITER", length)) for trial in trials]
     return Run(
         name=f"{folder}/seed{seed}",
         config=fine_tuning.config,
@@ -172,7 +180,7 @@ def _fine_tuning(
         weights=run,
         num_gpus=fine_tuning.num_gpus,
         on_gpu=cfg.MODEL.DEVICE == "cuda",
-        iterations=sum(lengths) / len(lengths) if lengths else cfg.SOLVER.MAX_ITER,
+        iterations=fmean(lengths or [length]),
         cell=Cell(labels.text, start.name, seed),
         trials=tuple(trials),
     )

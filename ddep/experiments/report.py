@@ -21,7 +21,8 @@ from ddep.experiments.statistics import Comparison, Mean
 from ddep.experiments.training_loss import mean_loss_end
 from ddep.files import atomic_write
 
-REPORT, CSV, CURVES = "report.md", "results.csv", "curves.png"
+REPORT, CURVES = "report.md", "curves.png"
+CSV, SEARCH_CSV = "results.csv", "search.csv"
 _SEGMENTATION = "segmentation.png"
 
 
@@ -48,8 +49,15 @@ def write_report(outcomes: Outcomes, results: Results, path: Path) -> None:
 
 
 def summary(results: Results) -> str:
-    """The table of differences, for the console."""
-    return "\n".join([_means(results), "", _differences(results)])
+    """What came out, for the console."""
+    lines = [
+        f"{start} with {labels} labels: {_interval(comparison.mean, sign='+')} "
+        f"{results.experiment.metric_name}, better with {comparison.better} of "
+        f"{comparison.mean.number} seeds: {comparison.verdict}"
+        for (labels, start), comparison in results.comparisons.items()
+    ]
+    baseline = f"Differences from {results.experiment.baseline}, with 95 % intervals:"
+    return "\n".join([_means(results), "", baseline, *lines])
 
 
 def _unfinished(outcomes: Outcomes) -> Iterator[str]:
@@ -140,13 +148,14 @@ def _searched(outcomes: Outcomes, results: Results) -> Iterator[str]:
     yield (
         f"By the mean of `{outcomes.experiment.metric}` over the search's own seeds "
         f"({_join(search.seeds)}), among the same {trials} settings for all starts. A value at the "
-        "end of its list is marked with *: better ones may lie beyond."
+        "end of its list is marked with *: better ones may lie beyond. "
+        f"[{SEARCH_CSV}]({SEARCH_CSV}) has every trial."
     )
     rows = {
         (row.cell.labels, row.cell.start): [
             row.cell.labels,
             row.cell.start,
-            *(_chosen(row.settings[key], values) for key, values in search.grid.items()),
+            *(_chosen(row.settings.get(key, "-"), values) for key, values in search.grid.items()),
         ]
         for row in results.rows
     }
@@ -251,7 +260,7 @@ def _commands(outcomes: Outcomes) -> Iterator[str]:
     yield f"[{COMMANDS}]({COMMANDS}) has all. The pretrainings, and the first run of each start:"
     shown: dict[object, Run] = {}
     for name, run in outcomes.runs.items():
-        if name in outcomes.done and not name.startswith("search/"):
+        if name in outcomes.done and not run.is_trial:
             shown.setdefault(run.cell.start if run.cell else name, run)
     lines = [
         shown_command(outcomes.experiment, run, outcomes.chosen(run)) for run in shown.values()

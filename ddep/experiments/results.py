@@ -26,13 +26,13 @@ from ddep.tasks import load_config
 
 @dataclass(frozen=True)
 class Row:
-    """A fine-tuning of the comparison that ended well.
+    """A fine-tuning that ended well.
 
     Attributes:
         run: its command.
         cell: what it compares.
         images: labelled images that it trained on.
-        settings: those that the search chose.
+        settings: those of its trial, or that the search chose for it.
         value: the experiment's metric.
         record: with all metrics and its cost.
         loss: the end of its training.
@@ -83,27 +83,43 @@ class Results:
 def collect_results(outcomes: Outcomes) -> Results:
     """The results of all fine-tunings of the comparison that are done."""
     experiment = outcomes.experiment
+    comparison = [run for run in outcomes.runs.values() if run.cell and not run.is_trial]
+    results = Results(experiment, _rows(outcomes, comparison, outcomes.chosen), {})
+    return replace(results, comparisons=_compare_all(results))
+
+
+def search_rows(outcomes: Outcomes) -> list[Row]:
+    """The results of all trials of the search that are done, with their settings."""
+    settings = {
+        name: trial.settings
+        for run in outcomes.runs.values()
+        for trial in run.trials
+        for name in trial.runs
+    }
+    trials = [run for run in outcomes.runs.values() if run.is_trial]
+    return _rows(outcomes, trials, lambda run: settings.get(run.name, {}))
+
+
+def _rows(
+    outcomes: Outcomes, runs: Sequence[Run], settings_of: Callable[[Run], Options]
+) -> list[Row]:
+    """Rows of those ``runs`` that are done."""
     size_of = cache(lambda name: len(DatasetCatalog.get(name)))
     rows = []
-    for name, run in outcomes.runs.items():
-        if name in outcomes.done and run.cell and not _is_trial(run):
-            folder = experiment.output / name
+    for run in runs:
+        if run.name in outcomes.done:
+            folder = outcomes.experiment.output / run.name
             row = Row(
                 run=run,
                 cell=run.cell,
                 images=_labelled_images(folder, size_of),
-                settings=outcomes.chosen(run),
-                value=outcomes.metric(name),
-                record=outcomes.done[name],
+                settings=settings_of(run),
+                value=outcomes.metric(run.name),
+                record=outcomes.done[run.name],
                 loss=loss_end(folder),
             )
             rows.append(row)
-    results = Results(experiment, rows, {})
-    return replace(results, comparisons=_compare_all(results))
-
-
-def _is_trial(run: Run) -> bool:
-    return run.name.startswith("search/")
+    return rows
 
 
 def _compare_all(results: Results) -> dict[tuple[str, str], Comparison]:
@@ -141,20 +157,19 @@ def _labelled_images(folder: Path, size_of: Callable[[str], int]) -> int:
     return sum(not line.startswith("[") for line in lines)
 
 
-def write_csv(results: Results, path: Path) -> None:
-    """Write a row for each fine-tuning, with all its metrics.
+def write_csv(experiment: Experiment, rows: Sequence[Row], path: Path) -> None:
+    """Write the rows, with all metrics.
 
     Raises:
         UserError: the file cannot be written.
     """
-    experiment = results.experiment
-    others = dict.fromkeys(name for row in results.rows for name in row.record.metrics)
+    others = dict.fromkeys(name for row in rows for name in row.record.metrics)
     others.pop(experiment.metric, None)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = ["labels", "images", "start", "seed", "settings", experiment.metric, "seconds"]
     writer.writerow([*columns, *others])
-    for row in results.rows:
+    for row in rows:
         numbers = (row.record.metrics.get(name) for name in others)
         settings = json.dumps(row.settings) if row.settings else ""
         cell = row.cell

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,15 +65,18 @@ class Scheduler:
             if self._wants_gpus(run):
                 gpus.give_back(gpus.take(run.num_gpus))
 
-    def run(self) -> None:
+    def run(self, lock: int) -> None:
         """Do all runs that can be done; failures are kept in the outcomes.
 
+        Args:
+            lock: descriptor that the runs inherit, see :func:`ddep.experiments.lock.locked`.
+
         Raises:
-            Stopped: SIGINT or SIGTERM came; the children have ended.
-            UserError: another process works on the experiment, or a file cannot be written.
+            Stopped: SIGINT or SIGTERM came; the runs have ended.
+            UserError: a file cannot be written.
         """
         waiting = _important_first(self._outcomes)
-        with self._locked() as lock, recorded_signals() as signals:
+        with recorded_signals() as signals:
             try:
                 self._work(waiting, lock, signals)
             except BaseException:
@@ -88,19 +89,6 @@ class Scheduler:
                 f"{len(self._outcomes.runs)} runs are done; the same command goes on from there",
                 signals[0],
             )
-
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        """Lock the experiment; children inherit the lock, so that it lasts while any lives."""
-        with open(self._experiment.output / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"another process works on {self._experiment.output}; wait for its end, or "
-                    "choose another folder with --output"
-                ) from error
-            yield file.fileno()
 
     def _work(self, waiting: list[Run], lock: int, signals: list[int]) -> None:
         """Start and collect runs until all have ended, or until those that run were stopped."""
@@ -201,9 +189,18 @@ class Scheduler:
             return
         record = replace(record, metrics=metrics)
         record.write(folder)
+        if not self._experiment.keep_weights and run.cell and not self._is_drawn(run):
+            for checkpoint in folder.glob("*.pth"):
+                checkpoint.unlink()
         self._outcomes.done[name] = record
         found = f", {self._experiment.metric} {self._outcomes.metric(name):.2f}" if run.cell else ""
         self._progress.say(f"done {name}{found}, in {format_time(seconds)}; {self._state()}")
+
+    def _is_drawn(self, run: Run) -> bool:
+        """Whether the report draws predictions of the run: those of the first cells."""
+        experiment = self._experiment
+        first = experiment.labels[0].text, experiment.seeds[0]
+        return not run.is_trial and (run.cell.labels, run.cell.seed) == first
 
     def _state(self) -> str:
         return self._progress.line({n: r.child.seconds() for n, r in self._running.items()})

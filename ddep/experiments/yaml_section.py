@@ -15,14 +15,27 @@ Value = TypeVar("Value")
 _REQUIRED: Any = object()
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that occurs twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if names.count(key.value) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value} occurs twice", problem_mark=key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str) -> Any:
     """The content of a YAML file, which cannot run code.
 
     Raises:
-        UserError: it cannot be read, or is not YAML.
+        UserError: it cannot be read, is not YAML, or has a key twice.
     """
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

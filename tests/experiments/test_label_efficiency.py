@@ -236,6 +236,45 @@ def test_gpus_are_dealt_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         run_experiment(wants_three, gpus=["4", "7"], rerun_changed=True)
 
 
+def test_weights_that_nothing_needs_are_removed(tmp_path: Path) -> None:
+    experiment = small_experiment(tmp_path, keep_weights=False, search=SEARCH)
+    run_experiment(experiment)
+    kept = experiment.output.rglob("*.pth")
+    assert {str(path.parent.relative_to(experiment.output)) for path in kept} == {
+        "pretraining/denoising",
+        "comparison/3/random/seed0",
+        "comparison/3/denoised-decoder/seed0",
+    }
+
+
+def test_trials_have_a_file_of_their_own(tmp_path: Path) -> None:
+    experiment = small_experiment(tmp_path, search=SEARCH)
+    run_experiment(experiment)
+    with open(experiment.output / "search.csv") as file:
+        trials = list(csv.DictReader(file))
+    assert [row["settings"] for row in trials] == [
+        f'{{"SOLVER.BASE_LR": {rate}}}' for rate in (0.001, 0.01, 0.1) * 2
+    ]
+    assert {(row["labels"], row["seed"], row["images"]) for row in trials} == {("3", "9", "3")}
+
+
+def test_a_report_on_what_is_done(
+    tmp_path: Path, stand_in_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = small_experiment(tmp_path, search=SEARCH)
+    with pytest.raises(UserError, match="no run has ended yet; nothing to report"):
+        run_experiment(experiment, report_only=True)
+    monkeypatch.setenv("STAND_IN_FAILS", "BASE_LR=0.001 all/random")
+    with pytest.raises(UserError, match="4 runs failed"):
+        run_experiment(experiment)
+    stand_in_log.write_text("")
+    found = rows(experiment)
+    report = run_experiment(experiment, report_only=True).read_text()
+    assert events(stand_in_log) == []
+    assert rows(experiment) == found
+    assert "**11 of 15 runs are done.**" in report
+
+
 def test_jobs_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--jobs is 0; expected at least 1"):
         run_experiment(small_experiment(tmp_path), jobs=0)

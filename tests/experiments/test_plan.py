@@ -10,6 +10,7 @@ import pytest
 
 from ddep.errors import UserError
 from ddep.experiments.command import command_of, shown_command
+from ddep.experiments.experiment_file import read_experiment
 from ddep.experiments.plan import plan_runs, words_of
 from ddep.tasks import load_config
 from tests.experiments.small_experiment import small_experiment
@@ -139,3 +140,8 @@ def test_the_fine_tuning_config_does_not_choose_labels(tmp_path: Path) -> None:
         file.write("\nDATASETS: {LABEL_COUNT: 3, TRAIN: [shapes_panoptic_train]}\n")
     with pytest.raises(UserError, match=r"sets DATASETS.LABEL_\*; expected a config without"):
         plan_runs(experiment)
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.yaml")), ids=str)
+def test_the_experiments_of_the_project_can_run(path: Path) -> None:
+    assert plan_runs(read_experiment(str(path)))
