@@ -59,6 +59,12 @@ def draw_label_curves(results: Results, path: Path) -> None:
                 capsize=4,
                 label=start,
             )
+    # Wide intervals of few seeds leave the picture, so that the seeds can be told apart.
+    values = [row.value for row in results.rows]
+    room = max(values) - min(values) or 1.0
+    axes.set_ylim(
+        max(axes.get_ylim()[0], min(values) - room), min(axes.get_ylim()[1], max(values) + room)
+    )
     axes.set_xscale("log")
     axes.set_xticks(list(counts.values()), [_tick(*count) for count in counts.items()])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -18,7 +18,7 @@ from ddep.experiments.progress import format_time
 from ddep.experiments.report_protocol import describe_protocol
 from ddep.experiments.results import Results, Row
 from ddep.experiments.statistics import Comparison, Mean
-from ddep.experiments.training_loss import mean_loss_end
+from ddep.experiments.training_loss import FLAT, mean_loss_end
 from ddep.files import atomic_write
 
 REPORT, CURVES = "report.md", "curves.png"
@@ -87,10 +87,10 @@ def _result(results: Results) -> Iterator[str]:
     yield f"## Differences from {experiment.baseline}"
     yield (
         "Seed by seed, on the same labelled images in the same order; above 0 is better. Intervals "
-        "are those of each comparison alone. The verdict takes all "
-        f"{len(results.comparisons)} together: it is *gain* or *loss* only if the p of the paired "
-        "t-test is below 5 % after Holm's correction, and never where the interval holds 0. The "
-        "sign test only asks how many seeds are better; with five seeds its p is 6 % or more."
+        "are those of each comparison alone. The verdict takes all of them together: it is *gain* "
+        "or *loss* only if the p of the paired t-test is below 5 % after Holm's correction for the "
+        f"{len(results.comparisons)} in this table, and never where the interval holds 0. The sign "
+        "test only asks how many seeds are better; with five seeds its p is 6 % or more."
     )
     yield _differences(results)
 
@@ -183,7 +183,9 @@ def _losses(results: Results) -> Iterator[str]:
         yield (
             "If a loss still falls at the end, iterations limit the result and not labels alone. "
             "Mean total loss over the last fifth of fine-tuning, and how it changed from the fifth "
-            "before; flat means that it fell by less than 10 %."
+            f"before; flat means that it fell by less than {100 * FLAT:.0f} %. A learning rate "
+            "that ends near 0 flattens every loss: whether more iterations help, only a search "
+            "over `SOLVER.MAX_ITER` tells."
         )
         yield _table(rows, ["labels", "start", "loss at the end", "change", ""])
 

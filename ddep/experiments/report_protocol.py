@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from ddep.experiments.experiment import Experiment, Options
+from ddep.experiments.experiment import Experiment, FineTuning, Options, Stage
 from ddep.experiments.outcomes import Outcomes
-from ddep.experiments.plan import keys_of_file
+from ddep.experiments.plan import words_of
+from ddep.tasks import load_config
 
 
 def describe_protocol(outcomes: Outcomes) -> Iterator[str]:
@@ -22,8 +23,7 @@ def _data(experiment: Experiment) -> Iterator[str]:
         numbers = ", ".join(f"{key} {value}" for key, value in experiment.shapes.items())
         yield f"Data: generated shapes ({numbers or 'the default numbers of images'})."
     for stage in experiment.stages.values():
-        keys = {**keys_of_file(stage.config), **stage.options}
-        images = f"`images:{stage.images}`" if stage.images else _sets(keys, "DATASETS.TRAIN")
+        images = f"`images:{stage.images}`" if stage.images else _sets(stage, "TRAIN")
         source = f", from `{stage.weights}`" if stage.weights else ""
         runs = "one run for each seed" if stage.per_seed else "one run for all seeds"
         yield (
@@ -31,10 +31,9 @@ def _data(experiment: Experiment) -> Iterator[str]:
             f"{images}; {runs}."
         )
     fine_tuning = experiment.fine_tuning
-    keys = {**keys_of_file(fine_tuning.config), **fine_tuning.options}
     yield (
         f"Fine-tuning of all starts: `{fine_tuning.config}`{_options(fine_tuning.options)}, on "
-        f"{_sets(keys, 'DATASETS.TRAIN')}; tested on {_sets(keys, 'DATASETS.TEST')}."
+        f"{_sets(fine_tuning, 'TRAIN')}; tested on {_sets(fine_tuning, 'TEST')}."
     )
 
 
@@ -66,9 +65,9 @@ def _rules(experiment: Experiment) -> Iterator[str]:
     yield f"Each run has {threads}; another number adds up in another order, as another seed does."
 
 
-def _sets(keys: Mapping[str, object], key: str) -> str:
-    sets = keys.get(key, ())
-    return f"`{sets}`" if isinstance(sets, str) else ", ".join(f"`{name}`" for name in sets)
+def _sets(trained: Stage | FineTuning, key: str) -> str:
+    cfg = load_config(trained.config, words_of(trained.options))
+    return ", ".join(f"`{name}`" for name in cfg.DATASETS[key])
 
 
 def _options(options: Options) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 # A loss that falls by more than this fraction from the last fifth but one of a training to the last
 # is not flat.
-FLAT = 0.1
+FLAT = 0.05
 
 
 @dataclass(frozen=True)

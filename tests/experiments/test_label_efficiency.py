@@ -90,6 +90,12 @@ def test_each_start_takes_its_own_best_settings(tmp_path: Path) -> None:
     assert commands.count("SOLVER.BASE_LR 0.01 ") == 2 + 4  # trials of both, one start's runs
 
 
+def test_the_best_settings_may_be_those_of_the_smallest_metric(tmp_path: Path) -> None:
+    experiment = small_experiment(tmp_path, search=SEARCH, better="smaller")
+    run_experiment(experiment)
+    assert {row["settings"] for row in rows(experiment)} == {'{"SOLVER.BASE_LR": 0.1}'}
+
+
 def test_finished_runs_stay(tmp_path: Path, stand_in_log: Path) -> None:
     experiment = small_experiment(tmp_path, search=SEARCH)
     run_experiment(experiment)
