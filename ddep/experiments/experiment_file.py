@@ -178,7 +178,7 @@ def _read_starts(top: Section, stages: Mapping[str, Stage]) -> dict[str, Start]:
     section = top.section("starts")
     if len(section.content) < 2:
         raise UserError(
-            f"{top.where('starts')} has {len(section.content)} starts; expected at least two to "
+            f"{top.where('starts')} has {len(section.content)} of them; expected at least two to "
             "compare"
         )
     starts = {}

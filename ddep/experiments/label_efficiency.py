@@ -69,7 +69,8 @@ def run_experiment(
         report = _report(outcomes)
     failed = [*outcomes.failed, *outcomes.skipped]
     if failed:
-        raise UserError(f"{len(failed)} runs failed, {failed[0]} first; {report} names them all")
+        runs = "run" if len(failed) == 1 else "runs"
+        raise UserError(f"{len(failed)} {runs} failed, {failed[0]} first; see {report}")
     return report
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ddep.errors import UserError
@@ -25,9 +26,6 @@ class Outcomes:
         failed: why others did not.
         skipped: why others could not start: a run that they need failed.
         pending: runs that are left out, because only those that are done count.
-
-    Raises:
-        UserError: a record is damaged.
     """
 
     def __init__(self, experiment: Experiment, runs: Mapping[str, Run]) -> None:
@@ -47,17 +45,26 @@ class Outcomes:
 
         Returns:
             By name, the runs that were started with other settings, and what differs.
+
+        Raises:
+            UserError: a record is damaged.
         """
         changed = {}
         for name, run in self.runs.items():
             if (record := read_record(self.experiment.output / name)) and self.is_settled(run):
                 if differs := self.changed(run, record):
                     changed[name] = differs
-                elif record.metrics is not None:
+                elif self.is_complete(run, record):
                     self.done[name] = record
             if only_done and name not in self.done:
                 self.pending.add(name)
         return changed
+
+    def is_complete(self, run: Run, record: RunRecord) -> bool:
+        """Whether a record has the results that are needed of a run."""
+        if record.metrics is None:
+            return False
+        return run.cell is None or self.experiment.metric in record.metrics
 
     def changed(self, run: Run, record: RunRecord) -> str:
         """What differs between a run's settings now and those of its record; often nothing."""
@@ -115,7 +122,7 @@ def best_trial(outcomes: Outcomes, run: Run) -> Trial | None:
     )
 
 
-def refuse_changed(output: Any, changed: Mapping[str, str]) -> None:
+def refuse_changed(output: Path, changed: Mapping[str, str]) -> None:
     """Raise :class:`UserError` if there are runs with other settings."""
     if changed:
         name, differs = next(iter(changed.items()))

@@ -101,14 +101,16 @@ class Scheduler:
             elif not self._running:
                 return
             elif len(signals) > handled:
-                self._signal(signals[0] if not handled else signal.SIGKILL)
+                self._stop(signals, kill=handled > 0)
                 handled = len(signals)
-                self._progress.say(
-                    f"{signal.Signals(signals[-1]).name}: waiting for {', '.join(self._running)} "
-                    "to save and end; a second signal kills"
-                )
-            self._progress.show({n: r.child.seconds() for n, r in self._running.items()})
+            self._progress.show(self._times())
             time.sleep(_PERIOD)
+
+    def _stop(self, signals: Sequence[int], *, kill: bool) -> None:
+        self._signal(signal.SIGKILL if kill else signals[0])
+        names = ", ".join(self._running)
+        what = "killing" if kill else "a second signal kills; waiting until they have saved:"
+        self._progress.say(f"{signal.Signals(signals[-1]).name}: {what} {names}")
 
     def _signal(self, number: int) -> None:
         for running in self._running.values():
@@ -134,7 +136,7 @@ class Scheduler:
         if differs:
             shutil.rmtree(folder)
             record = None
-        elif record and record.metrics is not None:
+        elif record and self._outcomes.is_complete(run, record):
             self._outcomes.done[run.name] = record
             return
         command = command_of(self._experiment, run, self._outcomes.chosen(run))
@@ -174,27 +176,25 @@ class Scheduler:
         if status:
             record.write(folder)
             if not stopping:
-                path = folder / OUTPUT
-                self._fail(run, f"{_last_line(path)} (status {status}, see {path})")
+                self._fail(run, _explain(status, folder / OUTPUT))
             return
         try:
-            metrics = read_metrics(folder)
-            if run.cell and self._experiment.metric not in metrics:
-                raise UserError(
-                    f"its results have no finite number {self._experiment.metric}, but "
-                    f"{', '.join(metrics)}"
-                )
+            record = replace(record, metrics=read_metrics(folder))
         except UserError as error:
             self._fail(run, str(error))
             return
-        record = replace(record, metrics=metrics)
         record.write(folder)
+        if not self._outcomes.is_complete(run, record):
+            found = ", ".join(record.metrics)
+            self._fail(run, f"it has no finite result {self._experiment.metric}, but {found}")
+            return
         if not self._experiment.keep_weights and run.cell and not self._is_drawn(run):
             for checkpoint in folder.glob("*.pth"):
                 checkpoint.unlink()
         self._outcomes.done[name] = record
         found = f", {self._experiment.metric} {self._outcomes.metric(name):.2f}" if run.cell else ""
-        self._progress.say(f"done {name}{found}, in {format_time(seconds)}; {self._state()}")
+        state = self._progress.line(self._times())
+        self._progress.say(f"done {name}{found}, in {format_time(seconds)}; {state}")
 
     def _is_drawn(self, run: Run) -> bool:
         """Whether the report draws predictions of the run: those of the first cells."""
@@ -202,8 +202,9 @@ class Scheduler:
         first = experiment.labels[0].text, experiment.seeds[0]
         return not run.is_trial and (run.cell.labels, run.cell.seed) == first
 
-    def _state(self) -> str:
-        return self._progress.line({n: r.child.seconds() for n, r in self._running.items()})
+    def _times(self) -> dict[str, float]:
+        """The seconds that each running run has taken."""
+        return {name: running.child.seconds() for name, running in self._running.items()}
 
     def _processors(self, run: Run) -> float:
         """Cores, or GPUs, that a run uses; of GPUs that runs share, a part."""
@@ -226,6 +227,9 @@ def _important_first(outcomes: Outcomes) -> list[Run]:
     return sorted(left, key=lambda run: -waiting[run.name])
 
 
-def _last_line(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+def _explain(status: int, output: Path) -> str:
+    """Why a run failed: the last line that it printed, and how it ended."""
+    lines = output.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+    end = f"status {status}" if status > 0 else f"ended by {signal.Signals(-status).name}"
+    return f"{last} ({end}, see {output})"

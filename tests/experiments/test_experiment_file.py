@@ -74,7 +74,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"seeds": [True]}, r"seeds is \[True\]; expected a list of different whole numbers"),
     ({"seeds": 3}, r"seeds is 3; expected a list"),
     ({"baseline": "rand"}, r"baseline is 'rand'; expected one of the starts: random, denoised"),
-    ({"starts": {"random": {}}}, r"starts has 1 starts; expected at least two"),
+    ({"starts": {"random": {}}}, r"starts has 1 of them; expected at least two"),
     ({"starts": {"x": {"weights": "y"}, "z": {}}}, r"starts.x.weights is 'y'; expected one of den"),
     ({"starts": {"x": 3, "z": {}}}, r"starts.x is 3; expected the keys weights, options"),
     ({"starts": {0: {}, 1: {}}}, r"starts has the key 0; expected text"),

@@ -118,7 +118,7 @@ def test_a_failed_run_is_named_and_the_rest_goes_on(
 ) -> None:
     monkeypatch.setenv("STAND_IN_FAILS", "comparison/3/random/seed1")
     experiment = small_experiment(tmp_path)
-    with pytest.raises(UserError, match=r"1 runs failed, comparison/3/random/seed1 first; .*repo"):
+    with pytest.raises(UserError, match=r"1 run failed, comparison/3/random/seed1 first; see .*re"):
         run_experiment(experiment, jobs=2)
     line = "failed comparison/3/random/seed1: error: the loss is infinite (status 1, see "
     assert line in capsys.readouterr().out
@@ -153,7 +153,7 @@ def test_settings_whose_trial_failed_are_not_chosen(
 ) -> None:
     monkeypatch.setenv("STAND_IN_FAILS", "random/SOLVER.BASE_LR=0.001")
     experiment = small_experiment(tmp_path, search=SEARCH)
-    with pytest.raises(UserError, match="1 runs failed"):
+    with pytest.raises(UserError, match="1 run failed"):
         run_experiment(experiment)
     chosen = {row["settings"] for row in rows(experiment) if row["start"] == "random"}
     assert chosen == {'{"SOLVER.BASE_LR": 0.01}'}
@@ -223,11 +223,12 @@ def test_training_on_test_images_is_refused(
 
 
 def test_a_result_without_the_metric_is_a_failure(tmp_path: Path) -> None:
-    experiment = small_experiment(tmp_path, metric="panoptic_seg/PQ")
+    run_experiment(small_experiment(tmp_path))
+    experiment = small_experiment(tmp_path, metric="panoptic_seg/PQ")  # finished runs lack it
     with pytest.raises(UserError, match="8 runs failed"):
         run_experiment(experiment)
     report = (experiment.output / "report.md").read_text()
-    assert "its results have no finite number panoptic_seg/PQ, but sem_seg/mIoU" in report
+    assert "it has no finite result panoptic_seg/PQ, but sem_seg/mIoU" in report
     assert "there are no results" in report
 
 
@@ -339,7 +340,7 @@ def test_a_signal_lets_runs_save_and_the_same_command_goes_on(
     printed, _ = program.communicate(timeout=60)
     assert program.returncode == 143, printed
     waiting = ", ".join(f"comparison/all/random/seed{seed}" for seed in (0, 1))
-    assert f"SIGTERM: waiting for {waiting} to save and end" in printed
+    assert f"SIGTERM: a second signal kills; waiting until they have saved: {waiting}" in printed
     assert "stopped by SIGTERM, 5 of 9 runs are done; the same command goes on" in printed
     assert all((folder / "saved").exists() for folder in folders)
     monkeypatch.delenv("STAND_IN_WAITS")
