@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,12 @@ def test_the_fine_tuning_config_does_not_choose_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.yaml")), ids=str)
 def test_the_experiments_of_the_project_can_run(path: Path) -> None:
     assert plan_runs(read_experiment(str(path)))
+
+
+def test_the_example_in_the_documents_can_run(tmp_path: Path) -> None:
+    page = Path("docs/experiments.md").read_text()
+    block = page.split("## The file\n\n")[1].split("\n\n")[0]
+    path = tmp_path / "example.yaml"
+    path.write_text(textwrap.dedent(block))
+    runs = plan_runs(read_experiment(str(path)))
+    assert len(runs) == 2 + 3 * 3 * 4 * 2 + 3 * 3 * 5  # stages, trials, comparison
