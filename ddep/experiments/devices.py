@@ -29,10 +29,10 @@ def chosen_gpus(names: str | None) -> list[str]:
     chosen = names.split(",")
     for name in chosen:
         if name not in visible:
-            raise UserError(
-                f"--gpus {names}: there is no GPU {name}; expected some of "
-                f"{', '.join(visible) or 'none: torch can use no GPU here'}"
+            there = (
+                f"expected some of {', '.join(visible)}" if visible else "torch can use none here"
             )
+            raise UserError(f"--gpus {names}: there is no GPU {name}; {there}")
     return chosen
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from ddep.data.datasets import dataset_root, register_all
 from ddep.data.datasets.shapes import generate_shapes
+from ddep.errors import UserError, one_line
 from ddep.experiments.command import data_root
 from ddep.experiments.experiment import Experiment
 from ddep.output_files import write_json
@@ -27,7 +28,10 @@ def generate_data(experiment: Experiment) -> None:
     if made.exists() and json.loads(made.read_text()) == experiment.shapes:
         return
     made.unlink(missing_ok=True)
-    generate_shapes(root / "shapes", **experiment.shapes)
+    try:
+        generate_shapes(root / "shapes", **experiment.shapes)
+    except UserError as error:
+        raise UserError(f"{experiment.file}: data.shapes: {one_line(error)}") from error
     write_json(str(made), dict(experiment.shapes))
 
 

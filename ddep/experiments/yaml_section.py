@@ -22,9 +22,8 @@ class _Loader(yaml.SafeLoader):
         names = [key.value for key, _ in node.value]
         for key, _ in node.value:
             if names.count(key.value) > 1:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value} occurs twice", problem_mark=key.start_mark
-                )
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: the key {key.value} occurs twice")
         return super().construct_mapping(node, deep)
 
 

@@ -125,7 +125,7 @@ def test_files_that_are_no_experiment(tmp_path: Path) -> None:
     for content, message in [
         ("- 1", r"some.yaml: is \[1\]; expected the keys title"),
         ("a: [", "some.yaml: while parsing"),
-        ("seeds: [1]\nseeds: [2]", "some.yaml: the key seeds occurs twice"),
+        ("seeds: [1]\nseeds: [2]", "some.yaml: line 1: the key seeds occurs twice"),
     ]:
         path.write_text(content)
         with pytest.raises(UserError, match=message):

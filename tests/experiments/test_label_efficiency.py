@@ -282,6 +282,12 @@ def test_a_report_on_what_is_done(
     assert "**11 of 15 runs are done.**" in report
 
 
+def test_impossible_data_are_explained(tmp_path: Path) -> None:
+    experiment = small_experiment(tmp_path, data={"shapes": {"size": 3}})
+    with pytest.raises(UserError, match=r"small.yaml: data.shapes: --size is 3; expected at least"):
+        run_experiment(experiment)
+
+
 def test_jobs_must_be_positive(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--jobs is 0; expected at least 1"):
         run_experiment(small_experiment(tmp_path), jobs=0)
