@@ -49,11 +49,23 @@ class Scene:
     category_ids: dict[int, int]
 
 
-def draw_scene(rng: np.random.Generator, side: int) -> Scene:
-    """Draw one scene of ``side`` x ``side`` pixels."""
+# Up to seven things, each of this radius as a fraction of the image's side.
+_RADIUS = (0.08, 0.2)
+# A single thing, the subject of its image, as in photographs that are collected by what they show.
+_RADIUS_OF_SUBJECT = (0.12, 0.35)
+
+
+def draw_scene(rng: np.random.Generator, side: int, *, subject: bool = False) -> Scene:
+    """Draw one scene of ``side`` x ``side`` pixels.
+
+    Args:
+        rng: source of randomness.
+        side: pixels.
+        subject: show one thing, larger than usual, instead of several.
+    """
     image, stuff = draw_stuff(rng, side)
     light = rng.uniform(0, 2 * np.pi)
-    things = _place_things(rng, side)
+    things = [_place_thing(rng, side, _RADIUS_OF_SUBJECT)] if subject else _place_things(rng, side)
     for thing in reversed(things):  # the first is in front
         _paint_thing(rng, image, thing, light)
     image = _light(rng, image, light)
@@ -116,7 +128,7 @@ def _place_things(rng: np.random.Generator, side: int) -> list[_Thing]:
     covered = np.zeros((side, side), dtype=bool)
     things: list[_Thing] = []
     for _ in range(int(rng.integers(2, 8))):
-        thing = _place_thing(rng, side)
+        thing = _place_thing(rng, side, _RADIUS)
         inside = thing.distance < 0
         hidden = covered[thing.window]  # a view
         visible = int((inside & ~hidden).sum())
@@ -126,9 +138,9 @@ def _place_things(rng: np.random.Generator, side: int) -> list[_Thing]:
     return things
 
 
-def _place_thing(rng: np.random.Generator, side: int) -> _Thing:
+def _place_thing(rng: np.random.Generator, side: int, radii: tuple[float, float]) -> _Thing:
     class_id = int(rng.integers(NUM_THINGS))
-    radius = side * rng.uniform(0.08, 0.2)
+    radius = side * rng.uniform(*radii)
     centre = rng.uniform(0.05, 0.95, 2) * side
     turn = rng.uniform(0, 2 * np.pi)
     reach = 1.4 * radius + 2

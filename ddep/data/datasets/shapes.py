@@ -1,6 +1,7 @@
 """The demo's data set: generated scenes of textured shapes, with panoptic labels.
 
-A CSV file lists the classes that each image shows, including images without panoptic labels.
+A CSV file lists the classes that each image shows, including images without panoptic labels. The
+images of ``subjects`` show one large thing each, as photographs for classification do.
 
 Every image has its own random numbers, seeded by (seed, split, index): the same seed gives the same
 files, and generating more images does not change the first ones.
@@ -25,17 +26,20 @@ from ddep.errors import UserError
 
 SPLITS = ("train", "val")
 UNLABELLED = "unlabelled"
+SUBJECTS = "subjects"
 MIN_SIZE = 32
 _NAMES = [category["name"] for category in CATEGORIES]
 
 
 def register_shapes(root: Path) -> None:
-    """Register ``shapes_panoptic_{train,val}`` and ``shapes_classes_{train,val,unlabelled}``."""
+    """Register ``shapes_panoptic_{train,val}`` and
+    ``shapes_classes_{train,val,unlabelled,subjects}``.
+    """
     folder = root / "shapes"
     for name in SPLITS:
         split = PanopticSplit.below(folder, name)
         register_panoptic(f"shapes_panoptic_{name}", split, CATEGORIES)
-    for name in (*SPLITS, UNLABELLED):
+    for name in (*SPLITS, UNLABELLED, SUBJECTS):
         _register_classes(folder, name)
 
 
@@ -66,17 +70,18 @@ def generate_shapes(
     train: int = 40,
     val: int = 60,
     unlabelled: int = 1000,
+    subjects: int = 0,
     size: int = 128,
 ) -> dict[str, dict[str, int]]:
-    """Write the data set: labelled splits train and val, unlabelled images, and for each of the
-    three a CSV file with the classes of its images.
+    """Write the data set: labelled splits train and val, unlabelled images, images of one thing each,
+    and for each of these a CSV file with the classes of its images.
 
     Removes surplus images of an earlier, larger run.
 
     Args:
         target: folder to write to.
         seed: not negative.
-        train, val, unlabelled: number of images.
+        train, val, unlabelled, subjects: number of images.
         size: height and width of the images, pixels.
 
     Returns:
@@ -85,11 +90,11 @@ def generate_shapes(
     Raises:
         UserError: an argument out of range.
     """
-    numbers = {"train": train, "val": val, UNLABELLED: unlabelled}
+    numbers = {"train": train, "val": val, UNLABELLED: unlabelled, SUBJECTS: subjects}
     for what, found, least in [
         ("--seed", seed, 0),
         ("--size", size, MIN_SIZE),
-        *((f"--{name}", number, 1) for name, number in numbers.items()),
+        *((f"--{name}", n, 0 if name == SUBJECTS else 1) for name, n in numbers.items()),
     ]:
         if found < least:
             raise UserError(f"{what} is {found}; expected at least {least}")
@@ -100,7 +105,8 @@ def generate_shapes(
         things = 0
         shown: dict[str, list[str]] = {}
         for index in tqdm(range(number), desc=f"shapes {name}", disable=None):
-            scene = draw_scene(np.random.default_rng([seed, split_index, index]), size)
+            rng = np.random.default_rng([seed, split_index, index])
+            scene = draw_scene(rng, size, subject=name == SUBJECTS)
             image_name = f"{index:05d}.png"
             write_png(split.image_root / image_name, scene.image)
             shown[image_name] = [_NAMES[i - 1] for i in sorted(set(scene.category_ids.values()))]
@@ -111,7 +117,10 @@ def generate_shapes(
             writer.finish()
         for folder in (split.image_root, split.panoptic_root, split.sem_seg_root):
             _remove_surplus(folder, number)
-        write_class_list(_class_list(target, name), shown)
+        if shown:
+            write_class_list(_class_list(target, name), shown)
+        else:
+            _class_list(target, name).unlink(missing_ok=True)
         counts[name] = {"images": number, **({"things": things} if writer else {})}
     return counts
 
@@ -135,6 +144,7 @@ _HELP = {
     "train": "number of labelled training images",
     "val": "number of labelled validation images",
     "unlabelled": "number of images without panoptic labels, to pretrain on",
+    "subjects": "number of images of one large thing each, to pretrain encoders by classification",
     "size": "height and width of the images in pixels",
 }
 declare(

@@ -99,6 +99,25 @@ def test_things_occlude_each_other_and_differ_from_the_ground() -> None:
     assert occluded >= 3
 
 
+def test_subjects_are_one_large_thing_each_and_can_be_removed(root: Path) -> None:
+    few = {"train": 1, "val": 1, "unlabelled": 1, "size": 48}
+    generate_shapes(root / "shapes", **few)
+    without = hashes(root / "shapes")
+    generate_shapes(root / "shapes", **few, subjects=20)
+    records = DatasetCatalog.get("shapes_classes_subjects")
+    assert len(records) == 20
+    things = [sum(category < 4 for category in record["classes"]) for record in records]
+    assert things == [1] * 20
+    generate_shapes(root / "shapes", **few)
+    assert hashes(root / "shapes") == without
+    sizes = [
+        [(scene.panoptic == i).mean() for i, c in scene.category_ids.items() if c <= 4]
+        for scene in (draw_scene(np.random.default_rng(i), 96, subject=True) for i in range(50))
+    ]
+    assert all(len(things) == 1 for things in sizes)
+    assert np.mean(sizes) > 0.08
+
+
 def test_labels_are_where_the_things_are_seen() -> None:
     """Around discs, the image changes more across the label's border than a little beside it."""
     on, beside, fills = [], [], []
@@ -155,7 +174,7 @@ def test_disc_outline() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "least"),
-    [("size", 31, 32), ("train", 0, 1), ("val", -1, 1), ("unlabelled", 0, 1), ("seed", -1, 0)],
+    [("size", 31, 32), ("train", 0, 1), ("val", -1, 1), ("unlabelled", 0, 1), ("subjects", -1, 0), ("seed", -1, 0)],
 )
 def test_mistakes(tmp_path: Path, option: str, value: int, least: int) -> None:
     with pytest.raises(UserError, match=f"--{option} is {value}; expected at least {least}"):
