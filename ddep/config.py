@@ -270,6 +270,12 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     ddep.MULTI_SCALE = False
     # Total weight of these three losses: loss_denoise_s8, _s16 and _s32 have a third each.
     ddep.SCALE_WEIGHT = 1.0
+    # Weight of loss_features: the decoder also predicts the frozen encoder's FEATURE of the clean
+    # image, enlarged FEATURE_ENLARGEMENT times, which shows the encoder's features at a finer grid
+    # than it gives of the image itself. 0 predicts none.
+    ddep.FEATURE_WEIGHT = 0.0
+    ddep.FEATURE = "res5"
+    ddep.FEATURE_ENLARGEMENT = 2
     # Mask losses and costs of fine-tuning: points (cross entropy and dice at points, as many as
     # MODEL.MASK_FORMER.TRAIN_NUM_POINTS) or dense (focal loss and dice over all pixels). auto is
     # what the transformer decoder was published with: points for Mask2Former's, dense for

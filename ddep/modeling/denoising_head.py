@@ -15,14 +15,17 @@ class DenoisingHead(nn.Module):
 
     Decoder denoising pretraining discards this head afterwards (Brempong et al., 2022, arXiv
     2205.11423, section 3). On request it also holds one small head for each of the decoder's
-    coarser scales.
+    coarser scales, and a linear one for the encoder's features of the clean image.
     """
 
-    def __init__(self, *, mask_dim: int, scale_dim: int | None) -> None:
+    def __init__(
+        self, *, mask_dim: int, scale_dim: int | None, feature_dim: int | None = None
+    ) -> None:
         """
         Args:
             mask_dim: channels of the decoder's features at stride 4.
             scale_dim: channels of the multi-scale features; None makes no multi-scale heads.
+            feature_dim: channels of the encoder's features to predict; None predicts none.
         """
         super().__init__()
         self.conv = nn.Conv2d(mask_dim, mask_dim, kernel_size=3, padding=1)
@@ -36,6 +39,7 @@ class DenoisingHead(nn.Module):
         if scale_dim is not None:
             for stride in MULTI_SCALE_STRIDES:
                 self.multi_scale[f"s{stride}"] = _scale_head(scale_dim)
+        self.features = None if feature_dim is None else nn.Conv2d(mask_dim, feature_dim, 1)
 
     def forward(self, mask_features: Tensor) -> Tensor:
         """(B, mask_dim, H/4, W/4) -> (B, 3, H, W)."""

@@ -13,6 +13,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ddep.errors import UserError
+from ddep.modeling.clean_features import CleanFeatures
 from ddep.modeling.denoising_decoder import DenoisingDecoder, build_denoising_decoder
 from ddep.modeling.denoising_head import UPSAMPLING, DenoisingHead
 from ddep.modeling.denoising_loss import DenoisingLoss, Truth
@@ -42,6 +43,7 @@ class DenoisingPretrainer(nn.Module):
         freeze_backbone: bool,
         formulation: str,
         size_divisibility: int,
+        clean_features: CleanFeatures | None = None,
     ) -> None:
         """
         Args:
@@ -54,6 +56,7 @@ class DenoisingPretrainer(nn.Module):
                 backbone without an FPN; see :mod:`ddep.checkpoint.groups`.
             formulation: how noise was added, ``scaled`` or ``additive`` (see :mod:`ddep.noise`).
             size_divisibility: images are padded to a multiple of this.
+            clean_features: which features of the clean image are predicted; None predicts none.
 
         Raises:
             UserError: unknown formulation.
@@ -66,6 +69,7 @@ class DenoisingPretrainer(nn.Module):
         self.freeze_backbone = freeze_backbone
         self.formulation = check_formulation(formulation)
         self.size_divisibility = size_divisibility
+        self.clean_features = clean_features
         if freeze_backbone:
             freeze_encoder(self)
         self.train()
@@ -80,6 +84,7 @@ class DenoisingPretrainer(nn.Module):
             )
         backbone = build_backbone(cfg)
         decoder = build_denoising_decoder(cfg, backbone)
+        clean_features = CleanFeatures.from_config(cfg, backbone)
         size_divisibility = cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY
         if size_divisibility < 0:
             size_divisibility = backbone.size_divisibility
@@ -89,11 +94,13 @@ class DenoisingPretrainer(nn.Module):
             "denoising_head": DenoisingHead(
                 mask_dim=decoder.mask_dim,
                 scale_dim=decoder.scale_dim if ddep.MULTI_SCALE else None,
+                feature_dim=clean_features.channels if clean_features else None,
             ),
             "denoising_loss": DenoisingLoss(cfg),
             "freeze_backbone": ddep.FREEZE_BACKBONE,
             "formulation": ddep.NOISE,
             "size_divisibility": size_divisibility,
+            "clean_features": clean_features,
         }
 
     @property
@@ -153,7 +160,7 @@ class DenoisingPretrainer(nn.Module):
 
         noise = self._pad(batched_inputs, "noise").tensor
         clean = None
-        if self.denoising_loss.target == "image" or self.denoising_head.multi_scale:
+        if self._needs_clean_image:
             clean = recover_image(images.tensor, noise, sigma, self.formulation)
         truth = Truth(noise, clean, _valid_pixels(images))
         scales = {}
@@ -161,7 +168,23 @@ class DenoisingPretrainer(nn.Module):
             scales = self.denoising_head.predict_scales(multi_scale_features)
         if normalisers is None:
             normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
-        return self.denoising_loss(prediction, scales, truth, normalisers)
+        losses = self.denoising_loss(prediction, scales, truth, normalisers)
+        if self.clean_features is not None:
+            losses["loss_features"] = self.clean_features.loss(
+                self.denoising_head.features(mask_features),
+                self.clean_features.of(self.backbone, truth.clean),
+                truth.valid,
+                normalisers["pixels"],
+            )
+        return losses
+
+    @property
+    def _needs_clean_image(self) -> bool:
+        return (
+            self.denoising_loss.target == "image"
+            or bool(self.denoising_head.multi_scale)
+            or self.clean_features is not None
+        )
 
     def _pad(self, batched_inputs: list[dict[str, Any]], key: str) -> ImageList:
         tensors = [x[key].to(self.device) for x in batched_inputs]

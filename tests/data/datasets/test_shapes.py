@@ -174,7 +174,14 @@ def test_disc_outline() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "least"),
-    [("size", 31, 32), ("train", 0, 1), ("val", -1, 1), ("unlabelled", 0, 1), ("subjects", -1, 0), ("seed", -1, 0)],
+    [
+        ("size", 31, 32),
+        ("train", 0, 1),
+        ("val", -1, 1),
+        ("unlabelled", 0, 1),
+        ("subjects", -1, 0),
+        ("seed", -1, 0),
+    ],
 )
 def test_mistakes(tmp_path: Path, option: str, value: int, least: int) -> None:
     with pytest.raises(UserError, match=f"--{option} is {value}; expected at least {least}"):
