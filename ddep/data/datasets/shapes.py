@@ -73,8 +73,8 @@ def generate_shapes(
     subjects: int = 0,
     size: int = 128,
 ) -> dict[str, dict[str, int]]:
-    """Write the data set: labelled splits train and val, unlabelled images, images of one thing each,
-    and for each of these a CSV file with the classes of its images.
+    """Write the data set: labelled splits train and val, unlabelled images, and subjects, which are
+    images of one thing each; for each of them a CSV file with the classes of its images.
 
     Removes surplus images of an earlier, larger run.
 
