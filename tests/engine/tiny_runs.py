@@ -245,7 +245,8 @@ def detection_config(folder: Path) -> str:
 def shapes_root(folder: Path) -> Iterator[None]:
     """Inside, a few generated shapes below ``folder/datasets`` are the shapes data sets."""
     usual = dataset_root()
-    generate_shapes(folder / "datasets" / "shapes", train=7, val=2, unlabelled=1, size=48)
+    shapes = folder / "datasets" / "shapes"
+    generate_shapes(shapes, train=7, val=2, unlabelled=1, subjects=3, size=48)
     register_all(folder / "datasets")
     try:
         yield
