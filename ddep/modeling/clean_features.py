@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ddep.errors import UserError
 from ddep.modeling.denoising_head import UPSAMPLING
+from ddep.modeling.denoising_loss import check_weight
 
 
 class CleanFeatures:
@@ -47,11 +48,7 @@ class CleanFeatures:
                 that learns.
         """
         ddep = cfg.MODEL.DDEP
-        if not 0 <= ddep.FEATURE_WEIGHT < math.inf:
-            raise UserError(
-                f"MODEL.DDEP.FEATURE_WEIGHT is {ddep.FEATURE_WEIGHT!r}; expected a number of at "
-                "least 0"
-            )
+        check_weight("FEATURE_WEIGHT", ddep.FEATURE_WEIGHT)
         if not ddep.FEATURE_WEIGHT:
             return None
         shapes = backbone.output_shape()
@@ -86,12 +83,19 @@ class CleanFeatures:
         return F.layer_norm(features.movedim(1, -1), (self.channels,)).movedim(-1, 1)
 
     def loss(
-        self, prediction: Tensor, target: Tensor, valid: Tensor | None, pixels: Tensor
+        self,
+        head: Callable[[Tensor], Tensor],
+        mask_features: Tensor,
+        target: Tensor,
+        valid: Tensor | None,
+        pixels: Tensor,
     ) -> Tensor:
         """The weighted squared error, averaged over the cells of the image, without its padding.
 
         Args:
-            prediction: (B, channels, H/4, W/4); its mean over each cell is compared.
+            head: linear at each pixel, from the decoder's features to ``channels``. So it can come
+                after the mean over each cell, and never sees the full size.
+            mask_features: the decoder's, (B, mask_dim, H/4, W/4).
             target: (B, channels, h, w).
             valid: (B, 1, H, W), 1 on the image and 0 on padding; None without padding.
             pixels: scalar, the number of valid pixels to average over.
@@ -100,9 +104,9 @@ class CleanFeatures:
             A scalar.
         """
         size = target.shape[-2:]
-        errors = F.adaptive_avg_pool2d(prediction.float(), size) - target
+        errors = head(F.adaptive_avg_pool2d(mask_features.float(), size)).float() - target
         errors = errors.square().mean(dim=1, keepdim=True)
         if valid is not None:
             errors = errors * F.adaptive_avg_pool2d(valid.float(), size)
-        cell = prediction.shape[-2] * prediction.shape[-1] * UPSAMPLING**2 / (size[0] * size[1])
+        cell = mask_features[0, 0].numel() * UPSAMPLING**2 / (size[0] * size[1])
         return self.weight * errors.sum() * cell / pixels

@@ -62,8 +62,8 @@ class DenoisingLoss(nn.Module):
         super().__init__()
         _check_choice("TARGET", target, TARGETS)
         _check_choice("LOSS", loss, LOSSES)
-        _check_weight("DENOISE_WEIGHT", denoise_weight)
-        _check_weight("SCALE_WEIGHT", scale_weight)
+        check_weight("DENOISE_WEIGHT", denoise_weight)
+        check_weight("SCALE_WEIGHT", scale_weight)
         self.target = target
         self.errors = LOSSES[loss]
         self.denoise_weight = denoise_weight
@@ -158,6 +158,7 @@ def _check_choice(key: str, value: str, choices: Collection[str]) -> None:
         raise UserError(f"MODEL.DDEP.{key} is {value!r}; expected one of {', '.join(choices)}")
 
 
-def _check_weight(key: str, value: float) -> None:
+def check_weight(key: str, value: float) -> None:
+    """Raise :class:`UserError` unless MODEL.DDEP.``key`` can weight a loss."""
     if not 0 <= value < math.inf:
         raise UserError(f"MODEL.DDEP.{key} is {value!r}; expected a number of at least 0")

@@ -59,7 +59,7 @@ def test_loss_is_the_mean_over_the_cells_of_the_images(padded: bool) -> None:
     if padded:
         valid[1, :, :, 32:] = 0
     found = CleanFeatures("cells", 4, 1, 0.5).loss(
-        prediction, target, valid if padded else None, valid.sum()
+        torch.nn.Identity(), prediction, target, valid if padded else None, valid.sum()
     )
     means = prediction.double().numpy().reshape(2, 4, 4, 2, 8, 2).mean(axis=(3, 5))
     errors = ((means - target.double().numpy()) ** 2).mean(axis=1)

@@ -171,7 +171,8 @@ class DenoisingPretrainer(nn.Module):
         losses = self.denoising_loss(prediction, scales, truth, normalisers)
         if self.clean_features is not None:
             losses["loss_features"] = self.clean_features.loss(
-                self.denoising_head.features(mask_features),
+                self.denoising_head.features,
+                mask_features,
                 self.clean_features.of(self.backbone, truth.clean),
                 truth.valid,
                 normalisers["pixels"],

@@ -234,8 +234,8 @@ def test_features_of_the_clean_image():
     cfg.MODEL.DDEP.FEATURE = "res4"
     torch.manual_seed(0)
     model = build_model(cfg)
-    predictions = []
-    model.denoising_head.features.register_forward_hook(lambda *call: predictions.append(call[-1]))
+    decoded = []
+    model.denoising_head.register_forward_pre_hook(lambda _, args: decoded.append(args[0]))
     batch = [noisy_input(i, 64, 96, 0.5) for i in range(2)]
     losses = model(batch)
     assert set(losses) == {"loss_denoise", "loss_features"}
@@ -245,7 +245,7 @@ def test_features_of_the_clean_image():
         features = model.backbone(large)["res4"].double()
     centred = features - features.mean(dim=1, keepdim=True)
     truth = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
-    predicted = F.avg_pool2d(predictions[0].double(), 2)
+    predicted = F.avg_pool2d(model.denoising_head.features(decoded[0]).double(), 2)
     expected = 0.5 * (predicted - truth).square().mean()
     torch.testing.assert_close(losses["loss_features"].double(), expected, rtol=1e-4, atol=0)
     losses["loss_features"].backward()
