@@ -8,12 +8,10 @@ import logging
 import os
 import signal
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import active_children, parent_process, set_start_method
-from types import FrameType
 from typing import Any
 
 import torch
@@ -29,11 +27,9 @@ from ddep.distributed.placement import (
 from ddep.distributed.rank import run_rank
 from ddep.endings import errors_as_lines
 from ddep.parallel import available_cores
+from ddep.recorded_signals import recorded_signals
 
 Main = Callable[[argparse.Namespace], Any]
-
-# Signals that come within this many seconds are one.
-_ONE_SIGNAL = 1.0
 
 
 def launch(main: Main, args: argparse.Namespace, device: str | None = None) -> None:
@@ -93,7 +89,7 @@ def _start_and_watch(main: Main, args: argparse.Namespace, device: str) -> int:
     logging.disable()
     try:
         # In another thread than the main one, the agent leaves the signal handlers alone.
-        with _forwarded_signals() as signals, ThreadPoolExecutor(1) as pool:
+        with recorded_signals(_forward) as signals, ThreadPoolExecutor(1) as pool:
             statuses = pool.submit(elastic_launch(config, _run_process), main, args, device)
             return max(statuses.result().values())
     except ChildFailedError as error:
@@ -112,36 +108,17 @@ def _start_and_watch(main: Main, args: argparse.Namespace, device: str) -> int:
         logging.disable(logging.NOTSET)
 
 
-@contextlib.contextmanager
-def _forwarded_signals() -> Iterator[list[int]]:
-    """Forward the first SIGINT or SIGTERM to all child processes, and kill them at the second.
+def _forward(signals: Sequence[int]) -> None:
+    """Forward the first signal to all child processes, and kill them at the second.
 
-    Signals within a second count as one: ``timeout`` and others signal a process and its group.
     Without child processes, the first signal ends this process.
-
-    Yields:
-        A list to which the number of each signal is added.
     """
-    numbers: list[int] = []
-    times = [float("-inf")]
-
-    def forward(number: int, _: FrameType | None) -> None:
-        if time.monotonic() - times[-1] > _ONE_SIGNAL:
-            numbers.append(number)
-            processes = active_children()
-            if not processes:
-                os._exit(128 + number)
-            for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, number if len(numbers) == 1 else signal.SIGKILL)
-        times.append(time.monotonic())
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield numbers
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    processes = active_children()
+    if not processes:
+        os._exit(128 + signals[-1])
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signals[0] if len(signals) == 1 else signal.SIGKILL)
 
 
 def _run_process(main: Main, args: argparse.Namespace, device: str) -> int:

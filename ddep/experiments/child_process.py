@@ -9,12 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
-# Signals that come within this many seconds are one.
-_ONE_SIGNAL = 1.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -75,27 +72,3 @@ class ChildProcess:
                 os.killpg(self._process.pid, number)
             else:
                 self._process.send_signal(number)
-
-
-@contextlib.contextmanager
-def recorded_signals() -> Iterator[list[int]]:
-    """Inside, SIGINT and SIGTERM do nothing but to be recorded.
-
-    Yields:
-        A list to which the number of each signal is added.
-    """
-    numbers: list[int] = []
-    last = float("-inf")
-
-    def record(number: int, _: FrameType | None) -> None:
-        nonlocal last
-        if time.monotonic() - last > _ONE_SIGNAL:
-            numbers.append(number)
-        last = time.monotonic()
-
-    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield numbers
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddep.errors import Stopped, UserError
-from ddep.experiments.child_process import ChildProcess, recorded_signals
+from ddep.experiments.child_process import ChildProcess
 from ddep.experiments.command import command_of, environment_of
 from ddep.experiments.devices import Gpus
 from ddep.experiments.outcomes import Outcomes
 from ddep.experiments.plan import Run
 from ddep.experiments.progress import Progress, format_time
 from ddep.experiments.run_record import RunRecord, read_metrics, read_record
+from ddep.recorded_signals import recorded_signals
 
 OUTPUT = "output.txt"  # in a run's folder: all that its command prints
 _PERIOD = 0.1  # seconds between two looks at the children

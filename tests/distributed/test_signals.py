@@ -12,7 +12,8 @@ from multiprocessing.process import BaseProcess
 
 import pytest
 
-from ddep.distributed.launch import _forwarded_signals
+from ddep.distributed.launch import _forward
+from ddep.recorded_signals import recorded_signals
 
 
 def count_signals(connection: Connection) -> None:
@@ -39,10 +40,10 @@ def child() -> Iterator[tuple[BaseProcess, Connection]]:
 def test_the_first_signal_is_forwarded_and_the_second_kills(
     child: tuple[BaseProcess, Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_forwarded_signals.__wrapped__.__globals__, "_ONE_SIGNAL", 0)
+    monkeypatch.setitem(recorded_signals.__wrapped__.__globals__, "_ONE_SIGNAL", 0)
     process, heard = child
     before = signal.getsignal(signal.SIGTERM)
-    with _forwarded_signals() as numbers:
+    with recorded_signals(_forward) as numbers:
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard.recv() == signal.SIGTERM
         assert process.is_alive()
@@ -55,7 +56,7 @@ def test_the_first_signal_is_forwarded_and_the_second_kills(
 
 def test_a_signal_that_comes_twice_at_once_is_one(child: tuple[BaseProcess, Connection]) -> None:
     process, heard = child
-    with _forwarded_signals() as numbers:
+    with recorded_signals(_forward) as numbers:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         assert heard.recv() == signal.SIGTERM
@@ -72,5 +73,5 @@ def test_before_there_are_processes_a_signal_ends_the_program() -> None:
 
 
 def _signal_oneself() -> None:
-    with _forwarded_signals():
+    with recorded_signals(_forward):
         os.kill(os.getpid(), signal.SIGINT)
