@@ -3,7 +3,7 @@
     python tools/label-efficiency.py experiments/demo.yaml --jobs 2
 
 The file names pretrainings, starts, label counts and seeds; docs/experiments.md describes it. The
-same command goes on where it was stopped.
+same command continues where it stopped.
 """
 
 from __future__ import annotations
