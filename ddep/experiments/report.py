@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -142,9 +143,7 @@ def _searched(outcomes: Outcomes, results: Results) -> Iterator[str]:
     if not search:
         return
     yield "## Settings that each start chose"
-    trials = 1
-    for values in search.grid.values():
-        trials *= len(values)
+    trials = math.prod(map(len, search.grid.values()))
     yield (
         f"By the mean of `{outcomes.experiment.metric}` over the search's own seeds "
         f"({_join(search.seeds)}), among the same {trials} settings for all starts. A value at the "

@@ -17,7 +17,7 @@ from ddep.modeling.denoising_decoder import FPNDecoding
 from ddep.modeling.encoder import encoder_modules, encoder_parameters
 from ddep.noise import add_noise
 from ddep.tasks import load_config
-from tests.modeling.meta_arch.test_denoiser import noisy_input, small_config, swin_config
+from tests.modeling.meta_arch.small_denoiser import noisy_input, small_config, swin_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pretrain"
 

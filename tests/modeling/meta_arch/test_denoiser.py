@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import Backbone, build_model
 from torch import nn
 
 import ddep.modeling.backbone  # noqa: F401
-from ddep.config import add_ddep_config
 from ddep.errors import UserError
 from ddep.modeling.denoising_loss import DenoisingLoss
 from ddep.modeling.meta_arch.denoiser import DenoisingPretrainer
 from ddep.noise import add_noise
+from tests.modeling.meta_arch.small_denoiser import noisy_input, small_config, swin_config
 
 
 class PixelsAsFeatures(Backbone):
@@ -53,48 +52,6 @@ def pointwise_model(formulation: str = "scaled", **changes) -> DenoisingPretrain
         formulation=formulation,
         size_divisibility=32,
     )
-
-
-def noisy_input(seed: int, height: int, width: int, sigma: float, formulation: str = "scaled"):
-    generator = torch.Generator().manual_seed(seed)
-    clean, noise = torch.randn(2, 3, height, width, generator=generator)
-    return {
-        "image": add_noise(clean, noise, sigma, formulation),
-        "noise": noise,
-        "sigma": sigma,
-        "clean": clean,
-    }
-
-
-def small_config() -> CfgNode:
-    cfg = get_cfg()
-    add_ddep_config(cfg)
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
-    cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    cfg.MODEL.RESNETS.DEPTH = 18
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    cfg.MODEL.RESNETS.NORM = "BN"
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    head = cfg.MODEL.SEM_SEG_HEAD
-    head.PIXEL_DECODER_NAME = "MSDeformAttnPixelDecoder"
-    head.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    head.CONVS_DIM = head.MASK_DIM = 32
-    head.TRANSFORMER_ENC_LAYERS = 1
-    cfg.MODEL.MASK_FORMER.NHEADS = 4
-    cfg.MODEL.MASK_FORMER.DIM_FEEDFORWARD = 32
-    cfg.MODEL.MASK_FORMER.DROPOUT = 0.0
-    return cfg
-
-
-def swin_config() -> CfgNode:
-    cfg = small_config()
-    cfg.MODEL.BACKBONE.NAME = "D2SwinTransformer"
-    cfg.MODEL.SWIN.EMBED_DIM = 8
-    cfg.MODEL.SWIN.DEPTHS = [1, 1, 1, 1]
-    cfg.MODEL.SWIN.NUM_HEADS = [1, 1, 1, 1]
-    return cfg
 
 
 FORMULAS = {
@@ -225,49 +182,6 @@ def test_frozen_backbone(multi_scale, backbone):
         assert (parameter.grad is None) is frozen, name
     for name, value in model.backbone.state_dict().items():
         assert torch.equal(value, before[name]), name
-
-
-def test_features_of_the_clean_image():
-    """Compared with the encoder's own features of the clean image, enlarged twice."""
-    cfg = small_config()
-    cfg.MODEL.DDEP.FEATURE_WEIGHT = 0.5
-    cfg.MODEL.DDEP.FEATURE = "res4"
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    decoded = []
-    model.denoising_head.register_forward_pre_hook(lambda _, args: decoded.append(args[0]))
-    batch = [noisy_input(i, 64, 96, 0.5) for i in range(2)]
-    losses = model(batch)
-    assert set(losses) == {"loss_denoise", "loss_features"}
-    clean = torch.stack([x["clean"] for x in batch])
-    with torch.no_grad():
-        large = F.interpolate(clean, (128, 192), mode="bicubic", align_corners=False)
-        features = model.backbone(large)["res4"].double()
-    centred = features - features.mean(dim=1, keepdim=True)
-    truth = centred / (centred.square().mean(dim=1, keepdim=True) + 1e-5).sqrt()
-    predicted = F.avg_pool2d(model.denoising_head.features(decoded[0]).double(), 2)
-    expected = 0.5 * (predicted - truth).square().mean()
-    torch.testing.assert_close(losses["loss_features"].double(), expected, rtol=1e-4, atol=0)
-    losses["loss_features"].backward()
-    assert model.sem_seg_head.pixel_decoder.mask_features.weight.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in model.backbone.parameters())
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("FEATURE_WEIGHT", -1.0, "FEATURE_WEIGHT is -1.0; expected a number of at least 0"),
-        ("FEATURE", "res6", "FEATURE is 'res6'; expected one of res2, res3, res4, res5"),
-        ("FEATURE_ENLARGEMENT", 0, "FEATURE_ENLARGEMENT is 0; expected at least 1"),
-        ("FREEZE_BACKBONE", False, "an encoder that does not learn"),
-    ],
-)
-def test_mistakes_about_features_of_the_clean_image(key, value, message):
-    cfg = small_config()
-    cfg.MODEL.DDEP.FEATURE_WEIGHT = 1.0
-    cfg.MODEL.DDEP[key] = value
-    with pytest.raises(UserError, match=message):
-        build_model(cfg)
 
 
 def test_model_is_frozen_as_soon_as_it_is_built():
