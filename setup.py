@@ -51,10 +51,23 @@ INSTALL_REQUIRES = [
     "yacs>=0.1.8",
 ]
 
+# ``tools/export.py --to onnx``.
+EXPORT_REQUIRES = [
+    "onnx>=1.17",
+    "onnxruntime>=1.20",
+    "onnxscript>=0.3",
+]
+
+# ``tools/web.py``.
+WEB_REQUIRES = ["gradio>=6.1"]
+
 # References that the tests compare with (torchmetrics, transformers), and their tools.
 DEV_REQUIRES = [
+    *EXPORT_REQUIRES,
+    *WEB_REQUIRES,
     "clang-format>=18",
     "hypothesis>=6.80",
+    "playwright>=1.49",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.8",
@@ -189,6 +202,6 @@ setup(
     packages=find_packages(include=["ddep", "ddep.*"]),
     package_data={"ddep.data.datasets": ["tables/*.csv"]},
     install_requires=INSTALL_REQUIRES,
-    extras_require={"dev": DEV_REQUIRES},
+    extras_require={"dev": DEV_REQUIRES, "export": EXPORT_REQUIRES, "web": WEB_REQUIRES},
     **what_to_compile(),
 )
