@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -25,6 +25,24 @@ from ddep.modeling.postprocessing import (
     semantic_inference,
 )
 from ddep.modeling.transformer_decoder import is_mask_former
+
+
+class MaskLogits(NamedTuple):
+    """What the network says about one image, before post-processing.
+
+    Attributes:
+        mask_cls: (Q, K+1) float32 class logits; the last class is no-object.
+        mask_pred: (Q, h, w) float32 mask logits of the padded image, at the network's resolution.
+        padded_size: height and width of the padded images that the network saw.
+        image_size: height and width of the image, at the top left of the padded one.
+        output_size: height and width of the results.
+    """
+
+    mask_cls: Tensor
+    mask_pred: Tensor
+    padded_size: tuple[int, int]
+    image_size: tuple[int, int]
+    output_size: tuple[int, int]
 
 
 @META_ARCH_REGISTRY.register()
@@ -169,38 +187,77 @@ class MaskFormer(nn.Module):
         Raises:
             UserError: a training image without annotations or with a class out of range.
         """
+        if not self.training:
+            return [self.results(logits) for logits in self.predict_logits(batched_inputs)]
+        images = self._prepare_images(batched_inputs)
+        targets = self._prepare_targets(batched_inputs, images)
+        outputs = self.sem_seg_head(self.backbone(images.tensor))
+        if normalisers is None:
+            normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
+        losses = self.criterion(outputs, targets, normalisers)
+        weights = self.criterion.weight_dict
+        return {name: loss * weights[name] for name, loss in losses.items()}
+
+    def predict_logits(self, batched_inputs: list[dict[str, Any]]) -> list[MaskLogits]:
+        """Run the network, in evaluation.
+
+        Args:
+            batched_inputs: as for :meth:`forward` in evaluation.
+
+        Returns:
+            One for each image, for :meth:`results`.
+        """
+        images = self._prepare_images(batched_inputs)
+        outputs = self.sem_seg_head(self.backbone(images.tensor))
+        return [
+            MaskLogits(
+                mask_cls.float(),
+                mask_pred.float(),
+                padded_size=tuple(images.tensor.shape[-2:]),
+                image_size=image_size,
+                output_size=(
+                    inputs.get("height", image_size[0]),
+                    inputs.get("width", image_size[1]),
+                ),
+            )
+            for mask_cls, mask_pred, image_size, inputs in zip(
+                outputs["pred_logits"],
+                outputs["pred_masks"],
+                images.image_sizes,
+                batched_inputs,
+                strict=True,
+            )
+        ]
+
+    def results(
+        self,
+        logits: MaskLogits,
+        *,
+        object_mask_threshold: float | None = None,
+        overlap_threshold: float | None = None,
+    ) -> dict[str, Any]:
+        """Compute the segmentations of one image.
+
+        Args:
+            logits: from :meth:`predict_logits`; unchanged.
+            object_mask_threshold, overlap_threshold: see :func:`panoptic_inference`; None takes
+                the model's own.
+
+        Returns:
+            What :meth:`forward` returns for one image in evaluation.
+        """
+        if object_mask_threshold is None:
+            object_mask_threshold = self.object_mask_threshold
+        if overlap_threshold is None:
+            overlap_threshold = self.overlap_threshold
+        with torch.autocast(self.device.type, enabled=False):
+            return self._results(logits, object_mask_threshold, overlap_threshold)
+
+    def _prepare_images(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
+        """Normalised images on the model's device, padded to one size."""
         images = [inputs["image"].to(self.device) for inputs in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
-        images = ImageList.from_tensors(images, self.size_divisibility)
-        if self.training:
-            targets = self._prepare_targets(batched_inputs, images)
-        outputs = self.sem_seg_head(self.backbone(images.tensor))
-        if self.training:
-            if normalisers is None:
-                normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
-            losses = self.criterion(outputs, targets, normalisers)
-            weights = self.criterion.weight_dict
-            return {name: loss * weights[name] for name, loss in losses.items()}
-        with torch.autocast(self.device.type, enabled=False):
-            return [
-                self._infer_image(
-                    mask_cls.float(),
-                    mask_pred.float(),
-                    padded_size=images.tensor.shape[-2:],
-                    image_size=image_size,
-                    output_size=(
-                        inputs.get("height", image_size[0]),
-                        inputs.get("width", image_size[1]),
-                    ),
-                )
-                for mask_cls, mask_pred, image_size, inputs in zip(
-                    outputs["pred_logits"],
-                    outputs["pred_masks"],
-                    images.image_sizes,
-                    batched_inputs,
-                    strict=True,
-                )
-            ]
+        return ImageList.from_tensors(images, self.size_divisibility)
 
     def _prepare_targets(
         self, batched_inputs: list[dict[str, Any]], images: ImageList
@@ -226,24 +283,17 @@ class MaskFormer(nn.Module):
             )
         return targets
 
-    def _infer_image(
-        self,
-        mask_cls: Tensor,
-        mask_pred: Tensor,
-        *,
-        padded_size: tuple[int, int],
-        image_size: tuple[int, int],
-        output_size: tuple[int, int],
+    def _results(
+        self, logits: MaskLogits, object_mask_threshold: float, overlap_threshold: float
     ) -> dict[str, Any]:
-        """(Q, K+1) and (Q, h, w) logits of one image -> its results at the output size."""
+        mask_cls, mask_pred, padded_size, (height, width), output_size = logits
         if not self.semantic_on:
             used = queries_in_use(
                 mask_cls,
-                object_mask_threshold=self.object_mask_threshold if self.panoptic_on else None,
+                object_mask_threshold=object_mask_threshold if self.panoptic_on else None,
                 max_detections=self.max_detections if self.instance_on else None,
             )
             mask_cls, mask_pred = mask_cls[used], mask_pred[used]
-        height, width = image_size
         mask_pred = retry_if_cuda_oom(_resize)(mask_pred, padded_size)
         if self.resize_masks:
             mask_pred = retry_if_cuda_oom(_resize)(mask_pred[:, :height, :width], output_size)
@@ -259,8 +309,8 @@ class MaskFormer(nn.Module):
                 mask_cls,
                 mask_pred,
                 thing_ids=self.thing_ids,
-                object_mask_threshold=self.object_mask_threshold,
-                overlap_threshold=self.overlap_threshold,
+                object_mask_threshold=object_mask_threshold,
+                overlap_threshold=overlap_threshold,
                 mask_threshold=self.mask_threshold,
             )
         if self.instance_on:

@@ -166,3 +166,31 @@ def test_half_precision_outputs_give_float32_results() -> None:
         [result] = model([{"image": image_of_size(37, 30, 1)}])
     assert model.sem_seg_head.outputs["pred_masks"].dtype == torch.bfloat16
     assert result["sem_seg"].dtype == result["instances"].scores.dtype == torch.float32
+
+
+def test_results_of_kept_logits_with_other_thresholds() -> None:
+    """One run of the network serves any thresholds, and the model's own afterwards."""
+    inputs = [{"image": image_of_size(37, 30, 1), "height": 75, "width": 53}]
+    model = small_model(object_mask_threshold=0.3).eval()
+    [expected] = model(inputs)
+    [logits] = model.predict_logits(inputs)
+    assert logits.mask_cls.shape == (QUERIES, CLASSES + 1)
+    assert logits.mask_pred.shape[0] == QUERIES
+    assert (logits.padded_size, logits.image_size, logits.output_size) == (
+        (48, 32),
+        (37, 30),
+        (75, 53),
+    )
+    for thresholds in (
+        {"object_mask_threshold": 0.6},
+        {"object_mask_threshold": 1.0},
+        {"overlap_threshold": 0.9},
+    ):
+        [other] = small_model(**{"object_mask_threshold": 0.3, **thresholds}).eval()(inputs)
+        result = model.results(logits, **thresholds)
+        assert result["panoptic_seg"][1] == other["panoptic_seg"][1]
+        assert len(result["panoptic_seg"][1]) != len(expected["panoptic_seg"][1])
+        assert torch.equal(result["panoptic_seg"][0], other["panoptic_seg"][0])
+    result = model.results(logits)
+    assert torch.equal(result["sem_seg"], expected["sem_seg"])
+    assert torch.equal(result["panoptic_seg"][0], expected["panoptic_seg"][0])
