@@ -184,7 +184,7 @@ def test_results_of_kept_logits_with_other_thresholds() -> None:
     for thresholds in (
         {"object_mask_threshold": 0.6},
         {"object_mask_threshold": 1.0},
-        {"overlap_threshold": 0.9},
+        {"overlap_threshold": 100.0},
     ):
         [other] = small_model(**{"object_mask_threshold": 0.3, **thresholds}).eval()(inputs)
         result = model.results(logits, **thresholds)
