@@ -2,49 +2,50 @@
 
 This is the inference of MaskFormer (arXiv 2107.06278, section 3.4), which Mask2Former (arXiv
 2112.01527) adopts, for one image. Shapes: Q queries, K classes, logits ``mask_cls`` (Q, K+1), whose
-last class is no-object, and ``mask_pred`` (Q, H, W), both floating point. No gradients are kept.
+last class is no-object, and ``mask_pred`` (Q, h, w), both floating point. ``resizes`` bring the
+masks to the size (H, W) of the result, see :func:`blocks_of_rows`. No gradients are kept.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
-from torch.nn import functional as F
 
-# Pixels of all masks whose class scores are computed together: some megabytes.
-PIXELS_AT_ONCE = 2**15
+from ddep.modeling.mask_rows import Resize, blocks_of_rows, resized_size
 
 
 @torch.no_grad()
-def semantic_inference(mask_cls: Tensor, mask_pred: Tensor) -> Tensor:
+def semantic_inference(
+    mask_cls: Tensor, mask_pred: Tensor, resizes: Sequence[Resize] = ()
+) -> Tensor:
     """Compute class scores for every pixel.
 
     Args:
         mask_cls: (Q, K+1) logits.
-        mask_pred: (Q, H, W) logits.
+        mask_pred: (Q, h, w) logits.
+        resizes: steps from (h, w) to (H, W).
 
     Returns:
         (K, H, W): the sum over queries of class probability times mask probability.
     """
     class_probabilities = mask_cls.softmax(-1)[:, :-1].T
-    logits = mask_pred.flatten(1)
-    scores = logits.new_empty(len(class_probabilities), logits.shape[1])
-    # Parts of the image, so that the mask probabilities of all pixels never exist at once.
-    parts = zip(logits.split(PIXELS_AT_ONCE, 1), scores.split(PIXELS_AT_ONCE, 1), strict=True)
-    for part, scores_of_part in parts:
-        torch.mm(class_probabilities, part.sigmoid(), out=scores_of_part)
-    return scores.unflatten(1, mask_pred.shape[-2:])
+    size = resized_size(mask_pred, resizes)
+    scores = mask_pred.new_empty(len(class_probabilities), *size)
+    for rows, logits in blocks_of_rows(mask_pred, resizes):
+        masks = logits.sigmoid().flatten(1)
+        torch.mm(class_probabilities, masks, out=scores[:, rows].flatten(1))
+    return scores
 
 
 @torch.no_grad()
 def panoptic_inference(
     mask_cls: Tensor,
     mask_pred: Tensor,
+    resizes: Sequence[Resize] = (),
     *,
     thing_ids: Collection[int],
     object_mask_threshold: float,
@@ -59,7 +60,8 @@ def panoptic_inference(
 
     Args:
         mask_cls: (Q, K+1) logits.
-        mask_pred: (Q, H, W) logits.
+        mask_pred: (Q, h, w) logits.
+        resizes: steps from (h, w) to (H, W).
         thing_ids: classes whose segments stay apart; the others are stuff.
         object_mask_threshold: a query counts if its class probability is above this.
         overlap_threshold: a query is dropped if it keeps less than this part of its mask, the
@@ -72,63 +74,56 @@ def panoptic_inference(
         ``isthing``, ``category_id``, the class in [0, K), and ``score``, its probability according
         to the segment's first query.
     """
-    scores, classes, counts = _classes_of_queries(mask_cls, object_mask_threshold)
-    queries = counts.nonzero()[:, 0].tolist()
-    scores, classes, num_queries = scores[counts], classes[counts], len(queries)
-    height, width = mask_pred.shape[-2:]
+    scores, classes = mask_cls.softmax(-1).max(-1)
+    # The host waits for a GPU here, for the number of kept queries, and once more below.
+    kept = ((classes != mask_cls.shape[-1] - 1) & (scores > object_mask_threshold)).nonzero()[:, 0]
+    scores, classes, mask_pred = scores[kept], classes[kept], mask_pred[kept]
+    num_queries, size = len(kept), resized_size(mask_pred, resizes)
     if num_queries == 0:
-        return torch.zeros(height, width, dtype=torch.int32, device=mask_pred.device), []
+        return torch.zeros(size, dtype=torch.int32, device=mask_pred.device), []
 
-    # One mask at a time, which stays in the cache.
-    owner = torch.zeros(height, width, dtype=torch.int64, device=mask_pred.device)
-    largest, probability = mask_pred.new_full((2, height, width), -1.0)  # of the owner
-    mask_areas = []
-    for index, query in enumerate(queries):
-        mask = mask_pred[query].sigmoid()
-        mask_areas.append((mask >= 0.5).count_nonzero())
-        product = scores[index] * mask
-        larger = product > largest
-        owner.masked_fill_(larger, index)
-        torch.where(larger, mask, probability, out=probability)
-        torch.maximum(largest, product, out=largest)
-    # num_queries stands for no segment.
-    segment = owner.masked_fill(probability < mask_threshold, num_queries)
+    # Of each pixel: twice the query that it goes to, plus 1 if it is in a segment.
+    codes = torch.empty(size, dtype=torch.int32, device=mask_pred.device)
+    # Of each query: the pixels of its mask; of each code: its pixels.
+    mask_areas = torch.zeros(num_queries, dtype=torch.int64, device=mask_pred.device)
+    areas = mask_areas.new_zeros(2 * num_queries)
+    for rows, logits in blocks_of_rows(mask_pred, resizes):
+        masks = logits.sigmoid()
+        mask_areas += (masks >= 0.5).sum((1, 2))
+        owner = (scores[:, None, None] * masks).max(0, keepdim=True).indices
+        code = (2 * owner + (masks.gather(0, owner) >= mask_threshold)).flatten()
+        # torch.bincount would make the host wait.
+        areas.scatter_add_(0, code, areas.new_ones(1).expand(len(code)))
+        codes[rows] = code.view_as(codes[rows])
     # Copied to the host at once; float64 is exact for areas and scores alike.
-    facts = torch.stack(
-        [
-            scores.double(),
-            classes,
-            torch.stack(mask_areas),
-            torch.bincount(owner.flatten(), minlength=num_queries),
-            torch.bincount(segment.flatten(), minlength=num_queries + 1)[:-1],
-        ]
-    )
-    segment_ids = [0] * (num_queries + 1)
+    facts = torch.stack([scores.double(), classes, mask_areas, *areas.view(-1, 2).T], 1).tolist()
+    segment_ids = [0] * (2 * num_queries)  # by code
     segments_info: list[dict[str, Any]] = []
     stuff_segments: dict[int, int] = {}
-    for query, (score, category, mask_area, owned_area, area) in enumerate(facts.T.tolist()):
-        if area == 0 or mask_area == 0 or owned_area / mask_area < overlap_threshold:
+    for query, (score, category, mask_area, outside, area) in enumerate(facts):
+        if area == 0 or mask_area == 0 or (outside + area) / mask_area < overlap_threshold:
             continue
         category = int(category)
         is_thing = category in thing_ids
         if not is_thing and category in stuff_segments:
-            segment_ids[query] = stuff_segments[category]
+            segment_ids[2 * query + 1] = stuff_segments[category]
             continue
         segment_id = len(segments_info) + 1
-        segment_ids[query] = segment_id
+        segment_ids[2 * query + 1] = segment_id
         segments_info.append(
             {"id": segment_id, "isthing": is_thing, "category_id": category, "score": score}
         )
         if not is_thing:
             stuff_segments[category] = segment_id
-    lookup = torch.tensor(segment_ids, dtype=torch.int32, device=mask_pred.device)
-    return lookup[segment], segments_info
+    lookup = torch.tensor(segment_ids, dtype=torch.int32, device=codes.device)
+    return lookup.index_select(0, codes.flatten()).view(size), segments_info
 
 
 @torch.no_grad()
 def instance_inference(
     mask_cls: Tensor,
     mask_pred: Tensor,
+    resizes: Sequence[Resize] = (),
     *,
     max_detections: int,
     class_ids: Collection[int] | None = None,
@@ -137,7 +132,8 @@ def instance_inference(
 
     Args:
         mask_cls: (Q, K+1) logits.
-        mask_pred: (Q, H, W) logits.
+        mask_pred: (Q, h, w) logits.
+        resizes: steps from (h, w) to (H, W).
         max_detections: how many pairs to take; there are Q * K at most.
         class_ids: of the pairs taken, keep only those with these classes; None keeps all.
 
@@ -149,55 +145,21 @@ def instance_inference(
     scores, queries, classes = _best_pairs(mask_cls, max_detections, class_ids)
     # A query may be paired with several classes; its mask is measured once.
     queries, query_of_pair = queries.unique(return_inverse=True)
-    masks = mask_pred.new_empty(len(queries), *mask_pred.shape[-2:], dtype=torch.bool)
-    totals, areas = mask_pred.new_empty(2, len(queries))
-    for index, query in enumerate(queries.tolist()):
-        logits = mask_pred[query]
-        torch.gt(logits, 0, out=masks[index])
-        inside = F.threshold(logits, 0.0, -math.inf).sigmoid_()
-        totals[index] = inside.sum(-1).sum(-1)
-        areas[index] = masks[index].count_nonzero()
+    size = resized_size(mask_pred, resizes)
+    masks = mask_pred.new_empty(len(queries), *size, dtype=torch.bool)
+    totals, areas = mask_pred.new_zeros(2, len(queries))
+    for rows, logits in blocks_of_rows(mask_pred[queries], resizes):
+        inside = torch.gt(logits, 0, out=masks[:, rows])
+        totals += (logits.sigmoid() * inside).sum((1, 2))
+        areas += inside.sum((1, 2))
     mask_scores = totals / (areas + 1e-6)
 
-    instances = Instances(tuple(mask_pred.shape[-2:]))
+    instances = Instances(size)
     instances.pred_masks = masks[query_of_pair]
     instances.pred_boxes = Boxes(masks_to_boxes(masks)[query_of_pair])
     instances.scores = scores * mask_scores[query_of_pair]
     instances.pred_classes = classes
     return instances
-
-
-def queries_in_use(
-    mask_cls: Tensor,
-    *,
-    object_mask_threshold: float | None,
-    max_detections: int | None,
-) -> Tensor:
-    """Find the queries whose masks influence a result.
-
-    Panoptic and instance segmentation of these queries alone are those of all queries.
-
-    Args:
-        mask_cls: (Q, K+1) logits.
-        object_mask_threshold: as for :func:`panoptic_inference`; None if that is not wanted.
-        max_detections: as for :func:`instance_inference`; None if that is not wanted.
-
-    Returns:
-        (Q,) bool.
-    """
-    used = torch.zeros(len(mask_cls), dtype=torch.bool, device=mask_cls.device)
-    if object_mask_threshold is not None:
-        used |= _classes_of_queries(mask_cls, object_mask_threshold)[2]
-    if max_detections is not None:
-        # Pairs of all classes: without those of other classes, the best would be others.
-        used[_best_pairs(mask_cls, max_detections, class_ids=None)[1]] = True
-    return used
-
-
-def _classes_of_queries(mask_cls: Tensor, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest probability of each query, its class, and whether it counts; each (Q,)."""
-    scores, classes = mask_cls.softmax(-1).max(-1)
-    return scores, classes, (classes != mask_cls.shape[-1] - 1) & (scores > threshold)
 
 
 def _best_pairs(

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from detectron2.structures import BitMasks
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.mask2former.image_processing_mask2former import (
     Mask2FormerImageProcessor,
 )
 from transformers.models.maskformer.image_processing_maskformer import MaskFormerImageProcessor
 
+from ddep.modeling.mask_rows import CPU_BLOCK, Resize
 from ddep.modeling.postprocessing import (
     instance_inference,
     masks_to_boxes,
     panoptic_inference,
-    queries_in_use,
     semantic_inference,
 )
 
@@ -292,25 +295,81 @@ def test_boxes_against_detectron2() -> None:
     assert boxes[1].tolist() == [0, 0, 14, 9]
 
 
-def test_queries_in_use_give_the_results_of_all() -> None:
-    generator = torch.Generator().manual_seed(4)
-    mask_cls = 2 * torch.randn(30, 6, generator=generator)
-    mask_pred = smooth_masks(30, seed=5, height=17, width=23)
-    panoptic = {"thing_ids": {0, 2}, "object_mask_threshold": 0.6, "overlap_threshold": 0.1}
-    used = queries_in_use(mask_cls, object_mask_threshold=0.6, max_detections=None)
-    assert 3 < used.sum() < 20
-    segmentation, info = panoptic_inference(mask_cls, mask_pred, **panoptic)
-    some_segmentation, some_info = panoptic_inference(mask_cls[used], mask_pred[used], **panoptic)
-    assert torch.equal(some_segmentation, segmentation)
-    assert some_info == info
+class LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest tensor that an operation returns."""
 
-    pairs = {"max_detections": 12, "class_ids": {0, 2, 4}}
-    used_by_pairs = queries_in_use(mask_cls, object_mask_threshold=None, max_detections=12)
-    assert 3 < used_by_pairs.sum() < 13
-    all_instances = instance_inference(mask_cls, mask_pred, **pairs)
-    some = instance_inference(mask_cls[used_by_pairs], mask_pred[used_by_pairs], **pairs)
-    assert torch.equal(some.pred_masks, all_instances.pred_masks)
-    assert torch.equal(some.scores, all_instances.scores)
-    assert len(some) < 12  # other classes have some of the best pairs
-    both = queries_in_use(mask_cls, object_mask_threshold=0.6, max_detections=12)
-    assert torch.equal(both, used | used_by_pairs)
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_memory_of_results() -> None:
+    """No tensor has all queries at the output's size; blocks are smaller than the results."""
+    queries, num_classes, size = 100, 4, (600, 800)
+    mask_pred = smooth_masks(queries, seed=8, height=48, width=64)
+    mask_cls = torch.randn(queries, num_classes + 1, generator=torch.Generator().manual_seed(9))
+    mask_cls[6:, -1] = 30.0  # six queries have a class
+    steps = [Resize((192, 256), (190, 250)), Resize(size, size)]
+    pixels = size[0] * size[1]
+    with LargestTensor() as semantic:
+        scores = semantic_inference(mask_cls, mask_pred, steps)
+    assert scores.shape == (num_classes, *size)
+    assert semantic.elements == scores.numel()
+    with LargestTensor() as panoptic:
+        segmentation, info = panoptic_inference(
+            mask_cls,
+            mask_pred,
+            steps,
+            thing_ids={0},
+            object_mask_threshold=0.2,
+            overlap_threshold=0.0,
+        )
+    assert segmentation.shape == size
+    assert len(info) > 1
+    assert panoptic.elements <= max(pixels, CPU_BLOCK)
+    with LargestTensor() as instance:
+        instances = instance_inference(mask_cls, mask_pred, steps, max_detections=5)
+    assert instances.pred_masks.shape == (5, *size)
+    assert instance.elements == instances.pred_masks.numel()
+
+
+class HostCopies(TorchFunctionMode):
+    """Lists the calls for which the host would wait for a GPU."""
+
+    WAITING = frozenset(
+        ["tolist", "item", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__"]
+        + ["nonzero", "argwhere", "masked_select", "unique", "bincount"]
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__
+        by_bools = name in ("__getitem__", "__setitem__") and any(
+            isinstance(index, Tensor) and index.dtype == torch.bool
+            for index in (args[1] if isinstance(args[1], tuple) else args[1:2])
+        )
+        if name in self.WAITING or by_bools:
+            self.calls.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("queries", "copies"), [(40, 2), (0, 1)])
+def test_panoptic_copies_twice_to_the_host(queries: int, copies: int) -> None:
+    mask_cls = torch.full((60, 5), -20.0)
+    mask_cls[torch.arange(60), torch.arange(60) % 4] = 0.0
+    mask_cls[queries:, -1] = 9.0
+    mask_pred = smooth_masks(60, seed=10, height=40, width=56)
+    with HostCopies() as host:
+        _, info = panoptic_inference(
+            mask_cls, mask_pred, thing_ids={0, 1}, object_mask_threshold=0.5, overlap_threshold=0.1
+        )
+    assert bool(info) == bool(queries)
+    assert len(host.calls) == copies, host.calls

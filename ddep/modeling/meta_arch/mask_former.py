@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from ddep.errors import UserError
 from ddep.modeling.build_criterion import build_criterion
 from ddep.modeling.criterion import SetCriterion
+from ddep.modeling.mask_rows import Resize
 from ddep.modeling.meta_arch.data_set_classes import check_num_classes, find_thing_ids
 from ddep.modeling.normalisers import average_over_processes
 from ddep.modeling.postprocessing import (
     instance_inference,
     panoptic_inference,
-    queries_in_use,
     semantic_inference,
 )
 from ddep.modeling.transformer_decoder import is_mask_former
@@ -286,28 +286,21 @@ class MaskFormer(nn.Module):
     def _results(
         self, logits: MaskLogits, object_mask_threshold: float, overlap_threshold: float
     ) -> dict[str, Any]:
-        mask_cls, mask_pred, padded_size, (height, width), output_size = logits
-        if not self.semantic_on:
-            used = queries_in_use(
-                mask_cls,
-                object_mask_threshold=object_mask_threshold if self.panoptic_on else None,
-                max_detections=self.max_detections if self.instance_on else None,
-            )
-            mask_cls, mask_pred = mask_cls[used], mask_pred[used]
-        mask_pred = retry_if_cuda_oom(_resize)(mask_pred, padded_size)
-        if self.resize_masks:
-            mask_pred = retry_if_cuda_oom(_resize)(mask_pred[:, :height, :width], output_size)
-        mask_cls = mask_cls.to(mask_pred.device)  # masks go to the CPU if GPU memory is short
+        mask_cls, mask_pred, padded_size, image_size, output_size = logits
+        to_image = Resize(padded_size, kept=image_size)
+        to_output = Resize(output_size, kept=output_size)
         results: dict[str, Any] = {}
         if self.semantic_on:
-            sem_seg = retry_if_cuda_oom(semantic_inference)(mask_cls, mask_pred)
+            resizes = (to_image, to_output) if self.resize_masks else (to_image,)
+            sem_seg = retry_if_cuda_oom(semantic_inference)(mask_cls, mask_pred, resizes)
             if not self.resize_masks:
-                sem_seg = retry_if_cuda_oom(_resize)(sem_seg[:, :height, :width], output_size)
+                sem_seg = retry_if_cuda_oom(_resize)(sem_seg, output_size)
             results["sem_seg"] = sem_seg
         if self.panoptic_on:
             results["panoptic_seg"] = retry_if_cuda_oom(panoptic_inference)(
                 mask_cls,
                 mask_pred,
+                (to_image, to_output),
                 thing_ids=self.thing_ids,
                 object_mask_threshold=object_mask_threshold,
                 overlap_threshold=overlap_threshold,
@@ -317,6 +310,7 @@ class MaskFormer(nn.Module):
             results["instances"] = retry_if_cuda_oom(instance_inference)(
                 mask_cls,
                 mask_pred,
+                (to_image, to_output),
                 max_detections=self.max_detections,
                 class_ids=self.thing_ids if self.panoptic_on else None,
             )
@@ -324,11 +318,9 @@ class MaskFormer(nn.Module):
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize any number of maps (N, H, W), also none, bilinearly."""
+    """Resize maps (N, H, W) bilinearly."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps  # interpolation would copy them
-    if len(maps) == 0:
-        return maps.new_empty(0, *size)  # which interpolation refuses
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 

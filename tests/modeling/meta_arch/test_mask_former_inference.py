@@ -113,7 +113,6 @@ def test_instances_without_panoptic_keep_all_classes() -> None:
     "wanted", [("panoptic_seg", "instances"), ("panoptic_seg",), ("instances",)]
 )
 def test_results_do_not_depend_on_the_others(size: tuple[int, int], wanted: tuple[str]) -> None:
-    """Without semantic segmentation, only the masks that influence a result are resized."""
     inputs = [{"image": image_of_size(37, 30, 1), "height": size[0], "width": size[1]}]
     off = {
         "semantic_on": False,
