@@ -31,6 +31,7 @@ def add_ddep_config(cfg: CfgNode) -> None:
     _add_swin_config(cfg)
     _add_classifier_config(cfg)
     _add_denoising_config(cfg)
+    _add_sliding_config(cfg)
     _add_monitoring_config(cfg)
 
 
@@ -303,6 +304,20 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     # Side of a plain model's patches in pixels; 0 is its own (14 for DINOv2, which 16 suits better:
     # it divides the strides). tools/convert-pretrained.py --config-file resizes the weights.
     ddep.TIMM.PATCH_SIZE = 0
+
+
+def _add_sliding_config(cfg: CfgNode) -> None:
+    # Evaluation and prediction of semantic segmentation. TEST.AUG, detectron2's, averages over the
+    # shorter sides MIN_SIZES (instead of INPUT.MIN_SIZE_TEST) and, with FLIP, mirrored images; no
+    # side is longer than MAX_SIZE. It works for detectors as well. TEST.SLIDE cuts what would be
+    # the model's input into windows and averages where they overlap.
+    cfg.TEST.SLIDE = CfgNode()
+    cfg.TEST.SLIDE.ENABLED = False
+    # Height and width of a window, in pixels of the model's input.
+    cfg.TEST.SLIDE.CROP_SIZE = [512, 512]
+    # From one window to the next, down and to the right. The last one of each row and column is
+    # moved back into the image.
+    cfg.TEST.SLIDE.STRIDE = [341, 341]
 
 
 def _add_monitoring_config(cfg: CfgNode) -> None:

@@ -23,15 +23,14 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
 
     In training the mapper's class names one of :data:`RECIPES`; all of them flip images randomly,
     and change colours randomly if ``INPUT.COLOR_AUG_SSD``. At test time the shorter side is resized
-    to ``INPUT.MIN_SIZE_TEST``.
+    to ``INPUT.MIN_SIZE_TEST``; with ``TEST.AUG``, which resizes to several sizes, nothing is done.
 
     Raises:
         UserError: an unknown value.
     """
     if not is_train:
-        return T.AugmentationList(
-            [ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
-        )
+        resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        return T.AugmentationList([] if cfg.TEST.AUG.ENABLED else [resize])
     image_format = one_of(cfg.INPUT, "FORMAT", ("RGB", "BGR"))
     recolour = [RandomColour(image_format)] if cfg.INPUT.COLOR_AUG_SSD else []
     mapper = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME)

@@ -163,8 +163,6 @@ def _check_evaluation(run: Run) -> list[str]:
             notes += compare_classes(name, task.num_classes(cfg), task.num_classes_key, trained_on)
     if not run.eval_only:
         check_checkpoints(cfg, measures)
-    if cfg.TEST.AUG.ENABLED:
-        notes.append("TEST.AUG.ENABLED is True, but there is no test-time augmentation: ignored")
     return notes
 
 

@@ -18,6 +18,7 @@ from ddep.data import build_test_loader, build_train_loader
 from ddep.engine.optimizer import build_optimizer
 from ddep.engine.schedule import build_schedule
 from ddep.evaluation import output_folder, write_results
+from ddep.inference.inference_model import inference_model
 from ddep.tasks import task_of
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,8 @@ class TrainerParts(DefaultTrainer):
     ) -> dict[str, Any]:
         """Evaluate ``model`` on every data set in DATASETS.TEST, and write the results to files.
 
+        TEST.AUG and TEST.SLIDE apply, see :func:`ddep.inference.inference_model.inference_model`.
+
         Args:
             cfg: the whole config.
             model: with the weights to evaluate.
@@ -87,7 +90,7 @@ class TrainerParts(DefaultTrainer):
             there is no data set, and in all but the main process. See
             :func:`ddep.evaluation.write_results` for the files.
         """
-        results = super().test(cfg, model, evaluators)
+        results = super().test(cfg, inference_model(cfg, model), evaluators)
         if comm.is_main_process() and results:
             write_results(cfg, results)
         return results

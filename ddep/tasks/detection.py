@@ -68,6 +68,12 @@ class DetectionTask(Task):
             self._check_classes(cfg, name)
         return notes
 
+    def check_averaging(self, cfg: CfgNode, key: str) -> None:
+        """As :meth:`Task.check_averaging`: detectron2 merges boxes of scales and flips, but no
+        windows."""
+        if key != "TEST.AUG.ENABLED":
+            super().check_averaging(cfg, key)
+
     def _check_classes(self, cfg: CfgNode, dataset_name: str) -> None:
         """Data sets that are not registered yet pass: the mapper looks at every annotation."""
         expected = len(MetadataCatalog.get(dataset_name).get("thing_classes") or ())

@@ -28,6 +28,7 @@ class PerPixelSegmentationTask(Task):
     meta_architectures: ClassVar = ("SemanticSegmentor",)
     mappers: ClassVar = ("mask_former_semantic",)
     num_classes_key: ClassVar = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+    class_scores: ClassVar = "logits"
 
     def check(self, cfg: CfgNode) -> list[str]:
         """As :meth:`Task.check`."""

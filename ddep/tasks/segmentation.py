@@ -40,6 +40,7 @@ class SegmentationTask(Task):
     )
     num_classes_key: ClassVar = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
     exports: ClassVar = ("hf",)
+    class_scores: ClassVar = "probabilities"
 
     def check(self, cfg: CfgNode) -> list[str]:
         """As :meth:`Task.check`."""
@@ -54,6 +55,17 @@ class SegmentationTask(Task):
             )
         mask_loss_name(cfg)
         return notes
+
+    def check_averaging(self, cfg: CfgNode, key: str) -> None:
+        """As :meth:`Task.check_averaging`: semantic results only."""
+        super().check_averaging(cfg, key)
+        for name, switch in _SWITCHES.items():
+            if name != "sem_seg" and get_key(cfg, switch):
+                raise UserError(
+                    f"{key} is True, but so is {switch}: segments that are found in several "
+                    "scales or windows cannot be averaged, because nothing tells which of them "
+                    "belong together; set one of the two to False"
+                )
 
     def normalisers(self, model: nn.Module) -> Callable[[list[dict[str, Any]]], dict[str, float]]:
         """As :meth:`Task.normalisers`."""

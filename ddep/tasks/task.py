@@ -21,6 +21,7 @@ from ddep.drawing.segments import class_metadata, draw_outputs
 from ddep.errors import UserError
 from ddep.evaluation.measures import MEASURES, Measure
 from ddep.evaluation.pictures import PredictionPictures
+from ddep.tasks.test_time import check_test_time_values
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ class Task(ABC):
         mappers: the values of INPUT.DATASET_MAPPER_NAME that it takes, the default first.
         num_classes_key: the config key that holds the number of classes; empty if there are none.
         exports: the formats, of ``tools/convert-pretrained.py --to``, that express its models.
+        class_scores: what the scores in the models' ``sem_seg`` are, ``"probabilities"`` (of each
+            class, sums other than 1 included) or ``"logits"`` (whose softmax are probabilities);
+            empty for models without ``sem_seg``.
     """
 
     name: ClassVar[str]
@@ -44,6 +48,7 @@ class Task(ABC):
     mappers: ClassVar[tuple[str, ...]]
     num_classes_key: ClassVar[str] = ""
     exports: ClassVar[tuple[str, ...]] = ()
+    class_scores: ClassVar[str] = ""
 
     # Config
 
@@ -69,6 +74,7 @@ class Task(ABC):
         """
         check_registered(cfg, "MODEL.BACKBONE.NAME", BACKBONE_REGISTRY)
         self._check_mapper(cfg)
+        self.check_test_time(cfg)
         return []
 
     def _check_mapper(self, cfg: CfgNode) -> None:
@@ -177,6 +183,33 @@ class Task(ABC):
         )
 
     # Inference
+
+    def check_test_time(self, cfg: CfgNode) -> None:
+        """Check TEST.AUG and TEST.SLIDE.
+
+        Raises:
+            UserError: one that the model cannot have is enabled, or has a value out of range.
+        """
+        for key in ("TEST.AUG.ENABLED", "TEST.SLIDE.ENABLED"):
+            if get_key(cfg, key):
+                self.check_averaging(cfg, key)
+        check_test_time_values(cfg)
+
+    def check_averaging(self, cfg: CfgNode, key: str) -> None:
+        """Check that the model's results on parts or versions of an image can be averaged.
+
+        Args:
+            cfg: the whole config.
+            key: what asks for it, TEST.AUG.ENABLED or TEST.SLIDE.ENABLED.
+
+        Raises:
+            UserError: they cannot.
+        """
+        if not self.class_scores:
+            raise UserError(
+                f"{key} is True, but MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} does "
+                f"{self.name} and has no scores of classes at pixels to average; set {key} to False"
+            )
 
     def class_metadata(self, cfg: CfgNode) -> Metadata | None:
         """Names and colours of the model's classes, for pictures; None if it has no classes.

@@ -213,6 +213,11 @@ def test_test_time_resizes_only(config):
         assert [type(t) for t in transforms.transforms] == [T.ResizeTransform]
 
 
+def test_test_time_augmentation_gets_images_of_their_own_size(config):
+    cfg = config("INPUT.MIN_SIZE_TEST", 40, "TEST.AUG.ENABLED", True)
+    assert build_augmentations(cfg, is_train=False).augs == []
+
+
 def test_mixed_crop_avoids_one_class_and_forgets_ignored_pixels():
     labels = np.zeros((100, 100), np.int32)
     labels[:, 80:] = 1

@@ -241,13 +241,6 @@ def test_an_earlier_run_in_the_folder_is_mentioned(
     assert "no checkpoint" not in console
 
 
-def test_test_time_augmentation_is_not_silently_ignored(
-    config: str, capsys: pytest.CaptureFixture
-) -> None:
-    setup(arguments("--config-file", config, "TEST.AUG.ENABLED", True))
-    assert "there is no test-time augmentation: ignored" in capsys.readouterr().out
-
-
 def test_a_truncated_image_among_good_ones_is_skipped_and_named(
     tmp_path: Path, config: str
 ) -> None:
