@@ -108,3 +108,26 @@ class MSDeformAttn(nn.Module):
             logits,
         )
         return self.output_proj(output)
+
+    def sampling_points(
+        self,
+        query: torch.Tensor,
+        reference_points: torch.Tensor,
+        input_spatial_shapes: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute where :meth:`forward` samples and how it weighs the samples.
+
+        Args:
+            query, reference_points, input_spatial_shapes: as for :meth:`forward`.
+
+        Returns:
+            Locations (N, Q, M, L, P, 2), (x, y) as fractions of each level's width and height: the
+            reference point plus the offset. Weights (N, Q, M, L, P), which sum to 1 over L and P.
+        """
+        points = (*query.shape[:2], self.n_heads, self.n_levels, self.n_points)
+        offsets = self.sampling_offsets(query).view(*points, 2)
+        # Offsets are in pixels of their level: (H, W) -> (W, H), (L, 1, 2).
+        size = input_spatial_shapes.flip(-1)[:, None].to(offsets)
+        locations = reference_points[:, :, None, :, None] + offsets / size
+        weights = self.attention_weights(query).view(points).flatten(3).softmax(-1)
+        return locations, weights.view(points)

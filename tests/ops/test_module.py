@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from transformers.models.mask2former.modeling_mask2former import (
@@ -211,3 +212,33 @@ def test_exports(tracing, device):
     query, reference_points, memory = random_inputs(device, queries=11)
     larger = torch.cat([query, query]), torch.cat([reference_points] * 2), torch.cat([memory] * 2)
     torch.testing.assert_close(apply(program.module(), *larger), apply(module, *larger))
+
+
+def test_sampling_points_are_those_of_the_forward_pass() -> None:
+    """Equation 2 of Deformable DETR, a sample at a time; the samples give the module's output."""
+    module = random_module("cpu").double()
+    query, reference_points, memory = (x.double() for x in random_inputs(queries=2))
+    locations, weights = module.sampling_points(query, reference_points, torch.tensor(SHAPES))
+    offsets = module.sampling_offsets(query).view(2, 2, 4, 2, 3, 2)
+    logits = module.attention_weights(query).view(2, 2, 4, 2 * 3)
+    value = module.value_proj(memory).view(2, POSITIONS, 4, 4)
+    output = torch.zeros(2, 2, 4, 4, dtype=torch.float64)
+    for image, number, head, level, point in np.ndindex(2, 2, 4, 2, 3):
+        index = (image, number, head, level, point)
+        height, width = SHAPES[level]
+        exponentials = logits[image, number, head].exp()
+        weight = exponentials[3 * level + point] / exponentials.sum()
+        torch.testing.assert_close(weights[index], weight)
+        for axis, length in enumerate((width, height)):
+            reference = reference_points[image, number, level, axis]
+            expected = reference + offsets[index][axis] / length
+            torch.testing.assert_close(locations[index][axis], expected)
+        # In pixels whose centres are whole numbers.
+        x, y = locations[index] * torch.tensor([width, height]) - 0.5
+        for row, column in np.ndindex(height, width):
+            share = (1 - (x - column).abs()).clamp(min=0) * (1 - (y - row).abs()).clamp(min=0)
+            if share > 0:
+                pixel = value[image, STARTS[level] + row * width + column, head]
+                output[image, number, head] += weight * share * pixel
+    expected = module.output_proj(output.flatten(2))
+    torch.testing.assert_close(apply(module, query, reference_points, memory), expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -49,3 +51,29 @@ class MultiheadAttention(nn.MultiheadAttention):
             dropout_p=self.dropout if self.training else 0.0,
         )
         return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def attention_weights(
+        self, query: torch.Tensor, key: torch.Tensor, allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Compute the weights that :meth:`forward` gives to the values, which it never stores.
+
+        Args:
+            query, key, allowed: as for :meth:`forward`.
+
+        Returns:
+            (B, heads, Q, S), float32 or float64; each row sums to 1.
+        """
+        dtype = self.in_proj_weight.dtype
+        heads = [  # two of (B, heads, ., C / heads)
+            F.linear(x.to(dtype), weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for x, weight, bias in zip(
+                (query, key),
+                self.in_proj_weight.chunk(3)[:2],
+                self.in_proj_bias.chunk(3)[:2],
+                strict=True,
+            )
+        ]
+        logits = heads[0] @ heads[1].mT / math.sqrt(heads[0].shape[-1])
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed[:, None], -math.inf)
+        return logits.to(torch.promote_types(dtype, torch.float32)).softmax(-1)

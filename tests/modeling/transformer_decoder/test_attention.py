@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -58,3 +59,31 @@ def test_dropout_in_training_only() -> None:
     assert not torch.equal(attention(*inputs), attention(*inputs))
     attention.eval()
     assert torch.equal(attention(*inputs), attention(*inputs))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_weights_are_those_of_the_forward_pass(masked: bool) -> None:
+    """Against a loop over heads in NumPy; times the values, they give the module's output."""
+    module = MultiheadAttention(12, 3).double()
+    nn.init.normal_(module.in_proj_bias)
+    (query, key, value), allowed = random_inputs(), random_mask() if masked else None
+    found = module.attention_weights(query, key, allowed)
+    weights, biases = module.in_proj_weight.detach().numpy(), module.in_proj_bias.detach().numpy()
+    attended = np.zeros((2, 5, 12))
+    for image, head in np.ndindex(2, 3):
+        q, k, v = (
+            x[image].detach().numpy() @ weights[rows].T + biases[rows]
+            for x, rows in zip(
+                (query, key, value),
+                (slice(12 * part + 4 * head, 12 * part + 4 * head + 4) for part in range(3)),
+                strict=True,
+            )
+        )
+        exponentials = np.exp(q @ k.T / 2)  # the root of 4 channels
+        if masked:
+            exponentials *= allowed[image].numpy()
+        expected = exponentials / exponentials.sum(-1, keepdims=True)
+        np.testing.assert_allclose(found[image, head].detach().numpy(), expected, rtol=1e-12)
+        attended[image, :, 4 * head : 4 * head + 4] = expected @ v
+    output = module.out_proj(torch.from_numpy(attended))
+    torch.testing.assert_close(module(query, key, value, allowed), output)

@@ -1,0 +1,172 @@
+"""One picture of what a model looked at in an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddep.drawing.attention import QueryRow, SamplingPanel, draw_attention
+from ddep.errors import UserError
+from ddep.inference.attention import AttentionRecord
+from ddep.modeling.postprocessing import queries_in_use
+
+MAX_QUERIES = 6
+
+
+def attention_picture(
+    model: nn.Module,
+    record: AttentionRecord,
+    inputs: Mapping[str, Any],
+    image: np.ndarray,
+    overview: np.ndarray,
+    class_names: Sequence[str],
+    at: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Draw the attention of a model's latest call, which had one image.
+
+    Args:
+        model: what was called.
+        record: of that call, see :func:`ddep.inference.attention.record_attention`.
+        inputs: what the model was given for the image: ``image`` (3, h, w).
+        image: (H, W, 3) uint8, RGB, the image before it was resized.
+        overview: the image with all results, of any size.
+        class_names: by class.
+        at: (x, y), a pixel of ``image``, whose sampling points are drawn.
+
+    Returns:
+        (H', W', 3) uint8, RGB.
+
+    Raises:
+        UserError: there is nothing to draw, or ``at`` is outside the image.
+    """
+    covered = tuple(
+        length / padded
+        for length, padded in zip(inputs["image"].shape[-2:], record.padded_size, strict=True)
+    )
+    drawn: dict[str, Any] = {}
+    if record.mask_logits is not None:
+        drawn |= _queries(model, record, inputs["image"].shape[-2:], class_names)
+    if at is not None:
+        drawn |= _sampling(record, image.shape[:2], covered, at)
+    if not drawn:
+        raise UserError(
+            "--attention: the model has no queries; add --attention-at X,Y to see where a pixel "
+            "samples in its deformable encoder"
+        )
+    return draw_attention(image, overview, covered, **drawn)
+
+
+def kept_queries(
+    scores: Tensor, masks: Tensor, *, overlap_threshold: float, by_area: bool
+) -> Tensor:
+    """Find the queries that own pixels, as panoptic inference keeps them, the best first.
+
+    Args:
+        scores: (N,), the probabilities of the queries' classes.
+        masks: (N, H, W), probabilities; each pixel belongs to the query with the largest product of
+            both.
+        overlap_threshold: the least part of its mask that a query owns.
+        by_area: the largest first, instead of those with the highest scores.
+
+    Returns:
+        Numbers of queries, int64.
+    """
+    if len(scores) == 0:
+        return scores.new_empty(0, dtype=torch.int64)
+    owner = (scores[:, None, None] * masks).argmax(0)
+    owned = torch.bincount(owner.flatten(), minlength=len(scores))
+    areas = (masks >= 0.5).flatten(1).sum(1)
+    kept = ((owned > 0) & (areas > 0) & (owned >= overlap_threshold * areas)).nonzero()[:, 0]
+    order = (owned if by_area else scores)[kept].argsort(descending=True, stable=True)
+    return kept[order]
+
+
+def _queries(
+    model: nn.Module,
+    record: AttentionRecord,
+    image_size: tuple[int, int],
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    """Names of layers, and rows of queries."""
+    queries, classes, scores = _candidates(model, record)
+    height, width = image_size
+    masks = record.mask_logits[0, queries].float()
+    if len(queries):
+        masks = F.interpolate(masks[None], size=record.padded_size, mode="bilinear")[0]
+    masks = masks[:, :height, :width].sigmoid()
+    makes_segments = getattr(model, "panoptic_on", False) or getattr(model, "instance_on", False)
+    kept = kept_queries(
+        scores,
+        masks,
+        overlap_threshold=model.overlap_threshold if makes_segments else 0.0,
+        by_area=not makes_segments,
+    )[:MAX_QUERIES]
+    layers = record.cross_attention(queries[kept])
+    rows = []
+    for row, index in enumerate(kept.tolist()):
+        title = f"{class_names[int(classes[index])]} {100 * float(scores[index]):.0f} %"
+        rows.append(
+            QueryRow(
+                f"{title}, query {int(queries[index])}",
+                (masks[index] >= 0.5).cpu().numpy(),
+                [layer.weights[row].cpu().numpy() for layer in layers],
+                [layer.allowed[row].cpu().numpy() for layer in layers],
+            )
+        )
+    names = [
+        f"layer {number}, {_scale(record, layer.weights.shape[-2:])}"
+        for number, layer in enumerate(layers, start=1)
+    ]
+    return {"layers": names, "queries": rows}
+
+
+def _candidates(model: nn.Module, record: AttentionRecord) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries that may be kept, their classes and probabilities; each (N,)."""
+    if record.class_logits is None:  # a query for each class
+        queries = torch.arange(record.mask_logits.shape[1], device=record.mask_logits.device)
+        return queries, queries, record.mask_logits.new_ones(len(queries), dtype=torch.float32)
+    logits = record.class_logits[0].float()
+    threshold = model.object_mask_threshold if model.panoptic_on or model.instance_on else 0.0
+    queries = queries_in_use(logits, object_mask_threshold=threshold, max_detections=None)
+    queries = queries.nonzero()[:, 0]
+    scores, classes = logits[queries].softmax(-1).max(-1)
+    return queries, classes, scores
+
+
+def _sampling(
+    record: AttentionRecord,
+    image_size: tuple[int, int],
+    covered: tuple[float, float],
+    at: tuple[int, int],
+) -> dict[str, Any]:
+    """The pixel that samples, names of levels, and a panel for each layer of the encoder."""
+    (height, width), (x, y) = image_size, at
+    if not (0 <= x < width and 0 <= y < height):
+        raise UserError(
+            f"--attention-at {x},{y} is outside the image, which is {width}x{height}; expected a "
+            f"pixel from 0,0 to {width - 1},{height - 1}"
+        )
+    if not record.level_sizes():
+        raise UserError(
+            "--attention-at: the model has no deformable encoder; leave it out, or take a model "
+            "with MSDeformAttnPixelDecoder"
+        )
+    place = ((x + 0.5) / width * covered[1], (y + 0.5) / height * covered[0])
+    panels = [
+        SamplingPanel(
+            f"encoder layer {number}", layer.locations.cpu().numpy(), layer.weights.cpu().numpy()
+        )
+        for number, layer in enumerate(record.sampling_points(place), start=1)
+    ]
+    levels = [f"scale {_scale(record, size)}" for size in record.level_sizes()]
+    return {"at": place, "levels": levels, "sampling": panels}
+
+
+def _scale(record: AttentionRecord, size: tuple[int, int]) -> str:
+    """A feature map's part of the padded image's height, such as 1/32."""
+    return f"1/{round(record.padded_size[0] / size[0])}"
