@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
 from ddep.errors import UserError
 from ddep.files import atomic_write
 
@@ -19,6 +21,26 @@ def cpu_name() -> str:
         if name:
             return name[1].strip()
     return platform.processor() or platform.machine()
+
+
+def hardware(device: str) -> str:
+    """The GPU, or the processor and PyTorch's threads on it, for titles."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    count = torch.get_num_threads()
+    return f"{cpu_name()}, {count} thread{'s' * (count > 1)}"
+
+
+def parse_size(words: str) -> tuple[int, int]:
+    """A width and a height of ``--sizes``.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", words):
+        raise UserError(f"--sizes has '{words}'; expected WIDTHxHEIGHT in pixels, such as 500x375")
+    width, height = map(int, words.split("x"))
+    return width, height
 
 
 def number(value: float) -> str:

@@ -15,7 +15,6 @@ import ddep  # noqa: F401  # isort: skip  # before torch: it sets how OpenMP wai
 
 import argparse
 import datetime
-import re
 import shlex
 import sys
 import tempfile
@@ -29,7 +28,7 @@ import torch
 import torchvision
 from PIL import features
 
-from benchmark_page import check_output, cpu_name, number, table_line, write_section
+from benchmark_page import check_output, cpu_name, number, parse_size, table_line, write_section
 from data_jobs import MEASURED
 from data_measurement import OURS, THEIRS, Case, Result, measure
 from ddep.data.record import Record
@@ -98,7 +97,7 @@ def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
     Raises:
         UserError: an argument cannot be used.
     """
-    sizes = [_size(words) for words in args.sizes]
+    sizes = [parse_size(words) for words in args.sizes]
     mappers = _mappers(args)
     if args.count < 1:
         raise UserError(f"--count is {args.count}; expected 1 or more")
@@ -131,13 +130,6 @@ def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
             lines.append(line)
     if args.output:
         write_section(args.output, "\n".join(lines))
-
-
-def _size(words: str) -> tuple[int, int]:
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", words):
-        raise UserError(f"--sizes has '{words}'; expected WIDTHxHEIGHT in pixels, such as 500x375")
-    width, height = map(int, words.split("x"))
-    return width, height
 
 
 def _mappers(args: argparse.Namespace) -> list[str]:

@@ -26,13 +26,13 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
-from benchmark_page import check_output, cpu_name, number, table_line, write_section
+from benchmark_page import check_output, hardware, number, table_line, write_section
 from ddep.endings import errors_as_lines
 from ddep.errors import UserError
-from ddep.tasks import load_config, task_of
+from ddep.tasks import task_of
 from training_comparison import check_comparable, compare, parse_peers, report
 from training_measurement import Result, measure
-from training_options import BASELINE, OPTIONS, Option, applies
+from training_options import BASELINE, OPTIONS, Option, applies, load_benchmark_config
 
 
 def main() -> None:
@@ -125,22 +125,12 @@ def run_benchmark(args: argparse.Namespace, command: list[str]) -> None:
         raise UserError("--options and --peer exclude each other; give one of them")
     if not peers and args.precision != "float32":
         raise UserError(f"--precision needs --peer; without it give --options {args.precision}")
-    cfg = _config(args)
+    cfg = load_benchmark_config(args.config_file, args.opts, args.device)
     title, *tables = _comparison(cfg, args, peers) if peers else _options(cfg, args)
     text = "\n".join([title, "", *_conditions(args, command), "", *tables])
     print(text)
     if args.output:
         write_section(args.output, text)
-
-
-def _config(args: argparse.Namespace) -> CfgNode:
-    cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", args.device])
-    cfg.MODEL.WEIGHTS = ""
-    if not cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:  # which needs to know what are things
-        # Annotations are random: no data set has to fit the model.
-        cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-    cfg.freeze()
-    return cfg
 
 
 def _chosen(names: Sequence[str] | None, cfg: CfgNode) -> list[Option]:
@@ -162,7 +152,7 @@ def _options(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
     options = [BASELINE, *_chosen(args.options, cfg)]
     results = measure(cfg, options, args.image_size, args.batch, args.rounds)
     kind = "Pretraining" if task_of(cfg).num_classes(cfg) is None else "Fine-tuning"
-    return [f"## {kind} step, {_where(args.device)}", *_table(results)]
+    return [f"## {kind} step, {hardware(args.device)}", *_table(results)]
 
 
 def _comparison(cfg: CfgNode, args: argparse.Namespace, peers: Mapping[str, str]) -> list[str]:
@@ -181,15 +171,8 @@ def _comparison(cfg: CfgNode, args: argparse.Namespace, peers: Mapping[str, str]
         "training": f"{args.batch} images of {args.image_size}x{args.image_size} pixels",
         "inference": f"1 image of {args.inference_size}x{args.inference_size} pixels",
     }
-    title = f"## Beside other implementations, {args.precision}, {_where(args.device)}"
+    title = f"## Beside other implementations, {args.precision}, {hardware(args.device)}"
     return [title, *report(comparisons, sizes)]
-
-
-def _where(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    count = torch.get_num_threads()
-    return f"{cpu_name()}, {count} thread{'s' * (count > 1)}"
 
 
 def _conditions(args: argparse.Namespace, command: list[str]) -> Iterator[str]:

@@ -33,7 +33,7 @@ from training_options import make_batch
 # What training_worker.py calls this project.
 OURS = "ddep"
 _WORKER = Path(__file__).with_name("training_worker.py")
-_NAMES = {
+NAMES = {
     OURS: "this project",
     "mask2former": "Mask2Former",
     "huggingface": "Hugging Face",
@@ -141,14 +141,14 @@ def compare(
     training = [OURS, *peers]
     inference = [*training, *([_PARTIAL] if "huggingface" in peers else [])]
     with tempfile.TemporaryDirectory() as folder:
-        job = _write_model(Path(folder), cfg, peers, precision)
+        job = write_model(Path(folder), cfg, peers, precision)
         batch = make_batch(cfg, image_size, batch_size)
         [predicted] = make_batch(cfg, inference_size, 1)
         job |= {
             "images": [inputs["image"] for inputs in batch],
             "classes": [inputs["instances"].gt_classes for inputs in batch],
             "masks": [inputs["instances"].gt_masks for inputs in batch],
-            "image": predicted["image"],
+            "predicted": [predicted["image"]],
         }
         torch.save(job, Path(folder, "job.pt"))
         return {
@@ -157,10 +157,21 @@ def compare(
         }
 
 
-def _write_model(
+def write_model(
     folder: Path, cfg: CfgNode, peers: Mapping[str, str], precision: str
 ) -> dict[str, Any]:
-    """Write a model with random weights; the attributes of a :class:`Job` without its images."""
+    """Write a model with random weights for workers.
+
+    Args:
+        folder: an existing one, for :class:`Job`.
+        cfg, peers, precision: see :func:`compare`.
+
+    Returns:
+        The attributes of a :class:`Job` without its images.
+
+    Raises:
+        UserError: a peer cannot express the model.
+    """
     (folder / "config.yaml").write_text(cfg.dump(), "utf-8")
     on_cpu = cfg.clone()
     on_cpu.defrost()
@@ -186,7 +197,7 @@ def _take_turns(folder: str, names: Sequence[str], mode: str, rounds: int) -> Co
     with contextlib.ExitStack() as stack:
         # Peers first: what is wrong with them shows early.
         workers = {
-            name: stack.enter_context(_Worker(folder, name, mode)) for name in reversed(names)
+            name: stack.enter_context(Worker(folder, name, mode)) for name in reversed(names)
         }
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(rounds):
@@ -204,7 +215,7 @@ def _take_turns(folder: str, names: Sequence[str], mode: str, rounds: int) -> Co
         return Comparison(measurements, Floor(**workers[OURS].ask("floor")))
 
 
-class _Worker(contextlib.AbstractContextManager):
+class Worker(contextlib.AbstractContextManager):
     """A process of ``training_worker.py``.
 
     Attributes:
@@ -246,7 +257,7 @@ class _Worker(contextlib.AbstractContextManager):
             lines = self._log.read_text("utf-8", "replace").split("\n")
             last = next((line for line in reversed(lines) if line.strip()), "it wrote nothing")
             status = self._process.returncode
-            raise UserError(f"{_NAMES[self._name]} ended with status {status}: {last}")
+            raise UserError(f"{NAMES[self._name]} ended with status {status}: {last}")
         return json.loads(line)
 
     def __exit__(self, *details: object) -> None:
@@ -278,7 +289,7 @@ def _table(comparison: Comparison) -> Iterator[str]:
     yield table_line("---" for _ in columns)
     for name, found in comparison.measurements.items():
         cells = [
-            _NAMES[name],
+            NAMES[name],
             number(1000 * found.median),
             number(1000 * min(found.seconds)),
             f"{number(found.median / ours.median)}×",

@@ -27,7 +27,7 @@ class Job:
         thing_ids: classes that are things.
         images: a training batch, (3, H, W) uint8 each, all of one size.
         classes, masks: of each image's objects, (T,) int64 and (T, H, W) bool.
-        image: the image to predict, (3, H, W) uint8.
+        predicted: the batch to predict, (3, H, W) uint8 each, all of one size.
     """
 
     folder: str
@@ -39,7 +39,7 @@ class Job:
     images: list[Tensor]
     classes: list[Tensor]
     masks: list[Tensor]
-    image: Tensor
+    predicted: list[Tensor]
 
     def load_weights(self) -> dict[str, Tensor]:
         """Read ``weights.pt``."""
@@ -60,14 +60,15 @@ class Implementation:
         model: in training mode.
         loss: a forward pass of the training batch; returns the weighted sum of all losses.
         step: a whole training step, in the job's precision.
-        predict: the results for ``Job.image``, with the model in evaluation mode.
+        predict: the results for ``Job.predicted``, with the model in evaluation mode; calls its
+            argument when the network is done and post-processing begins.
         note: what the report has to say about it.
     """
 
     model: nn.Module
     loss: Callable[[], Tensor]
     step: Callable[[], object]
-    predict: Callable[[], object]
+    predict: Callable[[Callable[[], None]], object]
     note: str = ""
 
 
@@ -82,7 +83,9 @@ def detectron2_batch(job: Job) -> list[dict[str, Any]]:
     return batch
 
 
-def detectron2_image(job: Job) -> dict[str, Any]:
-    """``Job.image`` as detectron2's models take it; results have the image's size."""
-    height, width = job.image.shape[-2:]
-    return {"image": job.image, "height": height, "width": width}
+def detectron2_images(job: Job) -> list[dict[str, Any]]:
+    """``Job.predicted`` as detectron2's models take it; results have the images' size."""
+    return [
+        {"image": image, "height": image.shape[-2], "width": image.shape[-1]}
+        for image in job.predicted
+    ]

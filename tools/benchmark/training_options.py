@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from ddep.engine.execution import prepare_execution
 from ddep.engine.optimizer import build_optimizer, max_grad_norm
 from ddep.engine.train_step import PRECISIONS, TrainStep
 from ddep.noise import add_noise, draw_sigma
-from ddep.tasks import task_of
+from ddep.tasks import load_config, task_of
 
 _FREEZE = "MODEL.DDEP.FREEZE_BACKBONE"
 _SWIN = "MODEL.SWIN.USE_CHECKPOINT"
@@ -46,6 +46,26 @@ OPTIONS = (
     Option("bfloat16", precision="bfloat16"),
     Option("float16", precision="float16"),
 )
+
+
+def load_benchmark_config(path: str, opts: Sequence[str], device: str) -> CfgNode:
+    """Read a config for models with random weights that see random images.
+
+    Args:
+        path: of the file.
+        opts: keys and values on top of it.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        UserError: the file or a key cannot be used.
+    """
+    cfg = load_config(path, [*opts, "MODEL.DEVICE", device])
+    cfg.MODEL.WEIGHTS = ""
+    if not cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:  # which needs to know what are things
+        # Annotations are random: no data set has to fit the model.
+        cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    cfg.freeze()
+    return cfg
 
 
 def applies(option: Option, cfg: CfgNode) -> bool:

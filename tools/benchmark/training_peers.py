@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from training_job import Implementation, Job, detectron2_batch, detectron2_image
+from training_job import Implementation, Job, detectron2_batch, detectron2_images
 
 # The module of Deformable DETR's compiled operator, which users build in Mask2Former's checkout.
 _OPERATOR = "MultiScaleDeformableAttention"
@@ -55,17 +55,22 @@ def mask2former(job: Job) -> Implementation:
     MetadataCatalog.get(_DATA_SET).set(thing_dataset_id_to_contiguous_id=things)
     model = build_model(cfg)
     _load(model, job.load_weights())
-    batch, image = detectron2_batch(job), detectron2_image(job)
+    batch, images = detectron2_batch(job), detectron2_images(job)
 
     def loss() -> Tensor:
         return sum(model(batch).values())
+
+    def predict(network_done: Callable[[], None]) -> object:
+        hook = model.sem_seg_head.register_forward_hook(lambda *_: network_done())
+        with hook:
+            return model(images)
 
     operator = "its operator" if built and job.device == "cuda" else "its function in plain PyTorch"
     return Implementation(
         model,
         loss,
         _training_step(job, Trainer.build_optimizer(cfg, model), loss),  # which clips gradients
-        lambda: model([image]),
+        predict,
         f"Mask2Former computes deformable attention by {operator}",
     )
 
@@ -85,7 +90,7 @@ def huggingface(job: Job, postprocess: bool = True) -> Implementation:
     model = Mask2FormerForUniversalSegmentation.from_pretrained(folder).to(job.device).train()
     processor = AutoImageProcessor.from_pretrained(folder)
     images = _normalised(cfg["MODEL"], job.images)
-    image = _normalised(cfg["MODEL"], [job.image])
+    predicted = _normalised(cfg["MODEL"], job.predicted)
     mask_labels = [masks.float() for masks in job.masks]
 
     def loss() -> Tensor:
@@ -96,8 +101,9 @@ def huggingface(job: Job, postprocess: bool = True) -> Implementation:
         )
         return outputs.loss.squeeze()
 
-    def predict() -> object:
-        outputs = model(pixel_values=image.to(job.device))
+    def predict(network_done: Callable[[], None]) -> object:
+        outputs = model(pixel_values=predicted.to(job.device))
+        network_done()
         return _results(processor, outputs, job, cfg["MODEL"]) if postprocess else outputs
 
     rates = {"lr": cfg["SOLVER"]["BASE_LR"], "weight_decay": cfg["SOLVER"]["WEIGHT_DECAY"]}
@@ -114,7 +120,7 @@ def huggingface(job: Job, postprocess: bool = True) -> Implementation:
 def _results(processor: Any, outputs: Any, job: Job, settings: Mapping[str, Any]) -> list[Any]:
     """All results that MODEL.MASK_FORMER.TEST asks for."""
     test = settings["MASK_FORMER"]["TEST"]
-    sizes = [tuple(job.image.shape[-2:])]
+    sizes = [tuple(image.shape[-2:]) for image in job.predicted]
     results = []
     if test["SEMANTIC_ON"]:
         results += processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)

@@ -5,6 +5,7 @@
 prints one line of JSON when it is ready, and one for each command:
 
 - ``step``: ``seconds`` of a training step or a prediction
+- ``network``: ``seconds`` of the last prediction until post-processing began
 - ``memory``: ``bytes``, the peak since it was ready
 - ``floor``: ``seconds`` and ``flops``, see :class:`Floor`
 """
@@ -27,7 +28,7 @@ from typing import Any
 import torch
 
 from training_floor import Products
-from training_job import Implementation, Job, detectron2_batch, detectron2_image
+from training_job import Implementation, Job, detectron2_batch, detectron2_images
 from training_peers import huggingface, mask2former
 
 # Steps before anything is measured, in which memory is allocated and kernels are compiled.
@@ -56,7 +57,7 @@ def main(folder: str, name: str, mode: str, threads: int) -> None:
         losses = _losses(job, implementation)
     else:
         implementation.model.eval()
-        step = functools.partial(_predict, job, implementation)
+        step = _Prediction(job, implementation)
     for _ in range(_WARM_UP):
         step()
     _reset_peak(job.device)
@@ -65,6 +66,8 @@ def main(folder: str, name: str, mode: str, threads: int) -> None:
         command = line.strip()
         if command == "step":
             answer(seconds=_time(step, job.device))
+        elif command == "network":
+            answer(seconds=step.network_seconds)
         elif command == "memory":
             answer(bytes=_peak(job.device))
         elif command == "floor":
@@ -88,13 +91,19 @@ def _ours(job: Job) -> Implementation:
     model = build_model(cfg).train()
     model.load_state_dict(job.load_weights())
     prepare_execution(cfg, model)
-    batch, image = detectron2_batch(job), detectron2_image(job)
+    batch, images = detectron2_batch(job), detectron2_images(job)
     compiled = use_compiled(job.device)
+
+    def predict(network_done: Callable[[], None]) -> object:
+        logits = model.predict_logits(images)
+        network_done()
+        return [model.results(of_image) for of_image in logits]
+
     return Implementation(
         model,
         lambda: sum(model(batch).values()),
         make_train_step(cfg, model, batch, job.precision),
-        lambda: model([image]),
+        predict,
         f"this project runs its operators {'compiled' if compiled else 'in plain PyTorch'}",
     )
 
@@ -120,10 +129,24 @@ def _losses(job: Job, implementation: Implementation) -> list[float]:
     return losses
 
 
-@torch.no_grad()
-def _predict(job: Job, implementation: Implementation) -> None:
-    with job.autocast():
-        implementation.predict()
+class _Prediction:
+    """Predicts the job's batch, and remembers the seconds until post-processing began."""
+
+    network_seconds = 0.0
+
+    def __init__(self, job: Job, implementation: Implementation) -> None:
+        self._job, self._predict = job, implementation.predict
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        self._start = time.perf_counter()
+        with self._job.autocast():
+            self._predict(self._network_done)
+
+    def _network_done(self) -> None:
+        if self._job.device == "cuda":
+            torch.cuda.synchronize()
+        self.network_seconds = time.perf_counter() - self._start
 
 
 def _time(step: Callable[[], object], device: str) -> float:
