@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,4 +93,22 @@ def draw_annotations(
 
 def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
     scale = math.ceil(MIN_SIDE / min(image.shape[:2]))
-    return Visualizer(image, metadata, scale=scale, instance_mode=ColorMode.SEGMENTATION)
+    return _Visualizer(image, metadata, scale=scale, instance_mode=ColorMode.SEGMENTATION)
+
+
+class _Visualizer(Visualizer):
+    """detectron2's, which varies the colour of a class at random, to tell things apart.
+
+    Here, the n-th segment of a class always has the same colour: videos do not flicker, and a
+    picture can be made again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._drawn: Counter[tuple[float, ...]] = Counter()
+
+    def _jitter(self, color: Sequence[float]) -> tuple[float, ...]:
+        """A colour of numbers from 0 to 1, varied as much as detectron2 does."""
+        change = np.random.default_rng(self._drawn[tuple(color)]).random(3)
+        self._drawn[tuple(color)] += 1
+        return tuple(np.clip(color + 0.5 * change / np.linalg.norm(change), 0, 1))

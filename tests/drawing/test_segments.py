@@ -6,7 +6,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
-from ddep.drawing.segments import MIN_SIDE, class_metadata, draw_outputs
+from ddep.drawing.segments import MIN_SIDE, class_metadata, draw_outputs, draw_panoptic
 from ddep.errors import UserError
 from ddep.tasks import load_config
 
@@ -53,6 +53,28 @@ def test_segments_are_drawn_in_their_colours_where_they_are(image: str, kind: st
     found, expected = right - left, colours[GRASS] - colours[SKY]
     cosine = np.dot(found, expected) / np.linalg.norm(found) / np.linalg.norm(expected)
     assert cosine > 0.95
+
+
+def test_colours_are_the_same_in_every_picture_and_tell_things_apart() -> None:
+    """Whatever the state of the random numbers, and whatever else is there."""
+    metadata = class_metadata(load_config(CONFIG))
+    grey = np.full((400, 600, 3), 128, dtype=np.uint8)
+    ids = (torch.arange(600) // 200 + 1).expand(400, 600)  # three columns
+    pictures = []
+    for category in (1, 2):
+        segments = [
+            {"id": 1, "category_id": 0, "isthing": True},
+            {"id": 2, "category_id": 0, "isthing": True},
+            {"id": 3, "category_id": category, "isthing": True},
+        ]
+        np.random.seed(category)
+        pictures.append(draw_panoptic(grey, ids, segments, metadata)[:80].astype(int))
+    columns = [[picture[:, i : i + 100] for i in (50, 250, 450)] for picture in pictures]
+    assert np.array_equal(columns[0][0], columns[1][0])
+    assert np.array_equal(columns[0][1], columns[1][1])
+    assert not np.array_equal(columns[0][2], columns[1][2])
+    one, other = (column.mean((0, 1)) for column in columns[0][:2])
+    assert np.abs(one - other).max() > 5
 
 
 @pytest.mark.parametrize("names", ["()", "('nowhere',)"])
