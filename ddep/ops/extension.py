@@ -6,9 +6,11 @@ forces one implementation: ``compiled`` or ``reference``.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
+from collections.abc import Iterator
 from functools import cache
 from types import ModuleType
 
@@ -18,6 +20,7 @@ from ddep.errors import UserError
 from ddep.ops import fake
 
 _LOGGER = logging.getLogger(__name__)
+_decomposed = False
 _BUILD = "run 'pip install -e . --no-build-isolation' with a C++ compiler"
 _BUILD_CUDA = "run 'FORCE_CUDA=1 pip install -e . --no-build-isolation' with the CUDA toolkit"
 
@@ -33,7 +36,27 @@ def use_compiled(device_type: str) -> bool:
         UserError: ``DDEP_OPS`` is neither ``compiled`` nor ``reference``, or it is ``compiled`` and
             nothing was compiled for the device.
     """
-    return _decide(device_type)
+    return not _decomposed and _decide(device_type)
+
+
+@contextlib.contextmanager
+def decomposed() -> Iterator[None]:
+    """Within, operators are PyTorch's own ones, for ``torch.export`` and formats made from it.
+
+    Sizes may be symbols there. Only what a model in evaluation needs is so: deformable attention
+    and attention inside windows.
+    """
+    global _decomposed
+    before, _decomposed = _decomposed, True
+    try:
+        yield
+    finally:
+        _decomposed = before
+
+
+def is_decomposed() -> bool:
+    """Whether this is within :func:`decomposed`."""
+    return _decomposed
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -20,13 +22,19 @@ def ms_deform_attn_reference(
     Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn`.
     """
     check_arguments(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
-    return _sample(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    return _sample(
+        value,
+        spatial_shapes.tolist(),
+        level_start_index.tolist(),
+        sampling_locations,
+        attention_weights,
+    )
 
 
 def _sample(
     value: torch.Tensor,
-    spatial_shapes: torch.Tensor,
-    level_start_index: torch.Tensor,
+    spatial_shapes: Sequence[Sequence[int]],
+    level_start_index: Sequence[int],
     sampling_locations: torch.Tensor,
     attention_weights: torch.Tensor,
 ) -> torch.Tensor:
@@ -40,11 +48,11 @@ def _sample(
     weights = attention_weights.to(dtype).permute(3, 0, 2, 1, 4).flatten(1, 2).unsqueeze(2)
     output = value.new_zeros(batch * heads, channels, queries, dtype=dtype)
     for (height, width), start, grid, weight in zip(
-        spatial_shapes.tolist(), level_start_index.tolist(), grids, weights, strict=True
+        spatial_shapes, level_start_index, grids, weights, strict=True
     ):
         if height * width == 0:
             continue  # grid_sample refuses a level without pixels
-        level = value[:, start : start + height * width].to(dtype)
+        level = value.narrow(1, start, height * width).to(dtype)
         level = level.permute(0, 2, 3, 1).reshape(batch * heads, channels, height, width)
         # (N * M, D, Q, P)
         sampled = F.grid_sample(
@@ -57,29 +65,32 @@ def _sample(
 
 def ms_deform_attn_fused_reference(
     value: torch.Tensor,
-    spatial_shapes: torch.Tensor,
-    level_start_index: torch.Tensor,
+    spatial_shapes: torch.Tensor | Sequence[Sequence[int]],
+    level_start_index: torch.Tensor | Sequence[int],
     reference_points: torch.Tensor,
     sampling_offsets: torch.Tensor,
     attention_logits: torch.Tensor,
 ) -> torch.Tensor:
     """Compute :func:`ms_deform_attn_reference` from a module's raw projections.
 
-    Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn_fused`.
+    Shapes, dtypes and semantics are those of :func:`ddep.ops.ms_deform_attn_fused`. Sizes may also
+    be lists of numbers, which are symbols where ``torch.export`` traces; they are not checked.
     """
-    check_arguments(
-        value,
-        spatial_shapes,
-        level_start_index,
-        sampling_offsets,
-        attention_logits,
-        reference_points,
-    )
+    if isinstance(spatial_shapes, torch.Tensor):
+        check_arguments(
+            value,
+            spatial_shapes,
+            level_start_index,
+            sampling_offsets,
+            attention_logits,
+            reference_points,
+        )
+        spatial_shapes, level_start_index = spatial_shapes.tolist(), level_start_index.tolist()
     dtype = _compute_dtype(value)
-    # (H, W) -> (W, H) of each level, (L, 1, 2). At least 1, because dividing by the 0 of an empty
-    # level would make the gradient NaN.
-    size = spatial_shapes.flip(-1)[:, None].clamp(min=1)
-    size = size.to(value.device, dtype, non_blocking=True)
+    # (W, H) of each level, (L, 1, 2). At least 1, because dividing by the 0 of an empty level would
+    # make the gradient NaN.
+    size = torch.tensor([[width, height] for height, width in spatial_shapes], device="cpu")
+    size = size[:, None].clamp(min=1).to(value.device, dtype, non_blocking=True)
     # (N, Q, 1, L, 1, 2) + (N, Q, M, L, P, 2)
     locations = reference_points[:, :, None, :, None].to(dtype) + sampling_offsets / size
     weights = attention_logits.to(dtype).flatten(3).softmax(-1).view_as(attention_logits)

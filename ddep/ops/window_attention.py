@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from ddep.ops import extension
-from ddep.ops.window_attention_reference import window_attention_reference
+from ddep.ops.window_attention_reference import (
+    window_attention_decomposed,
+    window_attention_reference,
+)
 
 
 def window_attention(
@@ -53,6 +56,8 @@ def window_attention(
             that to PyTorch.
     """
     arguments = qkv, padding, bias, mask, slots, counts, scale
+    if extension.is_decomposed():
+        return window_attention_decomposed(*arguments)
     if qkv.device.type == "cpu" and dropout == 0 and extension.use_compiled("cpu"):
         return torch.ops.ddep.window_attention(*arguments)
     return window_attention_reference(*arguments, dropout=dropout)

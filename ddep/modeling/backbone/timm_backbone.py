@@ -187,7 +187,7 @@ def _pad(images: Tensor, multiple: int) -> Tensor:
 
 
 def _cells(height: int, width: int, stride: int) -> tuple[int, int]:
-    return -(-height // stride), -(-width // stride)
+    return (height + stride - 1) // stride, (width + stride - 1) // stride
 
 
 def _check_options(name: str, drop_path_rate: float, patch_size: int) -> None:

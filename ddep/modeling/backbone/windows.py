@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -42,21 +43,32 @@ def window_layout(
         shift: 0 up to ``window_size`` - 1.
         device: where ``slots`` goes.
     """
-    rows, columns = -(-height // window_size), -(-width // window_size)
-    row = ((torch.arange(height, device=device) - shift) % (rows * window_size))[:, None]
-    column = (torch.arange(width, device=device) - shift) % (columns * window_size)
+    # Sums of positive numbers, because ONNX divides negative ones towards zero.
+    rows, columns = ((size + window_size - 1) // window_size for size in (height, width))
+    row = _shifted(height, shift, rows * window_size, device)[:, None]
+    column = _shifted(width, shift, columns * window_size, device)
     image = torch.arange(batch, device=device)[:, None, None]
-    window = (image * rows + row // window_size) * columns + column // window_size
-    counts = (rows * columns,)
+    of_row, of_column = row // window_size, column // window_size
+    window = (image * rows + of_row) * columns + of_column
+    counts = (batch * rows * columns,)
     if shift:
-        last_row = torch.arange(rows, device=device)[:, None] == rows - 1
-        last_column = torch.arange(columns, device=device) == columns - 1
-        kind = (2 * last_row.long() + last_column).flatten().repeat(batch)
-        # The inverse of the sorting order: each window's place among all.
-        window = kind.argsort(stable=True).argsort()[window]
-        counts = (rows - 1) * (columns - 1), rows - 1, columns - 1, 1
+        kinds = (rows - 1) * (columns - 1), rows - 1, columns - 1, 1
+        counts = tuple(batch * n for n in kinds)
+        _, *starts = accumulate(counts[:-1], initial=0)
+        last_row, last_column = of_row == rows - 1, of_column == columns - 1
+        # Each window's place among those of its kind, image by image and row by row.
+        window = (image * (rows - 1) + of_row) * (columns - 1) + of_column
+        window = torch.where(last_column, starts[0] + image * kinds[1] + of_row, window)
+        window = torch.where(last_row, starts[1] + image * kinds[2] + of_column, window)
+        window = torch.where(last_row & last_column, starts[2] + image, window)
     slots = (window * window_size + row % window_size) * window_size + column % window_size
-    return WindowLayout(slots.flatten(), tuple(batch * n for n in counts), window_size)
+    return WindowLayout(slots.flatten(), counts, window_size)
+
+
+def _shifted(length: int, shift: int, padded: int, device: torch.device) -> Tensor:
+    """Where each position of an axis is after the cyclic shift of ``padded`` positions."""
+    places = torch.arange(length, device=device) - shift
+    return torch.where(places < 0, places + padded, places)
 
 
 def shift_mask(window_size: int, shift: int) -> Tensor:

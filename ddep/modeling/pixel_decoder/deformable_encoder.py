@@ -10,7 +10,7 @@ from torch import nn
 
 from ddep.modeling.activation_checkpoint import checkpointed
 from ddep.modeling.position_encoding import sine_position_encoding
-from ddep.ops import MSDeformAttn
+from ddep.ops import MSDeformAttn, extension
 
 
 class MSDeformAttnTransformerEncoderLayer(nn.Module):
@@ -97,13 +97,15 @@ class MSDeformAttnTransformerEncoder(nn.Module):
             pos: (1, S, C), added to the queries.
             shapes: (H, W) of each level.
         """
-        # The sizes stay on the CPU, so that nothing waits for a GPU to know them.
-        spatial_shapes = torch.tensor(shapes, device="cpu")
-        starts = accumulate((height * width for height, width in shapes[:-1]), initial=0)
-        level_start_index = torch.tensor(list(starts), device="cpu")
+        starts = list(accumulate((height * width for height, width in shapes[:-1]), initial=0))
+        spatial_shapes, level_start_index = shapes, starts
+        if not extension.is_decomposed():  # there, tensors would hide what sizes depend on
+            # They stay on the CPU, so that nothing waits for a GPU to know them.
+            spatial_shapes = torch.tensor(shapes, device="cpu")
+            level_start_index = torch.tensor(starts, device="cpu")
         points = torch.cat([_pixel_centres(*shape, src) for shape in shapes])
         # The same fraction of every level: (S, 2) -> (N, S, L, 2)
-        points = points[None, :, None].expand(len(src), -1, len(shapes), -1)
+        points = points[None, :, None].expand(src.shape[0], -1, len(shapes), -1)
         for layer in self.layers:
             src = checkpointed(
                 layer,

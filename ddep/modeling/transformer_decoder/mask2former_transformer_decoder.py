@@ -154,7 +154,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         ]
         levels = [layer % self.num_feature_levels for layer in range(self.num_layers)]
         resized = {level: resized_features(mask_features, sizes[level]) for level in set(levels)}
-        batch = len(mask_features)
+        batch = mask_features.shape[0]
         query_pos = self.query_embed.weight.expand(batch, -1, -1)
         queries = self.query_feat.weight.expand(batch, -1, -1)
 

@@ -239,7 +239,7 @@ class Transformer(nn.Module):
         """
         pos = _positions(src)
         memory = self.encoder(_flatten(src), pos)
-        return self.decoder(memory, pos, query_embed.expand(len(src), -1, -1))
+        return self.decoder(memory, pos, query_embed.expand(src.shape[0], -1, -1))
 
 
 def _flatten(feature: torch.Tensor) -> torch.Tensor:
