@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from ddep.checkpoint import Checkpointer
 from ddep.data.datasets.custom import register_custom_sets
 from ddep.errors import UserError
 from ddep.export.atomic_folder import atomic_folder, check_replaceable
+from ddep.export.class_names import class_names
 from ddep.export.huggingface_model import FILES, check_expressible, to_hugging_face
 from ddep.tasks import load_config, task_of
 
@@ -54,7 +52,7 @@ def export_to_hugging_face(
             f"{source} lacks {len(absent)} weights of the model, such as {absent[0]}; give a "
             "checkpoint of segmentation training and its config"
         )
-    names = _class_names(cfg)
+    names = class_names(cfg)
     exported = to_hugging_face(model.state_dict(), cfg, names)
     with atomic_folder(destination, FILES, overwrite=overwrite) as folder:
         exported.write(folder)
@@ -75,14 +73,3 @@ def _config_beside(source: str) -> str:
             "with --config-file"
         )
     return path
-
-
-def _class_names(cfg: CfgNode) -> Sequence[str] | None:
-    """Names of all classes, from the first data set with the right number of classes."""
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        metadata = MetadataCatalog.get(name)
-        for key in ("stuff_classes", "thing_classes"):
-            names = metadata.get(key) or ()
-            if len(names) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-                return list(names)
-    return None

@@ -190,13 +190,13 @@ def masks_to_boxes(masks: Tensor) -> Tensor:
         (N, 4) float32: left, top, right, bottom in pixels, all 0 for an empty mask.
     """
     pixels = masks.view(torch.uint8)  # whose maximum is several times as fast as `any` of bools
-    (left, right), (top, bottom) = _extent(pixels.amax(1)), _extent(pixels.amax(2))
+    (left, right), (top, bottom) = extent(pixels.amax(1)), extent(pixels.amax(2))
     return torch.stack([left, top, right, bottom], dim=1).float()
 
 
-def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, S) of 0 and 1 -> (N,) the first 1 and (N,) one past the last; 0, 0 if none."""
-    position = torch.arange(occupied.shape[1], device=occupied.device)
-    end = (occupied * (position + 1)).amax(1)
-    start = end - (occupied * (end[:, None] - position)).amax(1)
+def extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., S) of 0 and 1 -> (...) the first 1 and (...) one past the last; 0, 0 if none."""
+    position = torch.arange(occupied.shape[-1], device=occupied.device)
+    end = (occupied * (position + 1)).amax(-1)
+    start = end - (occupied * (end[..., None] - position)).amax(-1)
     return start, end

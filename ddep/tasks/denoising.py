@@ -18,6 +18,7 @@ from ddep.drawing.denoising import draw_denoising
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.measures import MEASURES, Measure
 from ddep.modeling.denoising_loss import DenoisingLoss
+from ddep.modeling.exportable import Exportable, ExportableDenoiser
 from ddep.noise import check_formulation, draw_sigma
 from ddep.tasks.registry import register_task
 from ddep.tasks.task import Task
@@ -30,6 +31,7 @@ class DenoisingTask(Task):
     name: ClassVar = "denoising"
     meta_architectures: ClassVar = ("DenoisingPretrainer",)
     mappers: ClassVar = ("ddep_denoising",)
+    exports: ClassVar = ("torch", "onnx")
 
     def check(self, cfg: CfgNode) -> list[str]:
         """As :meth:`Task.check`."""
@@ -59,6 +61,16 @@ class DenoisingTask(Task):
     def networks(self, model: nn.Module) -> list[nn.Module]:
         """As :meth:`Task.networks`."""
         return [model.backbone, model.sem_seg_head, model.denoising_head]
+
+    def exportable(self, cfg: CfgNode, model: nn.Module, *, post_processing: bool) -> Exportable:
+        """As :meth:`Task.exportable`."""
+        return ExportableDenoiser(
+            model,
+            pixel_mean=cfg.MODEL.PIXEL_MEAN,
+            pixel_std=cfg.MODEL.PIXEL_STD,
+            image_format=cfg.INPUT.FORMAT,
+            post_processing=post_processing,
+        )
 
     def measured(self, cfg: CfgNode) -> dict[str, str]:
         """As :meth:`Task.measured`."""

@@ -9,6 +9,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
 from ddep.errors import UserError
+from ddep.modeling.exportable import Exportable, ExportablePerPixel
 from ddep.modeling.meta_arch.data_set_classes import check_num_classes
 from ddep.modeling.per_pixel_head import per_pixel_heads
 from ddep.tasks.registry import register_task
@@ -28,6 +29,7 @@ class PerPixelSegmentationTask(Task):
     meta_architectures: ClassVar = ("SemanticSegmentor",)
     mappers: ClassVar = ("mask_former_semantic",)
     num_classes_key: ClassVar = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+    exports: ClassVar = ("torch", "onnx")
     class_scores: ClassVar = "logits"
 
     def check(self, cfg: CfgNode) -> list[str]:
@@ -46,6 +48,12 @@ class PerPixelSegmentationTask(Task):
     def networks(self, model: nn.Module) -> list[nn.Module]:
         """As :meth:`Task.networks`."""
         return [model.backbone, model.sem_seg_head]
+
+    def exportable(self, cfg: CfgNode, model: nn.Module, *, post_processing: bool) -> Exportable:
+        """As :meth:`Task.exportable`."""
+        return ExportablePerPixel(
+            model, image_format=cfg.INPUT.FORMAT, post_processing=post_processing
+        )
 
     def measured(self, cfg: CfgNode) -> dict[str, str]:
         """As :meth:`Task.measured`."""

@@ -12,6 +12,7 @@ from torch import nn
 from ddep.config import get_key
 from ddep.errors import UserError
 from ddep.modeling.build_criterion import mask_loss_name
+from ddep.modeling.exportable import Exportable, ExportableMaskFormer
 from ddep.modeling.per_pixel_head import per_pixel_heads
 from ddep.tasks.registry import register_task
 from ddep.tasks.task import Task, check_registered
@@ -39,7 +40,7 @@ class SegmentationTask(Task):
         "detr_panoptic",
     )
     num_classes_key: ClassVar = "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
-    exports: ClassVar = ("hf",)
+    exports: ClassVar = ("hf", "torch", "onnx")
     class_scores: ClassVar = "probabilities"
 
     def check(self, cfg: CfgNode) -> list[str]:
@@ -75,6 +76,12 @@ class SegmentationTask(Task):
         """As :meth:`Task.networks`."""
         head = model.sem_seg_head
         return [model.backbone, head.pixel_decoder, head.predictor]
+
+    def exportable(self, cfg: CfgNode, model: nn.Module, *, post_processing: bool) -> Exportable:
+        """As :meth:`Task.exportable`."""
+        return ExportableMaskFormer(
+            model, image_format=cfg.INPUT.FORMAT, post_processing=post_processing
+        )
 
     def measured(self, cfg: CfgNode) -> dict[str, str]:
         """As :meth:`Task.measured`."""

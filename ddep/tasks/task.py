@@ -21,6 +21,7 @@ from ddep.drawing.segments import class_metadata, draw_outputs
 from ddep.errors import UserError
 from ddep.evaluation.measures import MEASURES, Measure
 from ddep.evaluation.pictures import PredictionPictures
+from ddep.modeling.exportable import Exportable
 from ddep.tasks.test_time import check_test_time_values
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class Task(ABC):
         meta_architectures: the registered names (MODEL.META_ARCHITECTURE) that it serves.
         mappers: the values of INPUT.DATASET_MAPPER_NAME that it takes, the default first.
         num_classes_key: the config key that holds the number of classes; empty if there are none.
-        exports: the formats, of ``tools/convert-pretrained.py --to``, that express its models.
+        exports: the formats that express its models: of ``tools/convert-pretrained.py --to`` and
+            of ``tools/export.py --to``, which takes what :meth:`exportable` returns.
         class_scores: what the scores in the models' ``sem_seg`` are, ``"probabilities"`` (of each
             class, sums other than 1 included) or ``"logits"`` (whose softmax are probabilities);
             empty for models without ``sem_seg``.
@@ -182,7 +184,7 @@ class Task(ABC):
             [*evaluators, PredictionPictures(draw, dataset_name, folder, self.name)]
         )
 
-    # Inference
+    # Inference and export
 
     def check_test_time(self, cfg: CfgNode) -> None:
         """Check TEST.AUG and TEST.SLIDE.
@@ -218,6 +220,16 @@ class Task(ABC):
             UserError: no data set of the config is known.
         """
         return class_metadata(cfg)
+
+    def exportable(self, cfg: CfgNode, model: nn.Module, *, post_processing: bool) -> Exportable:
+        """The model as a function of tensors, for the formats ``torch`` and ``onnx``.
+
+        Args:
+            cfg: the model's config.
+            model: in evaluation mode.
+            post_processing: whether results are what users look at, or what the network gives.
+        """
+        raise NotImplementedError(f"{self.name} exports no function of tensors")
 
     def draw(
         self,

@@ -8,15 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
-from ddep.ops import extension, ms_deform_attn
+from ddep.ops import extension, ms_deform_attn, ms_deform_attn_fused
 from tests.ops.formula import (
     DTYPES,
     Inputs,
     apply,
     check,
+    level_starts,
     random_gradient,
     random_inputs,
     run,
+    tent_formula,
 )
 
 pytestmark = pytest.mark.usefixtures("implementation")
@@ -254,3 +256,14 @@ def test_sizes_on_the_host_avoid_a_wait(device, fused):
         torch.cuda.set_sync_debug_mode("default")
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_decomposed_from_lists_of_sizes() -> None:
+    """As in graphs: PyTorch's own operators, and sizes that are no tensors."""
+    inputs = random_inputs([(3, 5), (1, 7)], fused=True)
+    starts = level_starts(inputs.shapes).tolist()
+    with extension.decomposed():
+        output = ms_deform_attn_fused(inputs.value, inputs.shapes, starts, *inputs.sampling)
+        assert torch.equal(output, apply(inputs))
+    expected = tent_formula(inputs)
+    assert (output - expected).norm() <= 1e-12 * expected.norm()

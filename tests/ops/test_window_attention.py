@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddep.modeling.backbone.windows import WindowLayout, shift_mask, window_layout
-from ddep.ops import window_attention
+from ddep.ops import extension, window_attention
 
 CPU = torch.device("cpu")
 # Maps (batch, height, width), window and shift: padded or not, several windows or one.
@@ -266,3 +266,12 @@ def test_wrong_arguments(compiled_on_cpu: str, change: dict[str, object], messag
     inputs = random_inputs(2, 6, 7, 4, 2).to(torch.float32)._replace(**change)
     with pytest.raises(ValueError, match=f"^window_attention: {message}"):
         apply(inputs)
+
+
+@pytest.mark.parametrize("sizes", MAPS)
+def test_decomposed(sizes: tuple[int, ...]) -> None:
+    """PyTorch's own operators, also where there are no windows of a kind."""
+    inputs = random_inputs(*sizes)
+    with extension.decomposed():
+        output = apply(inputs)
+    assert (output - formula(inputs)).norm() <= 1e-12 * output.norm()
