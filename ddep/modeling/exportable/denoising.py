@@ -70,11 +70,13 @@ class ExportableDenoiser(Exportable):
         """As :meth:`Exportable.forward`."""
         height, width = images.shape[-2:]
         sigma = sigma[:, None, None, None]
-        noisy = self.normalise(images) * noise_scale(sigma, self.formulation)
-        mask_features, _ = self.sem_seg_head(self.backbone(self.pad(noisy)))
-        prediction = self.denoising_head(mask_features)[..., :height, :width]
+        noisy = self.pad(self.normalise(images) * noise_scale(sigma, self.formulation))
+        mask_features, _ = self.sem_seg_head(self.backbone(noisy))
+        rows, columns = noisy.shape[-2:]
+        # Results are cropped at the end: a graph could not tell that both would be of one size.
+        prediction = self.denoising_head(mask_features)[..., :rows, :columns]
         if not self.post_processing:
-            return {"prediction": prediction}
+            return {"prediction": prediction[..., :height, :width]}
         if self.predicts_noise:
             noise = prediction
             denoised = recover_image(noisy, noise, sigma, self.formulation)
@@ -83,4 +85,5 @@ class ExportableDenoiser(Exportable):
             noise = recover_noise(noisy, denoised, sigma, self.formulation)
         if self.reverses_channels:
             noise = noise.flip(1)
-        return {"denoised": self.denormalise(denoised), "noise": noise}
+        results = {"denoised": self.denormalise(denoised), "noise": noise}
+        return {name: result[..., :height, :width] for name, result in results.items()}
