@@ -25,9 +25,7 @@ def check_export(
     """
     suffix = SUFFIXES[format_name]
     if not path.endswith(suffix):
-        raise UserError(
-            f"--output {path}: what --to {format_name} writes is a {suffix}; name it so"
-        )
+        raise UserError(f"--output {path}: --to {format_name} writes a {suffix}; name it so")
     if decompose and format_name != "torch":
         raise UserError("--decompose is for --to torch; ONNX files have standard operators anyway")
     if size is not None and min(size) < 1:
