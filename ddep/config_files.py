@@ -53,9 +53,18 @@ def read_config(
         raise UserError(f"{config_file}: VERSION is {loaded['VERSION']}; expected {cfg.VERSION}")
     for key, value in flatten(loaded):
         _set(cfg, key, value, config_file)
-    for key, value in pairs:
-        _set(cfg, key, value, "command line")
+    override(cfg, overrides)
     return cfg
+
+
+def override(cfg: CfgNode, overrides: Sequence[str]) -> None:
+    """Set KEY, VALUE, KEY, VALUE, ... in ``cfg``, in place.
+
+    Raises:
+        UserError: an unknown key, or a value of the wrong type.
+    """
+    for key, value in _pairs(overrides):
+        _set(cfg, key, value, "command line")
 
 
 def _pairs(overrides: Sequence[str]) -> list[tuple[str, str]]:

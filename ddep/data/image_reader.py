@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from ddep.data.image_in_memory import ImageInMemory
 from ddep.errors import UserError
 
 _TRANSPOSITIONS = {
@@ -40,7 +41,8 @@ def read_image(path: str, format: str = "RGB") -> np.ndarray:
     kept. The first of several frames is read.
 
     Args:
-        path: the file, or anything else that detectron2's ``PathManager`` opens.
+        path: the file, or anything else that detectron2's ``PathManager`` opens; or an
+            :class:`ddep.data.image_in_memory.ImageInMemory`.
         format: order of the channels, ``"RGB"`` or ``"BGR"`` (``INPUT.FORMAT``).
 
     Returns:
@@ -209,6 +211,9 @@ def _decode(path: str, what: str) -> Image.Image:
 
 @contextmanager
 def _open(path: str, what: str) -> Iterator[EncodedImage]:
+    if isinstance(path, ImageInMemory):
+        yield EncodedImage(path, path.image, what)
+        return
     with ExitStack() as files:
         with _as_unreadable(what, path):
             file = files.enter_context(PathManager.open(path, "rb"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,18 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.structures import Instances
-from detectron2.utils.visualizer import ColorMode, Visualizer
+from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
 
 from ddep.data.image_reader import read_image
 from ddep.errors import UserError
 
 SCORE_THRESHOLD = 0.5
 # Images whose shorter side is smaller are enlarged by a whole number, so that names do not cover
-# the segments.
+# the segments, as long as the longer side stays below this.
 MIN_SIDE = 300
+MAX_ENLARGED_SIDE = 2000
+# Of matplotlib's canvas.
+MAX_SIDE = 2**16 - 1
 
 
 def draw_outputs(file_name: str, outputs: Mapping[str, Any], metadata: Metadata) -> np.ndarray:
@@ -92,7 +95,13 @@ def draw_annotations(
 
 
 def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
-    scale = math.ceil(MIN_SIDE / min(image.shape[:2]))
+    shorter, longer = sorted(image.shape[:2])
+    if longer > MAX_SIDE:
+        raise UserError(
+            f"an image is {image.shape[1]}x{image.shape[0]}; pictures have at most {MAX_SIDE} "
+            "pixels a side: save the results as data, or make the image smaller"
+        )
+    scale = max(1, min(math.ceil(MIN_SIDE / shorter), MAX_ENLARGED_SIDE // longer))
     return _Visualizer(image, metadata, scale=scale, instance_mode=ColorMode.SEGMENTATION)
 
 
@@ -112,3 +121,16 @@ class _Visualizer(Visualizer):
         change = np.random.default_rng(self._drawn[tuple(color)]).random(3)
         self._drawn[tuple(color)] += 1
         return tuple(np.clip(color + 0.5 * change / np.linalg.norm(change), 0, 1))
+
+    def overlay_instances(
+        self, *, assigned_colors: Sequence[Any] | None = None, **things: Any
+    ) -> VisImage:
+        if assigned_colors is None:
+            count = max(len(values) for values in things.values() if isinstance(values, Sized))
+            assigned_colors = [self._jitter((0.0, 0.0, 0.0)) for _ in range(count)]
+        return super().overlay_instances(assigned_colors=assigned_colors, **things)
+
+    def draw_binary_mask(self, binary_mask: np.ndarray, color: Any = None, **how: Any) -> VisImage:
+        if color is None:
+            color = self._jitter((0.0, 0.0, 0.0))
+        return super().draw_binary_mask(binary_mask, color, **how)

@@ -1,8 +1,9 @@
 """Training and evaluation."""
 
+from ddep.device import adapt_to_device
 from ddep.engine.main import main, run
 from ddep.engine.optimizer import build_optimizer
-from ddep.engine.setup import adapt_to_device, setup
+from ddep.engine.setup import setup
 from ddep.engine.trainer import Trainer
 
 __all__ = ["Trainer", "adapt_to_device", "build_optimizer", "main", "run", "setup"]

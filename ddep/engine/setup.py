@@ -7,12 +7,12 @@ import logging
 import os
 import sys
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ddep.device import adapt_to_device
 from ddep.engine.checks import Run, check_run, check_values
 from ddep.engine.known_errors import needs_traceback
 from ddep.errors import UserError
@@ -53,31 +53,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
     for note in notes:
         logger.info(note)
     return cfg
-
-
-def adapt_to_device(cfg: CfgNode) -> list[str]:
-    """Switch off in ``cfg`` what the machine does not have, in place.
-
-    Without a usable GPU, MODEL.DEVICE becomes "cpu". On the CPU there is no automatic mixed
-    precision with float16 and no synchronised batch norm.
-
-    Returns:
-        A line for each change.
-    """
-    notes = []
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        notes.append(f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but torch finds no GPU: running on cpu")
-        cfg.MODEL.DEVICE = "cpu"
-    if cfg.MODEL.DEVICE != "cpu":
-        return notes
-    if cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16":
-        notes.append("SOLVER.AMP.ENABLED is True, but float16 needs a GPU: training in float32")
-        cfg.SOLVER.AMP.ENABLED = False
-    for key, node in (("RESNETS", cfg.MODEL.RESNETS), ("SEM_SEG_HEAD", cfg.MODEL.SEM_SEG_HEAD)):
-        if node.NORM == "SyncBN":
-            notes.append(f"MODEL.{key}.NORM is SyncBN, which needs GPUs: using BN instead")
-            node.NORM = "BN"
-    return notes
 
 
 def _start_logs(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -9,13 +9,10 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image, ImageDraw, ImageFont
 
-from ddep.data.datasets import register_from_config
 from ddep.data.datasets.preparation import write_png
 from ddep.data.image_reader import read_image
 from ddep.drawing.contact_sheet import draw_record
-from ddep.engine.setup import adapt_to_device
 from ddep.inference import Predictor
-from ddep.tasks import load_config
 
 ROWS = 4
 # Width of a column and height of the titles, in pixels.
@@ -34,17 +31,13 @@ def compare_predictions(runs: dict[str, Path], path: Path) -> None:
     """
     predictors = []
     for folder in runs.values():
-        cfg = load_config(str(folder / "config.yaml"))
-        adapt_to_device(cfg)
-        cfg.MODEL.WEIGHTS = str(folder / "model_final.pth")
-        register_from_config(cfg, keys=())
-        predictors.append(Predictor(cfg))
-    test_set = cfg.DATASETS.TEST[0]
+        predictors.append(Predictor(folder, folder / "model_final.pth"))
+    test_set = predictors[0].cfg.DATASETS.TEST[0]
     metadata = MetadataCatalog.get(test_set)
     rows = [_titles(["image", "truth", *runs])]
     for record in DatasetCatalog.get(test_set)[:ROWS]:
         cells = [read_image(record["file_name"], "RGB"), draw_record(record, metadata)]
-        cells += [predictor.draw(*predictor(record["file_name"])) for predictor in predictors]
+        cells += [predictor(record["file_name"]).draw() for predictor in predictors]
         height = round(_WIDTH * cells[0].shape[0] / cells[0].shape[1])
         resized = [Image.fromarray(cell).resize((_WIDTH, height)) for cell in cells]
         rows.append(np.concatenate([np.asarray(cell) for cell in resized], axis=1))

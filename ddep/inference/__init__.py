@@ -1,6 +1,7 @@
-"""From a config and its weights to results on images, and pictures of them."""
+"""From a trained model and images to predictions, and files of them."""
 
 from ddep.inference.predict_files import predict_files
+from ddep.inference.prediction import Prediction
 from ddep.inference.predictor import Predictor
 
-__all__ = ["Predictor", "predict_files"]
+__all__ = ["Prediction", "Predictor", "predict_files"]

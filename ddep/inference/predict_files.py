@@ -9,17 +9,22 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from ddep.data.datasets.image_folder import find_images
-from ddep.data.datasets.preparation import write_png
 from ddep.data.image_reader import UnreadableImageError
 from ddep.errors import UserError
 from ddep.inference.predictor import Predictor
 
 
-def predict_files(cfg: CfgNode, inputs: Sequence[Path], output: Path) -> list[Path]:
+def predict_files(
+    model: str | Path | CfgNode,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    overrides: Sequence[str] = (),
+) -> list[Path]:
     """Predict images and write ``output/NAME.png`` for each; folders keep their inner structure.
 
     Args:
-        cfg: config of a trained model, MODEL.WEIGHTS set.
+        model, overrides: as for :class:`Predictor`.
         inputs: images, and folders that are searched recursively.
         output: folder for the pictures, made if need be.
 
@@ -33,16 +38,17 @@ def predict_files(cfg: CfgNode, inputs: Sequence[Path], output: Path) -> list[Pa
     pairs = _plan(inputs, output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file; expected a folder")
-    predictor = Predictor(cfg)
+    predictor = Predictor(model, overrides=overrides)
     unreadable = []
     written = []
     for position, (image, picture) in enumerate(tqdm(pairs, unit="image")):
         try:
-            model_input, model_output = predictor(str(image), position)
+            sample = predictor.inputs(image, position)
         except UnreadableImageError as error:
             unreadable.append(str(error))
             continue
-        write_png(picture, predictor.draw(model_input, model_output))
+        [prediction] = predictor.predict([sample])
+        prediction.save(picture)
         written.append(picture)
     if unreadable:
         raise UserError(

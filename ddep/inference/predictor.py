@@ -1,67 +1,188 @@
-"""Run a trained model on image files."""
+"""A trained model, from images to predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import Metadata
 from detectron2.modeling import build_model
+from PIL import Image
+from torch import nn
 
 from ddep.checkpoint import Checkpointer
+from ddep.checkpoint.run_folder import run_config, run_weights
+from ddep.config_files import override
 from ddep.data.datasets.custom import register_custom_sets
+from ddep.data.image_in_memory import ImageInMemory
 from ddep.data.mappers import build_mapper
+from ddep.device import adapt_to_device
 from ddep.errors import UserError
-from ddep.tasks import task_of
+from ddep.inference.inference_model import inference_model
+from ddep.inference.prediction import Prediction
+from ddep.tasks import Task, load_config, task_of
+
+logger = logging.getLogger(__name__)
+
+ImageLike = str | Path | Image.Image | np.ndarray | torch.Tensor
 
 
 class Predictor:
     """A trained model in evaluation mode, with the mapper that evaluation uses.
 
-    Args:
-        cfg: a config with MODEL.WEIGHTS set.
+    ::
 
-    Raises:
-        UserError: MODEL.WEIGHTS is empty, does not exist or lacks weights of the model, or the
-            names of the model's classes are not known.
+        predictor = Predictor("output/run")
+        prediction = predictor("image.jpg")
+        prediction.save("picture.png")
+
+    Attributes:
+        cfg: its config.
+        model: the network, without test-time augmentation.
+        task: what kind of model it is.
+        metadata: names and colours of its classes; None for a model without classes.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    cfg: CfgNode
+    model: nn.Module
+    task: Task
+    metadata: Metadata | None
+
+    def __init__(
+        self,
+        model: str | Path | CfgNode,
+        weights: str | Path | None = None,
+        *,
+        overrides: Sequence[str] = (),
+        device: str | None = None,
+    ) -> None:
+        """
+        Args:
+            model: the folder of a run (its config and last checkpoint), a YAML config, or a config.
+            weights: a checkpoint; None is the run's last one, or MODEL.WEIGHTS of a config.
+            overrides: KEY, VALUE, KEY, VALUE, ... to set in the config.
+            device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; None is MODEL.DEVICE, or the CPU if torch
+                finds no GPU.
+
+        Raises:
+            UserError: a config or checkpoint is missing or damaged, they do not belong together, or
+                the names of the model's classes are not known.
+        """
+        self.cfg = cfg = _read_config(model, weights, overrides)
+        if device is not None:
+            cfg.MODEL.DEVICE = device
+        for note in adapt_to_device(cfg):
+            logger.info(note)
         if not cfg.MODEL.WEIGHTS:
             raise UserError(
                 "MODEL.WEIGHTS is empty; add MODEL.WEIGHTS and the path of a trained checkpoint"
             )
         register_custom_sets(cfg)
-        self._task = task_of(cfg)
-        self._metadata = self._task.class_metadata(cfg)
-        self._cfg = cfg
+        self.task = task_of(cfg)
+        self.metadata = self.task.class_metadata(cfg)
         self.model = build_model(cfg).eval()
-        checkpointer = Checkpointer(self.model)
-        checkpointer.load(cfg.MODEL.WEIGHTS)
-        absent = checkpointer.absent_parameters()
-        if absent:
-            raise UserError(
-                f"{cfg.MODEL.WEIGHTS} lacks {len(absent)} weights of the model, such as "
-                f"{absent[0]}; give the checkpoint that training with this config wrote"
-            )
-        self.mapper = build_mapper(cfg, is_train=False)
+        _load(self.model, cfg, self.task)
+        self._inference_model = inference_model(cfg, self.model)
+        self._mapper = build_mapper(cfg, is_train=False)
 
-    @torch.no_grad()
-    def __call__(self, file_name: str, position: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Predict one image.
+    def inputs(self, image: ImageLike, position: int = 0) -> dict[str, Any]:
+        """What the evaluation's mapper makes of an image, for the model.
 
         Args:
-            file_name: path of the image.
+            image: the path of a file; a Pillow image; an array (H, W, 3) uint8 in the order RGB, or
+                (H, W) uint8, grey; or a tensor (3, H, W) uint8, RGB. Images in memory give what the
+                same image gives as a file.
             position: seeds the noise that a denoiser is given.
 
-        Returns:
-            The model's input and its output for that image (see the meta-architectures).
+        Raises:
+            UnreadableImageError: the file cannot be read.
+            UserError: an array of another shape or dtype.
         """
-        inputs = self.mapper({"file_name": file_name, "position": position})
-        return inputs, self.model([inputs])[0]
+        is_path = isinstance(image, (str, Path))
+        return self.map_record(
+            {"file_name": str(image) if is_path else ImageInMemory(image)}, position
+        )
 
-    def draw(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
-        """Draw what :meth:`__call__` returned: (H, W, 3) uint8, RGB; see :meth:`Task.draw`."""
-        return self._task.draw(self._cfg, inputs, outputs, self._metadata)
+    def map_record(self, record: Mapping[str, Any], position: int) -> dict[str, Any]:
+        """As :meth:`inputs`, for a record of a data set: ``file_name``, and ``image_id`` if any."""
+        return self._mapper({**record, "position": position})
+
+    @torch.no_grad()
+    def predict(self, inputs: Sequence[Mapping[str, Any]]) -> list[Prediction]:
+        """Run the model on a batch of what :meth:`inputs` made.
+
+        Images of different sizes are padded to one size, which changes the results a little.
+        """
+        outputs = self._inference_model(list(inputs))
+        return [
+            Prediction(sample, output, self.cfg, self.task, self.metadata)
+            for sample, output in zip(inputs, outputs, strict=True)
+        ]
+
+    @overload
+    def __call__(self, image: Sequence[ImageLike]) -> list[Prediction]: ...
+
+    @overload
+    def __call__(self, image: ImageLike) -> Prediction: ...
+
+    def __call__(self, image: ImageLike | Sequence[ImageLike]) -> Prediction | list[Prediction]:
+        """Predict an image, or each image of a list, which gives a list of the same results.
+
+        Args:
+            image: as for :meth:`inputs`, or a list or tuple of these.
+
+        Raises:
+            UnreadableImageError, UserError: as for :meth:`inputs`.
+        """
+        if isinstance(image, (list, tuple)):
+            return [self(one) for one in image]
+        [prediction] = self.predict([self.inputs(image)])
+        return prediction
+
+
+def _read_config(
+    model: str | Path | CfgNode, weights: str | Path | None, overrides: Sequence[str]
+) -> CfgNode:
+    if isinstance(model, CfgNode):
+        cfg = model.clone()
+        cfg.defrost()
+        override(cfg, overrides)
+    elif Path(model).is_dir():
+        chosen = weights or dict(zip(overrides[::2], overrides[1::2], strict=False)).get(
+            "MODEL.WEIGHTS"
+        )
+        cfg = load_config(run_config(model), overrides)
+        # What the config itself has in MODEL.WEIGHTS is what training started from.
+        cfg.MODEL.WEIGHTS = str(chosen or run_weights(model))
+    else:
+        if not Path(model).exists():
+            raise UserError(
+                f"{model} does not exist; expected the folder of a run or a YAML config"
+            )
+        cfg = load_config(str(model), overrides)
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = str(weights)
+    return cfg
+
+
+def _load(model: nn.Module, cfg: CfgNode, task: Task) -> None:
+    """Load MODEL.WEIGHTS; UserError unless it has all parameters of the model."""
+    checkpointer = Checkpointer(model)
+    checkpointer.load(cfg.MODEL.WEIGHTS)
+    absent = checkpointer.absent_parameters()
+    if not absent:
+        return
+    message = f"{cfg.MODEL.WEIGHTS} lacks {len(absent)} weights of the model, such as {absent[0]}"
+    shapes = checkpointer.report.mismatched
+    other = next((name for name in absent if name in shapes), None)
+    if other is not None:
+        found, expected = shapes[other]
+        message += f"; it has {other} of shape {found} instead of {expected}"
+        if task.num_classes_key:
+            message += f" ({task.num_classes_key} is {task.num_classes(cfg)})"
+    raise UserError(f"{message}; give the checkpoint that training with this config wrote")

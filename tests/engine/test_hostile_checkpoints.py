@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ddep.engine import adapt_to_device, main
+from ddep.engine import main
 from ddep.errors import UserError
 from ddep.export import convert_file
 from ddep.inference import predict_files
-from ddep.tasks import load_config
 from tests.checkpoint import hostile
 from tests.engine.tiny_runs import arguments, denoising_config, write_images
 
@@ -52,9 +51,12 @@ def resume(config: str, checkpoint: Path) -> None:
 
 
 def predict(config: str, checkpoint: Path) -> None:
-    cfg = load_config(config, ["MODEL.WEIGHTS", str(checkpoint)])
-    adapt_to_device(cfg)
-    predict_files(cfg, [checkpoint.parent / "images"], checkpoint.parent / "pictures")
+    predict_files(
+        config,
+        [checkpoint.parent / "images"],
+        checkpoint.parent / "pictures",
+        overrides=["MODEL.WEIGHTS", str(checkpoint)],
+    )
 
 
 @pytest.mark.parametrize("name", hostile.FILES)

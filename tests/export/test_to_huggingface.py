@@ -85,7 +85,7 @@ def test_pretrain_convert_fine_tune_export_and_predict(folder: Path, fine_tuned:
     head_outputs: list[dict[str, Any]] = []
     predictor.model.sem_seg_head.register_forward_hook(lambda *c: head_outputs.append(c[-1]))
     image = folder / "datasets" / "shapes" / "val" / "00000.png"
-    _, prediction = predictor(str(image))
+    prediction = predictor(image).outputs
 
     processor = AutoImageProcessor.from_pretrained(folder / "exported")
     model = AutoModelForUniversalSegmentation.from_pretrained(folder / "exported").eval()

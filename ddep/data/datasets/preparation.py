@@ -66,7 +66,13 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         UserError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: its folder cannot be made ({error.strerror}); choose "
+            "another folder"
+        ) from error
     with atomic_write(path, durable=False) as file:
         yield file
 

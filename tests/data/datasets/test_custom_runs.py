@@ -75,15 +75,13 @@ def test_train_and_evaluate(kind: str, tree: Tree, tmp_path: Path) -> None:
 
 def trained(output: Path) -> Predictor:
     """The model that a run has written into ``output``."""
-    weights = str(output / "model_final.pth")
-    return Predictor(load_config(str(output / "config.yaml"), ["MODEL.WEIGHTS", weights]))
+    return Predictor(output)
 
 
 def mean_iou(predictor: Predictor, tree: Tree) -> float:
     """Percent, over the classes that the labels of the tree's images show."""
     labels = np.stack([np.asarray(Image.open(tree.semantic(name))) for name in NAMES])
-    outputs = [predictor(str(tree.image(name)))[1]["sem_seg"] for name in NAMES]
-    found = np.stack([scores.argmax(0).numpy() for scores in outputs])
+    found = np.stack([predictor(tree.image(name)).semantic for name in NAMES])
     found[labels == VOID] = VOID
     pairs = [(labels == i, found == i) for i in range(3)]
     return 100 * np.mean([(a & b).sum() / (a | b).sum() for a, b in pairs if a.any()])
