@@ -4,7 +4,8 @@
     python tools/predict.py --config-file CONFIG --input IMAGE-OR-FOLDER ... --output DIR \\
         MODEL.WEIGHTS output/.../model_final.pth
 
-Panoptic, instance or semantic segmentation, or noisy | denoised | clean, as the config says.
+Panoptic, instance or semantic segmentation, or noisy | denoised | clean, as the config says. Videos
+become videos. With --attention, what the model looks at.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import argparse
 from pathlib import Path
 
 from ddep.endings import errors_as_lines
-from ddep.inference import predict_files
+from ddep.errors import UserError
+from ddep.inference import Predictor, predict_files
+from ddep.inference.attention_files import draw_attention_files
+from ddep.inference.video_files import draw_video_files, is_video
 
 
 def main() -> None:
@@ -25,11 +29,51 @@ def main() -> None:
     model.add_argument("--config-file", metavar="CONFIG", help="with MODEL.WEIGHTS")
     parser.add_argument("--input", required=True, nargs="+", type=Path, metavar="IMAGE-OR-FOLDER")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--attention", action="store_true", help="NAME_attention.png: what queries attend to"
+    )
+    parser.add_argument(
+        "--attention-at", type=_pixel, metavar="X,Y", help="and where this pixel samples"
+    )
+    parser.add_argument(
+        "--frame-rate", type=float, metavar="N", help="folders are videos of N frames a second"
+    )
     args, overrides = parser.parse_known_args()
+    model = args.model or args.config_file
     with errors_as_lines():
-        model = args.model or args.config_file
-        written = predict_files(model, args.input, args.output, overrides=overrides)
-    print(f"{len(written)} pictures in {args.output}")
+        if args.frame_rate is not None and not 0 < args.frame_rate <= 1000:
+            raise UserError(f"--frame-rate is {args.frame_rate}; expected 1 to 1000, such as 25")
+        videos = [path for path in args.input if is_video(path) or _is_frames(path, args)]
+        if args.attention or args.attention_at:
+            if videos:
+                raise UserError(f"--attention takes images, not {videos[0]}")
+            predictor = Predictor(model, overrides=overrides)
+            found = draw_attention_files(predictor, args.input, args.output, args.attention_at)
+            print(f"{len(found)} pictures of attention in {args.output}")
+            return
+        if videos:
+            found = draw_video_files(
+                Predictor(model, overrides=overrides), videos, args.output, args.frame_rate
+            )
+            print(f"{len(found)} videos in {args.output}")
+        images = [path for path in args.input if path not in videos]
+        if images:
+            written = predict_files(model, images, args.output, overrides=overrides)
+            print(f"{len(written)} pictures in {args.output}")
+
+
+def _is_frames(path: Path, args: argparse.Namespace) -> bool:
+    return args.frame_rate is not None and path.is_dir()
+
+
+def _pixel(text: str) -> tuple[int, int]:
+    try:
+        x, y = map(int, text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected X,Y in pixels, such as 150,200"
+        ) from error
+    return x, y
 
 
 if __name__ == "__main__":

@@ -2,63 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from detectron2.data import Metadata
 from torch import Tensor, nn
 
 from ddep.drawing.attention import QueryRow, SamplingPanel, draw_attention
 from ddep.errors import UserError
-from ddep.inference.attention import AttentionRecord
-from ddep.modeling.postprocessing import queries_in_use
+from ddep.inference.attention import AttentionRecord, record_attention
+from ddep.inference.prediction import Prediction
+from ddep.inference.predictor import ImageLike, Predictor
 
 MAX_QUERIES = 6
 
 
 def attention_picture(
-    model: nn.Module,
-    record: AttentionRecord,
-    inputs: Mapping[str, Any],
-    image: np.ndarray,
-    overview: np.ndarray,
-    class_names: Sequence[str],
-    at: tuple[int, int] | None = None,
+    predictor: Predictor, image: ImageLike, at: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Draw the attention of a model's latest call, which had one image.
+    """Draw what a model looks at in an image, in one pass without test-time augmentation.
+
+    The results over the image; a row for each of the best queries with its mask and what it attends
+    to in every layer of the transformer decoder; and where a pixel samples in every layer of the
+    deformable encoder.
 
     Args:
-        model: what was called.
-        record: of that call, see :func:`ddep.inference.attention.record_attention`.
-        inputs: what the model was given for the image: ``image`` (3, h, w).
-        image: (H, W, 3) uint8, RGB, the image before it was resized.
-        overview: the image with all results, of any size.
-        class_names: by class.
-        at: (x, y), a pixel of ``image``, whose sampling points are drawn.
+        predictor: the model.
+        image: as for :class:`Predictor`.
+        at: (x, y), a pixel of the image, whose sampling points are drawn; None draws none.
 
     Returns:
         (H', W', 3) uint8, RGB.
 
     Raises:
-        UserError: there is nothing to draw, or ``at`` is outside the image.
+        UserError: the model has nothing to draw, or ``at`` is outside the image.
+        UnreadableImageError: the file cannot be read.
     """
+    inputs = predictor.inputs(image)
+    with torch.no_grad(), record_attention(predictor.model) as record:
+        [outputs] = predictor.model([inputs])
+    prediction = Prediction(inputs, outputs, predictor.cfg, predictor.task, predictor.metadata)
     covered = tuple(
         length / padded
         for length, padded in zip(inputs["image"].shape[-2:], record.padded_size, strict=True)
     )
     drawn: dict[str, Any] = {}
     if record.mask_logits is not None:
-        drawn |= _queries(model, record, inputs["image"].shape[-2:], class_names)
+        names = _class_names(predictor.metadata)
+        drawn |= _queries(predictor.model, record, inputs["image"].shape[-2:], names)
     if at is not None:
-        drawn |= _sampling(record, image.shape[:2], covered, at)
+        drawn |= _sampling(record, prediction.image.shape[:2], covered, at)
     if not drawn:
         raise UserError(
             "--attention: the model has no queries; add --attention-at X,Y to see where a pixel "
             "samples in its deformable encoder"
         )
-    return draw_attention(image, overview, covered, **drawn)
+    return draw_attention(prediction.image, prediction.draw(), covered, **drawn)
+
+
+def _class_names(metadata: Metadata) -> Sequence[str]:
+    """Where there are both, the classes of stuff are all classes."""
+    return metadata.get("stuff_classes") or metadata.get("thing_classes")
 
 
 def kept_queries(
@@ -131,11 +138,11 @@ def _candidates(model: nn.Module, record: AttentionRecord) -> tuple[Tensor, Tens
         queries = torch.arange(record.mask_logits.shape[1], device=record.mask_logits.device)
         return queries, queries, record.mask_logits.new_ones(len(queries), dtype=torch.float32)
     logits = record.class_logits[0].float()
+    scores, classes = logits.softmax(-1).max(-1)
     threshold = model.object_mask_threshold if model.panoptic_on or model.instance_on else 0.0
-    queries = queries_in_use(logits, object_mask_threshold=threshold, max_detections=None)
-    queries = queries.nonzero()[:, 0]
-    scores, classes = logits[queries].softmax(-1).max(-1)
-    return queries, classes, scores
+    # The last class is "no object".
+    queries = ((classes < logits.shape[1] - 1) & (scores > threshold)).nonzero()[:, 0]
+    return queries, classes[queries], scores[queries]
 
 
 def _sampling(

@@ -35,7 +35,7 @@ def predict_files(
         UserError: nothing to predict, pictures that would replace or mix with the images, or images
             that could not be read (after all others are done).
     """
-    pairs = _plan(inputs, output)
+    pairs = plan_pictures(inputs, output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file; expected a folder")
     predictor = Predictor(model, overrides=overrides)
@@ -57,8 +57,12 @@ def predict_files(
     return written
 
 
-def _plan(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Pair each image with the picture to write; a second a.* becomes a.png.png or a.jpg.png."""
+def plan_pictures(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Pair each image with the picture to write; a second a.* becomes a.png.png or a.jpg.png.
+
+    Raises:
+        UserError: as for :func:`predict_files`, as far as nothing needs to be read.
+    """
     found = []
     for path in inputs:
         if path.is_dir():
