@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
-from ddep.data.datasets import dataset_root, register_all
+from ddep.data.datasets import data_sets_below
 from ddep.data.datasets.shapes import generate_shapes
 from ddep.errors import UserError, one_line
 from ddep.experiments.command import data_root
@@ -35,20 +33,6 @@ def generate_data(experiment: Experiment) -> None:
     write_json(str(made), dict(experiment.shapes))
 
 
-@contextmanager
-def data_sets_of(experiment: Experiment) -> Iterator[None]:
+def data_sets_of(experiment: Experiment) -> AbstractContextManager[None]:
     """Inside, the names of data sets mean the experiment's, in this process."""
-    if experiment.shapes is None:
-        yield
-        return
-    usual = os.environ.get("DETECTRON2_DATASETS")
-    os.environ["DETECTRON2_DATASETS"] = str(data_root(experiment))
-    register_all(dataset_root())
-    try:
-        yield
-    finally:
-        if usual is None:
-            del os.environ["DETECTRON2_DATASETS"]
-        else:
-            os.environ["DETECTRON2_DATASETS"] = usual
-        register_all(dataset_root())
+    return data_sets_below(None if experiment.shapes is None else data_root(experiment))
