@@ -1,4 +1,5 @@
 # make demo     pretrain, fine-tune and compare on two CPU cores; IMAGES=<folder> for your own images
+# make web      a web page for the demo's best model; MODEL=<run, or a folder of runs> for yours
 # make test     run all tests, JOBS files at a time (2 by default)
 # make test-fast    run those that take less than a few seconds and compile nothing
 # make lint     check style and formatting
@@ -19,17 +20,21 @@ export GOMP_SPINCOUNT ?= 3000
 VENV := .venv/.created
 RUN := .venv/.ready-to-run
 TEST := .venv/.ready-to-test
+WEB := .venv/.ready-for-the-web-page
 LINT := .venv/.ready-to-lint
 
 # What setup.py compiles; a change compiles it again.
 OPS := $(shell find ddep/ops/csrc -type f)
 CPP := $(shell find ddep tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test test-fast lint clean requirements FORCE
+.PHONY: demo web test test-fast lint clean requirements FORCE
 
 demo: $(RUN)
 	$(BIN)/python tools/label-efficiency.py experiments/demo.yaml --jobs 2 --rerun-changed \
 	    $(if $(IMAGES),--images '$(IMAGES)')
+
+web: $(WEB)
+	$(BIN)/python tools/web.py $(if $(MODEL),--model '$(MODEL)')
 
 test: $(TEST)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
@@ -76,6 +81,10 @@ $(RUN): requirements.txt setup.py tools/install-detectron2.py tools/detectron2_w
 
 $(TEST): requirements-dev.txt $(RUN)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --requirement requirements-dev.txt
+	touch $@
+
+$(WEB): requirements-dev.txt $(RUN)
+	$(BIN)/python -m pip install --quiet --constraint requirements-dev.txt gradio
 	touch $@
 
 $(LINT): requirements-dev.txt $(VENV)

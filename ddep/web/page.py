@@ -62,6 +62,7 @@ class Page:
                 inputs=list(inputs),
                 outputs=at.everything,
                 api_visibility="private",
+                show_progress_on=at.message,
                 **options,
             )
 

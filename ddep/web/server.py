@@ -54,7 +54,7 @@ def serve(runs: Mapping[str, Path], *, host: str, port: int | None, limits: Limi
                 run_history=False,
                 enable_monitoring=False,
                 footer_links=[],
-                max_file_size=int(limits.megabytes * 1e6),
+                max_file_size=int(limits.megabytes * 2**20),
                 state_session_capacity=MAX_VISITS,
                 app_kwargs={"middleware": [Middleware(Guard)]},
                 theme=theme(),

@@ -28,7 +28,7 @@ pytest.importorskip("gradio", reason="needs Gradio: pip install -e '.[web]'")
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SECONDS = 60
+SECONDS = 30
 
 
 @dataclass
@@ -210,23 +210,30 @@ def test_examples_models_and_the_triptych(page, server: Server) -> None:
     page.fill("#sigma input[type=number]", "1.5")
     page.press("#sigma input[type=number]", "Tab")
     page.wait_for_function(
-        "text => document.querySelector('#message').innerText.trim() != text", arg=before
+        "text => !document.querySelector('#message').innerText.includes(text)",
+        arg=before.split(" with")[0],
     )
     noisier = float(re.search(r"PSNR ([\d.-]+)", message(page))[1])
     assert noisier < float(re.search(r"PSNR ([\d.-]+)", before)[1])
 
 
-def test_what_is_too_large_or_no_image_is_refused_in_one_line(page, tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_refused_in_one_line(page, tmp_path: Path) -> None:
     send(page, write_bomb(tmp_path / "bomb.png", 20000, 20000))
     page.wait_for_selector("#message [role=alert]")
     assert re.fullmatch(r"bomb\.png has .* megapixels.*; send a smaller one", message(page))
-    page.reload()
+
+
+def test_files_that_are_too_large_are_refused_by_page_and_server(
+    page, server: Server, tmp_path: Path
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
-    assert (tmp_path / "large.png").stat().st_size > 1e6
-    page.wait_for_selector("#upload input[type=file]", state="attached")
+    assert (tmp_path / "large.png").stat().st_size > 2**20
     send(page, tmp_path / "large.png")
-    page.get_by_text("exceed the maximum allowed size of 1").first.wait_for(timeout=20_000)
+    page.get_by_text("exceed the maximum allowed size").first.wait_for()
+    content = {"name": "a.png", "mimeType": "image/png", "buffer": bytes(2**20 + 1)}
+    answer = page.request.post(f"{server.url}/gradio_api/upload", multipart={"files": content})
+    assert answer.status == 413
 
 
 def test_visitors_do_not_see_each_others_images(
