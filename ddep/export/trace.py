@@ -50,7 +50,7 @@ def exportable(
 
 def describe(cfg: CfgNode, model: Exportable) -> dict[str, Any]:
     """What the user of an exported file has to know; for JSON."""
-    test = cfg.INPUT
+    sizes = cfg.INPUT
     return {
         "model": cfg.MODEL.META_ARCHITECTURE,
         "inputs": model.takes,
@@ -58,8 +58,8 @@ def describe(cfg: CfgNode, model: Exportable) -> dict[str, Any]:
         "classes": class_names(cfg),
         "size_divisibility": model.size_divisibility,
         "smallest_side": model.smallest_side,
-        "min_size_test": test.MIN_SIZE_TEST,
-        "max_size_test": test.MAX_SIZE_TEST,
+        "min_size_test": sizes.MIN_SIZE_TEST,
+        "max_size_test": sizes.MAX_SIZE_TEST,
         **model.facts(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.modeling.meta_arch.small_mask_former import PANOPTIC, image_of_size, 
 for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package)
 
+ROOT = Path(__file__).parents[2]
 # One and two images; smaller and larger than the one that is traced, sides padded and not; Swin
 # has a row and columns of windows that others lack.
 SIZES = [(1, 64, 200), (2, 161, 130)]
@@ -35,6 +37,13 @@ def export(to: str, cfg: CfgNode, model: nn.Module, folder: Path, **options: obj
         decompose = to == "decomposed"
         export_to_torch(cfg, model, str(path), decompose=decompose, **options)
     return path
+
+
+def run_tool(*words: object) -> None:
+    """tools/export.py, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["export.py", *map(str, words)])
+        runpy.run_path(str(ROOT / "tools" / "export.py"), run_name="__main__")
 
 
 def images_of(batch: int, height: int, width: int) -> Tensor:
@@ -61,8 +70,13 @@ def mask2former() -> tuple[CfgNode, nn.Module]:
 
 @pytest.fixture(scope="module")
 def onnx_file(mask2former: tuple[CfgNode, nn.Module], tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("onnx")
-    return export("onnx", *mask2former, folder, post_processing=True)
+    """What the tool makes of a run's folder."""
+    cfg, model = mask2former
+    run = tmp_path_factory.mktemp("run")
+    (run / "config.yaml").write_text(cfg.dump())
+    torch.save({"model": model.state_dict()}, run / "model_final.pth")
+    run_tool("--model", run, "--to", "onnx", "--output", run / "model.onnx", "--post-processing")
+    return run / "model.onnx"
 
 
 @pytest.fixture(scope="module")
