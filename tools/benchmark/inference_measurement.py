@@ -11,11 +11,14 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 
 from ddep.errors import UserError
+from ddep.export.to_onnx import export_to_onnx
 from training_comparison import NAMES, OURS, Worker, write_model
 from training_options import make_batch
 
+_ONNX = "onnx"
 # Height and width of the image that workers train on, which these do not.
 _TRAINED = 64
 
@@ -28,11 +31,13 @@ class Variant:
         name: for the report.
         keys: of the config, on top.
         precision: of autocast, a name of a torch dtype.
+        worker: what ``training_worker.py`` calls the implementation.
     """
 
     name: str
     keys: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "float32"
+    worker: str = OURS
 
 
 BASELINE = Variant("float32")
@@ -40,6 +45,7 @@ VARIANTS = (
     Variant("bfloat16", precision="bfloat16"),
     Variant("channels-last", {"MODEL.DDEP.CHANNELS_LAST": True}),
     Variant("compile", {"MODEL.DDEP.COMPILE": True}),
+    Variant("onnx", worker=_ONNX),
 )
 
 
@@ -93,8 +99,12 @@ def measure(
         with Worker(baseline, OURS, "inference") as first:
             yield BASELINE.name, _take_turns(first, None, rounds)
             for variant in variants:
-                folder = _write_job(Path(parent), cfg, variant, {}, size, batch_size)
-                yield variant.name, _beside(first, folder, OURS, rounds)
+                try:
+                    folder = _write_job(Path(parent), cfg, variant, {}, size, batch_size)
+                except UserError as error:
+                    yield variant.name, error
+                else:
+                    yield variant.name, _beside(first, folder, variant.worker, rounds)
             for peer in peers:
                 yield NAMES[peer], _beside(first, baseline, peer, rounds)
 
@@ -126,7 +136,18 @@ def _write_job(
         "predicted": list(torch.randint(256, shape, dtype=torch.uint8, generator=generator)),
     }
     torch.save(job, folder / "job.pt")
+    if variant.worker == _ONNX:
+        _export(cfg, folder)
     return str(folder)
+
+
+def _export(cfg: CfgNode, folder: Path) -> None:
+    """Write ``model.onnx``, which takes images of any size, beside ``weights.pt``."""
+    if cfg.MODEL.DEVICE != "cpu":
+        raise UserError(f"ONNX Runtime is measured on the CPU, not on {cfg.MODEL.DEVICE}")
+    model = build_model(cfg)
+    model.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
+    export_to_onnx(cfg, model, str(folder / "model.onnx"), post_processing=False)
 
 
 def _beside(baseline: Worker, folder: str, name: str, rounds: int) -> Prediction | UserError:

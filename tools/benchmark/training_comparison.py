@@ -35,6 +35,7 @@ OURS = "ddep"
 _WORKER = Path(__file__).with_name("training_worker.py")
 NAMES = {
     OURS: "this project",
+    "onnx": "ONNX Runtime",
     "mask2former": "Mask2Former",
     "huggingface": "Hugging Face",
     "huggingface-logits": "Hugging Face, logits only",

@@ -108,8 +108,32 @@ def _ours(job: Job) -> Implementation:
     )
 
 
+def _onnx(job: Job) -> Implementation:
+    """Our predictions with the network of ``model.onnx``, in the job's folder, in ONNX Runtime."""
+    from ddep.export.exported_model import ExportedModel
+    from ddep.modeling.meta_arch.mask_former import MaskLogits
+
+    ours = _ours(job)
+    network = ExportedModel(Path(job.folder, "model.onnx"))
+    images = torch.stack(job.predicted)
+    size = tuple(images.shape[-2:])
+    unit = network.description["size_divisibility"]
+    padded_size = tuple(-(-side // unit) * unit for side in size)
+
+    def predict(network_done: Callable[[], None]) -> object:
+        outputs = network(images=images.float())
+        network_done()
+        return [
+            ours.model.results(MaskLogits(*logits, padded_size, size, size))
+            for logits in zip(outputs["pred_logits"], outputs["pred_masks"], strict=True)
+        ]
+
+    return dataclasses.replace(ours, predict=predict)
+
+
 _BUILD: dict[str, Callable[[Job], Implementation]] = {
     "ddep": _ours,
+    "onnx": _onnx,
     "mask2former": mask2former,
     "huggingface": huggingface,
     "huggingface-logits": functools.partial(huggingface, postprocess=False),

@@ -30,7 +30,7 @@ def test_table(tmp_path: Path) -> None:
     package.mkdir(parents=True)
     (package / "config.py").touch()
     words = ["--sizes", "72x64", "--batches", "2", "--rounds", "1", "--threads", "1"]
-    words += ["--variants", "channels-last", "--peer", f"mask2former={package.parent}"]
+    words += ["--variants", "onnx", "--peer", f"mask2former={package.parent}"]
     words += ["--output", output]
     words += ["--config-file", write_config(tmp_path, "finetune", **MODEL)]
     # As a command: other tests register models in this process, whose config keys a worker lacks.
@@ -39,11 +39,11 @@ def test_table(tmp_path: Path) -> None:
     assert re.match(r"## Inference, .*, 1 thread\n", printed)
     rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line[:2] == "| "]
     assert [row[:4] for row in rows[2:]] == [
-        ["finetune", "72x64", "2", name] for name in ("float32", "channels-last", "Mask2Former")
+        ["finetune", "72x64", "2", name] for name in ("float32", "onnx", "Mask2Former")
     ]
-    baseline, channels_last, failed = (row[4:] for row in rows[2:])
+    baseline, onnx, failed = (row[4:] for row in rows[2:])
     assert baseline[3] == "1.00×"
-    for cells in (baseline, channels_last):
+    for cells in (baseline, onnx):
         rate, network, post_processing, of_baseline, memory = map(
             float, (c.strip("×") for c in cells)
         )
