@@ -41,7 +41,7 @@ def main() -> None:
         nargs=2,
         type=int,
         metavar=("HEIGHT", "WIDTH"),
-        help="of all images in pixels, for models that cannot be traced for any size",
+        help="in pixels of one image at a time, for models that cannot be traced for all sizes",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     args, overrides = parser.parse_known_args()

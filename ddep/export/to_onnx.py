@@ -37,7 +37,7 @@ def export_to_onnx(
         model: trained, on the CPU; its parameters need no gradients afterwards.
         path: the ``.onnx`` to write.
         post_processing: see :meth:`ddep.tasks.Task.exportable`.
-        size: height and width of all images; None takes any.
+        size: see :func:`ddep.export.trace.trace`.
 
     Raises:
         UserError: the packages of the extra ``export`` are missing, the model cannot be exported,
@@ -63,7 +63,7 @@ def export_to_onnx(
                 f"the model's operators cannot be expressed in ONNX: {one_line(error)[:300]}"
             ) from error
         proto = exported.model_proto
-    for key, value in describe(cfg, function).items():
+    for key, value in describe(cfg, function, size).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, json.dumps(value)
     for node in proto.graph.node:  # where in which source file it comes from

@@ -33,13 +33,13 @@ def export_to_torch(
         post_processing: see :meth:`ddep.tasks.Task.exportable`.
         decompose: the file needs PyTorch alone; else its reader has to import ``ddep`` first, and
             the compiled operators run.
-        size: height and width of all images; None takes any.
+        size: see :func:`ddep.export.trace.trace`.
 
     Raises:
         UserError: the model cannot be exported, or ``path`` cannot be written.
     """
     function = exportable(cfg, model, "torch", post_processing=post_processing)
     program = trace(function, decompose=decompose, size=size)
-    description = {**describe(cfg, function), "needs_ddep": not decompose}
+    description = {**describe(cfg, function, size), "needs_ddep": not decompose}
     with atomic_write(path) as file:
         torch.export.save(program, file, extra_files={DESCRIPTION: json.dumps(description)})

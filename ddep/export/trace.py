@@ -48,8 +48,10 @@ def exportable(
     return task.exportable(cfg, model, post_processing=post_processing)
 
 
-def describe(cfg: CfgNode, model: Exportable) -> dict[str, Any]:
-    """What the user of an exported file has to know; for JSON."""
+def describe(
+    cfg: CfgNode, model: Exportable, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """What the user of an exported file has to know; for JSON. ``size`` as for :func:`trace`."""
     sizes = cfg.INPUT
     return {
         "model": cfg.MODEL.META_ARCHITECTURE,
@@ -57,6 +59,7 @@ def describe(cfg: CfgNode, model: Exportable) -> dict[str, Any]:
         "outputs": model.describes,
         "classes": class_names(cfg),
         "size_divisibility": model.size_divisibility,
+        "size": size,
         "smallest_side": model.smallest_side,
         "min_size_test": sizes.MIN_SIZE_TEST,
         "max_size_test": sizes.MAX_SIZE_TEST,
@@ -73,8 +76,8 @@ def trace(
     Args:
         model: in evaluation mode.
         decompose: into PyTorch's own operators; else the graph calls this project's.
-        size: height and width of all images, in pixels; None traces a graph for all sizes, from
-            :attr:`Exportable.smallest_side` on.
+        size: height and width in pixels of one image at a time; None traces a graph for batches of
+            any number and all sizes, from :attr:`Exportable.smallest_side` on.
 
     Returns:
         A program whose inputs and results have the names that ``model`` gives them.
@@ -84,23 +87,25 @@ def trace(
     """
     # Not a multiple of the divisibility, so that padding is traced.
     height, width = size or (4 * model.smallest_side + 1, 5 * model.smallest_side + 2)
-    examples = model.examples(2, height, width)
+    examples = model.examples(1 if size else 2, height, width)
     batch = Dim("batch")
     sides = {
         2: Dim("height", min=model.smallest_side),
         3: Dim("width", min=model.smallest_side),
     }
     dynamic = {
-        name: {0: batch, **(sides if example.dim() == 4 and size is None else {})}
+        name: {0: batch, **(sides if example.dim() == 4 else {})}
         for name, example in examples.items()
     }
     operators = extension.decomposed() if decompose else contextlib.nullcontext()
     try:
         # Else a graph traced for several windows would refuse one, and so on.
         with operators, symbolic_shapes.patch(backed_size_oblivious=True):
-            return torch.export.export(model, (), examples, dynamic_shapes=dynamic, strict=False)
+            return torch.export.export(
+                model, (), examples, dynamic_shapes=None if size else dynamic, strict=False
+            )
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        advice = "give the size of all images with --size" if size is None else "choose another"
+        advice = "give the size of images with --size" if size is None else "choose another"
         raise UserError(f"the model cannot be traced: {_first_line(error)}; {advice}") from error
 
 

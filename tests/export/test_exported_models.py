@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ddep.errors import UserError
 from ddep.export import ExportedModel, check_export, export_to_onnx, export_to_torch
+from ddep.export.trace import exportable, trace
 from tests.modeling.meta_arch.small_denoiser import noisy_input
 from tests.modeling.meta_arch.small_denoiser import small_config as denoiser_config
 from tests.modeling.meta_arch.small_mask_former import PANOPTIC, image_of_size, tiny_config
@@ -276,3 +277,16 @@ def test_detectors_are_refused(tmp_path: Path) -> None:
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     with pytest.raises(UserError, match="is GeneralizedRCNN, which --to onnx cannot express; exp"):
         export_to_onnx(cfg, nn.Identity(), str(tmp_path / "no.onnx"), post_processing=True)
+
+
+def test_one_size(mask2former: tuple[CfgNode, nn.Module]) -> None:
+    """Nothing is a symbol, whatever a backbone would make of it; padded and smaller than 33."""
+    cfg, model = mask2former
+    function = exportable(cfg, model, "torch", post_processing=False)
+    program = trace(function, decompose=True, size=(30, 70))
+    assert not program.range_constraints
+    images = images_of(1, 30, 70)
+    with torch.no_grad():
+        [expected] = model.predict_logits([{"image": images[0].flip(0)}])
+        found = program.module()(images=images)
+    torch.testing.assert_close(found["pred_masks"][0], expected.mask_pred, rtol=1e-3, atol=1e-4)
