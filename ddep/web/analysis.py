@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from ddep.drawing.attention import heat_map
 from ddep.drawing.denoising import noisy_denoised_clean, to_picture
 from ddep.modeling.meta_arch.mask_former import MaskLogits
 from ddep.web.models import Model
-from ddep.web.picture import LARGEST
+from ddep.web.picture import LARGEST, picture_size
 from ddep.web.queries import class_scores, query_of
 from ddep.web.segments import (
     Palette,
@@ -25,6 +27,8 @@ from ddep.web.segments import (
 
 # Scores of classes that are kept for each pixel.
 BEST_OF_PIXEL = 5
+# Layers whose attention is shown: one for each scale.
+ATTENTION_LAYERS = 3
 PANOPTIC, SEMANTIC, INSTANCES = "panoptic", "semantic", "instances"
 
 
@@ -92,19 +96,29 @@ def full_outputs(analysis: Analysis) -> dict[str, Any]:
     return analysis.model.run({**analysis.inputs, "height": height, "width": width})[1]
 
 
-def scores_at(
-    analysis: Analysis, view: str, position: int, row: int, column: int
-) -> tuple[str, list[tuple[str, float]]]:
-    """What the model says about a segment.
+@dataclass(frozen=True)
+class Answer:
+    """What a model says about a segment.
+
+    Attributes:
+        source: where the scores are from.
+        scores: the best classes with their scores, the best first.
+        query: of a mask classification model, the one that the segment comes from.
+    """
+
+    source: str
+    scores: list[tuple[str, float]]
+    query: int | None = None
+
+
+def ask(analysis: Analysis, view: str, position: int, row: int, column: int) -> Answer:
+    """Ask about a segment.
 
     Args:
         analysis: of the image.
         view: a key of its ``views``.
         position: of the segment in that view.
         row, column: of a pixel of it.
-
-    Returns:
-        Where the scores are from, and the best classes with their scores.
     """
     segments = analysis.views[view]
     segment = segments.found[position]
@@ -112,14 +126,35 @@ def scores_at(
         query = query_of(analysis.logits, segments.mask(position), segment.class_id)
         scores = class_scores(analysis.logits, query)
         best = scores.topk(min(BEST_OF_PIXEL, len(scores)))
-        names = class_names(analysis.model, len(scores) - 1, view) + ["nothing"]
-        pairs = [(names[i], s) for s, i in zip(*map(Tensor.tolist, best), strict=True)]
-        return f"query {query}", pairs
+        names = [*class_names(analysis.model, len(scores) - 1, view), "nothing"]
+        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        return Answer(f"query {query}", [(names[i], score) for score, i in pairs], query)
     if analysis.pixel_scores is not None and view == SEMANTIC:
         scores, classes = (values[:, row, column].tolist() for values in analysis.pixel_scores)
         names = class_names(analysis.model, max(classes) + 1, view)
-        return "this pixel", [(names[i], s) for s, i in zip(scores, classes, strict=True)]
-    return "its score", [(segment.name, segment.score or 0.0)]
+        pairs = zip(scores, classes, strict=True)
+        return Answer("this pixel", [(names[i], score) for score, i in pairs])
+    return Answer("its score", [(segment.name, segment.score or 0.0)])
+
+
+def attention_pictures(analysis: Analysis, query: int) -> list[tuple[np.ndarray, str]]:
+    """Where a query looks in the last layers of the transformer decoder, with captions.
+
+    The network runs once more: what is needed for this is too large to be kept for everybody.
+    """
+    layers, covered = analysis.model.attention(analysis.inputs, query)
+    height, width = picture_size(analysis.image.shape[:2])
+    image = np.asarray(Image.fromarray(analysis.image).resize((width, height)))
+    first = max(0, len(layers) - ATTENTION_LAYERS)
+    return [
+        (
+            heat_map(
+                image, layer.weights[0].cpu().numpy(), layer.allowed[0].cpu().numpy(), covered
+            ),
+            f"layer {number}",
+        )
+        for number, layer in enumerate(layers[first:], start=first + 1)
+    ]
 
 
 def triptych(analysis: Analysis) -> tuple[list[np.ndarray], tuple[float, float]]:

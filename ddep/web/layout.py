@@ -78,6 +78,16 @@ class Layout:
                         )
                         for label in ("noisy", "denoised", "clean")
                     ]
+                self.attention = gr.Gallery(
+                    label="Where the query looks",
+                    visible=False,
+                    columns=3,
+                    height="auto",
+                    format="png",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="attention",
+                )
                 self.classes = gr.Label(
                     label="Classes", visible=False, num_top_classes=5, elem_id="classes"
                 )
@@ -111,7 +121,7 @@ class Layout:
         """The components that a result makes visible."""
         sliders = [self.mask_threshold, self.overlap, self.min_score, self.sigma]
         shown = [self.picture, self.triptych, self.classes, self.view, self.legend]
-        return [*shown, *sliders, self.scores, self.save, self.files]
+        return [*shown, *sliders, self.attention, self.scores, self.save, self.files]
 
     @property
     def everything(self) -> list[gr.blocks.Block]:

@@ -19,6 +19,7 @@ from ddep.data.datasets import data_sets_below
 from ddep.data.image_reader import read_image
 from ddep.errors import UserError
 from ddep.inference import Predictor
+from ddep.inference.attention import CrossAttention, record_attention
 from ddep.modeling.meta_arch.mask_former import MaskLogits
 from ddep.noise import add_noise, recover_image
 from ddep.web.runs import data_folder
@@ -101,6 +102,22 @@ class Model:
     def results(self, logits: MaskLogits, **thresholds: float) -> dict[str, Any]:
         """Results from logits; see :meth:`ddep.modeling.meta_arch.MaskFormer.results`."""
         return self.network.results(logits, **thresholds)
+
+    @torch.no_grad()
+    def attention(
+        self, inputs: Mapping[str, Any], query: int
+    ) -> tuple[list[CrossAttention], tuple[float, float]]:
+        """What a query of a mask classification model attends to; the network runs once more.
+
+        Returns:
+            Its map in each layer of the transformer decoder; and the parts of the height and the
+            width of the maps that the image covers.
+        """
+        with self._running, record_attention(self.network) as record:
+            self.network.predict_logits([inputs])
+        sizes = zip(inputs["image"].shape[-2:], record.padded_size, strict=True)
+        height, width = (length / padded for length, padded in sizes)
+        return record.cross_attention(torch.tensor([query])), (height, width)
 
     def example(self, position: int) -> tuple[str, np.ndarray]:
         """Name and (H, W, 3) uint8 RGB pixels of one of ``examples``."""

@@ -13,7 +13,7 @@ import gradio as gr
 import numpy as np
 
 from ddep.errors import UserError, one_line
-from ddep.web.analysis import analyse, scores_at, with_thresholds
+from ddep.web.analysis import analyse, ask, attention_pictures, with_thresholds
 from ddep.web.downloads import write_results
 from ddep.web.layout import FORGET_AFTER, WELCOME, Layout, say, thumbnails
 from ddep.web.legend import legend_of
@@ -171,17 +171,21 @@ class Page:
                 self._at.message: say("Nothing is there."),
             }
         segment = visit.segments.found[position]
-        source, best = scores_at(visit.analysis, visit.view, position, row, column)
+        answer = ask(visit.analysis, visit.view, position, row, column)
         facts = [segment.name, f"{100 * segment.area / seen.size:.1f} % of the image"]
         if segment.score is not None:
             facts.append(f"score {segment.score:.2f}")
-        return {
+        updates = {
             **show(self._at, visit, legend=False),
-            self._at.message: say(", ".join(facts) + f"; scores of {source}"),
+            self._at.message: say(", ".join(facts) + f"; scores of {answer.source}"),
             self._at.scores: gr.update(
-                value=dict(best), label=f"{segment.name}: {source}", visible=True
+                value=dict(answer.scores), label=f"{segment.name}: {answer.source}", visible=True
             ),
         }
+        if answer.query is not None:
+            pictures = attention_pictures(visit.analysis, answer.query)
+            updates[self._at.attention] = gr.update(value=pictures, visible=True)
+        return updates
 
     def _write_files(self, visit: Visit) -> Updates:
         picture = visit.picture(visit.analysis.image.shape[:2])

@@ -11,7 +11,7 @@ STYLE = """
   border: 1px solid rgb(0 0 0 / 30%); border-radius: 3px; vertical-align: -0.1em;
 }
 #examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
-#examples .grid-wrap { min-height: 0; }
+#examples .grid-wrap, #attention .grid-wrap { min-height: 0; }
 #examples .grid-container { grid-auto-rows: auto; grid-template-rows: none; }
 #examples .thumbnail-lg { width: 100%; height: auto; aspect-ratio: 1; min-width: 0; }
 #message p { margin: 0; padding: 0.3em 0.1em; }

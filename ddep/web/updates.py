@@ -51,6 +51,7 @@ def show(at: Layout, visit: Visit, *, legend: bool = True) -> Updates:
         at.visit: visit,
         at.message: say(visit.summary()),
         at.scores: gr.update(visible=False),
+        at.attention: gr.update(value=None, visible=False),
         at.files: gr.update(value=None, visible=False),
     }
     if segments is not None:

@@ -13,7 +13,7 @@ from PIL import Image
 from ddep.errors import UserError
 from ddep.inference import Predictor
 from ddep.web import analysis as of_analysis
-from ddep.web.analysis import INSTANCES, PANOPTIC, SEMANTIC, analyse, scores_at, with_thresholds
+from ddep.web.analysis import INSTANCES, PANOPTIC, SEMANTIC, analyse, ask, with_thresholds
 from ddep.web.downloads import write_results
 from ddep.web.models import MAX_LOADED, Models
 from ddep.web.runs import find_runs
@@ -68,10 +68,21 @@ def test_a_segments_query_is_the_one_that_owns_its_pixels(models: Models, photog
     segments = result.views[PANOPTIC]
     scores, classes = result.logits.mask_cls.softmax(-1).max(-1)
     for position, segment in enumerate(segments.found):
-        source, best = scores_at(result, PANOPTIC, position, 0, 0)
-        query = int(source.removeprefix("query "))
-        assert classes[query] == segment.class_id
-        assert best[0] == (segment.name, pytest.approx(float(scores[query])))
+        answer = ask(result, PANOPTIC, position, 0, 0)
+        assert classes[answer.query] == segment.class_id
+        assert answer.scores[0] == (segment.name, pytest.approx(float(scores[answer.query])))
+
+
+def test_a_querys_attention_is_drawn_and_changes_nothing(models: Models, photograph) -> None:
+    model = models.get("panoptic")
+    result = analyse(model, "a.png", photograph)
+    pictures = of_analysis.attention_pictures(result, 3)
+    assert [caption for _, caption in pictures] == ["layer 1"]  # the tiny model has one
+    assert pictures[0][0].shape == (440, 660, 3)
+    others = of_analysis.attention_pictures(result, 1)
+    assert not np.array_equal(pictures[0][0], others[0][0])
+    again = analyse(model, "a.png", photograph)
+    assert torch.equal(again.logits.mask_pred, result.logits.mask_pred)
 
 
 def test_large_images_have_results_of_the_pictures_size_and_files_of_their_own(
@@ -116,11 +127,12 @@ def test_models_that_classify_pixels_have_scores_of_pixels(models: Models, photo
     result = analyse(model, "a.png", photograph)
     row, column = 7, 31
     position = int(result.views[SEMANTIC].seen()[row, column])
-    source, best = scores_at(result, SEMANTIC, position, row, column)
+    answer = ask(result, SEMANTIC, position, row, column)
     outputs = model.network([model.inputs(photograph)])[0]
     expected = outputs["sem_seg"][:, row, column].softmax(0).sort(descending=True).values[:5]
-    assert source == "this pixel" and best[0][0] == result.views[SEMANTIC].found[position].name
-    assert [score for _, score in best] == pytest.approx(expected.tolist(), abs=1e-3)
+    assert answer.source == "this pixel" and answer.query is None
+    assert answer.scores[0][0] == result.views[SEMANTIC].found[position].name
+    assert [score for _, score in answer.scores] == pytest.approx(expected.tolist(), abs=1e-3)
 
 
 def test_detectors_have_instances_and_classifiers_classes(models: Models, photograph) -> None:

@@ -149,6 +149,7 @@ def test_upload_legend_slider_click_and_download(page, server: Server, tmp_path:
     assert box["width"] / box["height"] == pytest.approx(width / height, rel=0.02)
     page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.4 * box["height"])
     page.wait_for_selector("#scores")
+    page.wait_for_selector("#attention img")
     assert re.search(r"% of the image, score 0\.\d\d; scores of query \d", message(page))
     selected = wait_for_another_picture(page, first)
 
