@@ -82,6 +82,7 @@ class Layout:
                     label="Where the query looks",
                     visible=False,
                     columns=3,
+                    object_fit="contain",
                     height="auto",
                     format="png",
                     interactive=False,
