@@ -72,5 +72,5 @@ def _check_image_pooling(cfg: CfgNode) -> list[str]:
         )
     return [
         f"{name} pools over windows of INPUT.CROP.SIZE {tuple(crop.SIZE)}: training images must be "
-        "no smaller, and the sides of test images multiples of it"
+        "no smaller, and the sides of test images, or of windows (TEST.SLIDE), multiples of it"
     ]
