@@ -71,7 +71,8 @@ class Predictor:
 
         Raises:
             UserError: a config or checkpoint is missing or damaged, they do not belong together, or
-                the names of the model's classes are not known.
+                the names of the model's classes are not known, or TEST.AUG or TEST.SLIDE does not
+                suit the model.
         """
         self.cfg = cfg = _read_config(model, weights, overrides)
         if device is not None:
@@ -84,6 +85,7 @@ class Predictor:
             )
         register_custom_sets(cfg)
         self.task = task_of(cfg)
+        self.task.check_test_time(cfg)
         self.metadata = self.task.class_metadata(cfg)
         self.model = build_model(cfg).eval()
         _load(self.model, cfg, self.task)

@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 from torch.multiprocessing import start_processes
 from torch.nn import functional as F
 
+from ddep import Predictor
 from ddep.checkpoint import Checkpointer
 from ddep.distributed.data_parallel import distribute
 from ddep.engine import main
@@ -85,6 +86,7 @@ def test_evaluation_is_that_of_the_averaged_probabilities(trained: tuple, tmp_pa
     cfg = load_config(config, ["MODEL.DEVICE", "cpu", *map(str, words)])
     model = build_model(cfg).eval()
     Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+    predictor = Predictor(cfg)
     written = json.loads((tmp_path / "inference" / "sem_seg_predictions.json").read_text())
     for record in DatasetCatalog.get("shapes_panoptic_val"):
         expected = looped(cfg, model, record["file_name"])
@@ -93,6 +95,7 @@ def test_evaluation_is_that_of_the_averaged_probabilities(trained: tuple, tmp_pa
             if entry["file_name"] == record["file_name"]:
                 mask = coco_mask.decode(entry["segmentation"]).astype(bool)
                 found[mask] = entry["category_id"] - 1
+        assert np.array_equal(predictor(record["file_name"]).semantic, found)
         # The rounding of sums decides where two classes are equal.
         first, second = expected.topk(2, dim=0).values
         clear = first - second > 1e-6
