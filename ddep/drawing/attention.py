@@ -79,7 +79,7 @@ def draw_attention(
     Returns:
         (H', W', 3) uint8, RGB.
     """
-    parts = [_overview(overview, queries)]
+    parts = [_overview(overview, layers, queries)]
     if queries:
         parts += _query_rows(image, covered, layers, queries)
     if sampling:
@@ -124,10 +124,14 @@ def _over(image: np.ndarray, cells: np.ndarray, covered: tuple[float, float]) ->
     return cells[rows[:, None], columns]
 
 
-def _overview(picture: np.ndarray, queries: Sequence[QueryRow]) -> Image.Image:
+def _overview(
+    picture: np.ndarray, layers: Sequence[str], queries: Sequence[QueryRow]
+) -> Image.Image:
     shown = _fit(picture, _LARGE)
-    if not queries:
+    if not layers:
         return shown
+    if not queries:
+        return _beside([shown, _text(["No query is kept: nothing was found."])])
     ramp = matplotlib.colormaps[_COLOUR_MAP](np.linspace(0, 1, 100))[None, :, :3]
     bar = Image.fromarray((255 * ramp).astype(np.uint8)).resize((100, 12))
     scale = _beside([_text(["no attention"]), bar, _text(["most in this map"])])

@@ -116,7 +116,9 @@ def _queries(
     layers = record.cross_attention(queries[kept])
     rows = []
     for row, index in enumerate(kept.tolist()):
-        title = f"{class_names[int(classes[index])]} {100 * float(scores[index]):.0f} %"
+        title = class_names[int(classes[index])]
+        if record.class_logits is not None:
+            title += f" {100 * float(scores[index]):.0f} %"
         rows.append(
             QueryRow(
                 f"{title}, query {int(queries[index])}",

@@ -64,3 +64,5 @@ def test_a_row_for_each_query_and_a_column_for_each_layer() -> None:
     assert two.shape[0] - one.shape[0] == 19 + 20 + 10  # the cell, its title and a margin
     nothing = draw_attention(image, image, (1, 1))
     assert nothing.shape == (40 + 20, 400 + 20, 3)
+    none_kept = draw_attention(image, image, (1, 1), layers=layers)
+    assert none_kept.shape[1] > nothing.shape[1]  # a line says so
