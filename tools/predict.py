@@ -1,11 +1,12 @@
-"""Draw a trained model's predictions for images.
+"""Predict images with a trained model: pictures, and data in common formats.
 
     python tools/predict.py --model output/RUN --input IMAGE-OR-FOLDER ... --output DIR
     python tools/predict.py --config-file CONFIG --input IMAGE-OR-FOLDER ... --output DIR \\
         MODEL.WEIGHTS output/.../model_final.pth
 
-Panoptic, instance or semantic segmentation, or noisy | denoised | clean, as the config says. Videos
-become videos. With --attention, what the model looks at.
+Pictures are panoptic, instance or semantic segmentation, or noisy | denoised | clean, as the config
+says. With --save, there are also files for programs; each kind has a folder of its own in DIR.
+Videos become videos. With --attention, what the model looks at.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ddep.endings import errors_as_lines
 from ddep.errors import UserError
 from ddep.inference import Predictor, predict_files
 from ddep.inference.attention_files import draw_attention_files
+from ddep.inference.result_files import IDS, KINDS
 from ddep.inference.video_files import draw_video_files, is_video
 
 
@@ -29,6 +31,29 @@ def main() -> None:
     model.add_argument("--config-file", metavar="CONFIG", help="with MODEL.WEIGHTS")
     parser.add_argument("--input", required=True, nargs="+", type=Path, metavar="IMAGE-OR-FOLDER")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument(
+        "--save",
+        default="pictures",
+        metavar="KIND,...",
+        help=f"any of {', '.join(KINDS)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--ids",
+        default=IDS[0],
+        choices=IDS,
+        help="pixels of semantic files: classes counted from 0, or the data set's own ids",
+    )
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="JSON",
+        help="COCO's, which gives images their ids by file name; else a name that is a number is "
+        "the id, or images are counted from 1",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images of equal size at once"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on after a stop")
     parser.add_argument(
         "--attention", action="store_true", help="NAME_attention.png: what queries attend to"
     )
@@ -58,8 +83,19 @@ def main() -> None:
             print(f"{len(found)} videos in {args.output}")
         images = [path for path in args.input if path not in videos]
         if images:
-            written = predict_files(model, images, args.output, overrides=overrides)
-            print(f"{len(written)} pictures in {args.output}")
+            written = predict_files(
+                model,
+                images,
+                args.output,
+                overrides=overrides,
+                save=args.save,
+                ids=args.ids,
+                annotations=args.annotations,
+                batch=args.batch,
+                resume=args.resume,
+            )
+            what = "pictures" if args.save == "pictures" else "files of images"
+            print(f"{len(written)} {what} in {args.output}")
 
 
 def _is_frames(path: Path, args: argparse.Namespace) -> bool:

@@ -8,8 +8,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -20,6 +18,7 @@ from ddep.data.image_reader import read_panoptic
 from ddep.data.json_file import read_json
 from ddep.data.records import load_records
 from ddep.errors import UserError
+from ddep.evaluation.coco_format import panoptic_prediction
 from ddep.evaluation.panoptic_quality import (
     CategoryStatistics,
     average_quality,
@@ -100,7 +99,9 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             annotation = self._annotations[image_id]
             png = os.path.join(self._metadata.panoptic_root, annotation["file_name"])
             truth = read_panoptic(png)
-            prediction, segments = self._decode(*output["panoptic_seg"])
+            prediction, segments = panoptic_prediction(
+                *output["panoptic_seg"], self._metadata, known=self._statistics
+            )
             predicted = f"prediction for image {image_id}"
             true_segments = annotation["segments_info"]
             check_labels(truth, true_segments, png, prediction, segments, predicted)
@@ -150,33 +151,3 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         logger.info("Panoptic quality on %s:\n%s", self._name, table)
         averages = average_quality(totals, self._categories)
         return {"panoptic_seg": averages | quality_per_category(totals, self._categories)}
-
-    def _decode(
-        self, ids: torch.Tensor, segments: list[dict[str, Any]] | None
-    ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """A model's output as (H, W) ids with 0 for void, and segments with the data set's ids."""
-        prediction = ids.cpu().numpy()
-        things = set(self._metadata.get("thing_dataset_id_to_contiguous_id", {}).values())
-        if segments is None:
-            divisor = self._metadata.label_divisor
-            segments = [
-                {"id": i + 1, "category_id": i // divisor, "isthing": i // divisor in things}
-                for i in np.unique(prediction).tolist()
-                if i != -1
-            ]
-            prediction = prediction + 1
-        return prediction, [
-            {"id": int(s["id"]), "category_id": self._dataset_id(s["category_id"], s["isthing"])}
-            for s in segments
-        ]
-
-    def _dataset_id(self, category: int, isthing: bool) -> int:
-        kind = "thing" if isthing else "stuff"
-        dataset_ids = self._metadata.get(f"{kind}_dataset_id_to_contiguous_id", {})
-        for dataset_id, contiguous_id in dataset_ids.items():
-            if contiguous_id == category and dataset_id in self._statistics:
-                return dataset_id
-        raise UserError(
-            f"the model predicts {kind} class {int(category)}, which {self._name} does not have; "
-            "MODEL.SEM_SEG_HEAD.NUM_CLASSES must be the data set's"
-        )

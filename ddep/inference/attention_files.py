@@ -11,7 +11,7 @@ from ddep.data.datasets.preparation import write_png
 from ddep.data.image_reader import UnreadableImageError
 from ddep.errors import UserError
 from ddep.inference.attention_picture import attention_picture
-from ddep.inference.predict_files import plan_pictures
+from ddep.inference.plan import plan_pictures
 from ddep.inference.predictor import Predictor
 
 

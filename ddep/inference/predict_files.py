@@ -1,17 +1,30 @@
-"""Predict every image of some files and folders and write a picture of each result."""
+"""Predict every image of some files and folders, and write pictures and data of the results."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from ddep.data.datasets.image_folder import find_images
-from ddep.data.image_reader import UnreadableImageError
-from ddep.errors import UserError
+from ddep.errors import UserError, one_line
+from ddep.inference.journal import Journal
+from ddep.inference.pipeline import run_pipeline
+from ddep.inference.plan import Job, plan_jobs
+from ddep.inference.prediction import Prediction
 from ddep.inference.predictor import Predictor
+from ddep.inference.result_files import (
+    CONTIGUOUS,
+    IDS,
+    PICTURES,
+    ResultFiles,
+    check_kinds,
+    parse_kinds,
+)
+from ddep.parallel import available_cores
 
 
 def predict_files(
@@ -20,76 +33,110 @@ def predict_files(
     output: Path,
     *,
     overrides: Sequence[str] = (),
+    save: str = PICTURES,
+    ids: str = CONTIGUOUS,
+    annotations: Path | None = None,
+    batch: int = 1,
+    resume: bool = False,
 ) -> list[Path]:
     """Predict images and write ``output/NAME.png`` for each; folders keep their inner structure.
+
+    Of several kinds of files, or others than pictures, each kind has a folder of its own in
+    ``output``; see :class:`ddep.inference.result_files.ResultFiles`.
 
     Args:
         model, overrides: as for :class:`Predictor`.
         inputs: images, and folders that are searched recursively.
-        output: folder for the pictures, made if need be.
+        output: folder for the files, made if need be.
+        save: kinds of files, with commas, of ``KINDS`` in :mod:`ddep.inference.result_files`.
+        ids: what pixels of semantic PNG files are: ``contiguous`` (classes from 0) or ``dataset``
+            (the data set's own ids).
+        annotations: see :func:`ddep.inference.plan.plan_jobs`.
+        batch: images of equal size that the model takes together. Results differ from those of
+            single images by rounding.
+        resume: leave out images that an earlier call, which was stopped, has finished.
 
     Returns:
-        The pictures written.
+        The files of all images.
 
     Raises:
-        UserError: nothing to predict, pictures that would replace or mix with the images, or images
-            that could not be read (after all others are done).
+        UserError: nothing to predict or impossible options, before anything is written; a file that
+            cannot be written, where finished ones stay; images that could not be predicted, after
+            all others are done.
     """
-    pairs = plan_pictures(inputs, output)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output} is a file; expected a folder")
+    kinds = parse_kinds(save)
+    if ids not in IDS:
+        raise UserError(f"--ids is {ids!r}; expected {' or '.join(IDS)}")
+    if batch < 1:
+        raise UserError(f"--batch is {batch}; expected at least 1")
+    jobs = plan_jobs(inputs, output, annotations)
     predictor = Predictor(model, overrides=overrides)
-    unreadable = []
-    written = []
-    for position, (image, picture) in enumerate(tqdm(pairs, unit="image")):
-        try:
-            sample = predictor.inputs(image, position)
-        except UnreadableImageError as error:
-            unreadable.append(str(error))
-            continue
-        [prediction] = predictor.predict([sample])
-        prediction.save(picture)
-        written.append(picture)
-    if unreadable:
+    check_kinds(kinds, ids, predictor)
+    files = ResultFiles(output, kinds, ids, predictor.metadata)
+    _check_replaces_no_image(jobs, files)
+    settings = {
+        "config": hashlib.sha256(predictor.cfg.dump().encode()).hexdigest(),
+        "weights": _age(predictor.cfg.MODEL.WEIGHTS),
+        "save": list(kinds),
+        "ids": ids,
+        "batch": batch,
+    }
+    journal = Journal(output, settings, resume)
+    problems: dict[Job, UserError] = {}
+    left = [job for job in jobs if not _is_done(job, journal, files)]
+    is_complete = False
+    readers = min(available_cores(), 8)
+    done = len(jobs) - len(left)
+    try:
+        with tqdm(total=len(jobs), initial=done, unit="image", disable=None) as bar:
+
+            def write(job: Job, prediction: Prediction) -> None:
+                journal.add({**_identity(job), **files.write(job, prediction)})
+                bar.update()
+
+            def fail(job: Job, error: UserError) -> None:
+                problems[job] = error
+                bar.update()
+
+            run_pipeline(predictor, left, write, fail, batch=batch, readers=readers)
+        files.finish(journal.done[job.name] for job in jobs if job not in problems)
+        is_complete = not problems
+    finally:
+        journal.close(remove=is_complete)
+    if problems:
+        lines = [one_line(problems[job]) for job in jobs if job in problems]
         raise UserError(
-            f"{len(unreadable)} of {len(pairs)} images could not be read: {'; '.join(unreadable)}"
+            f"{len(problems)} of {len(jobs)} images could not be predicted: {'; '.join(lines)}"
         )
-    return written
+    return [path for job in jobs for path in files.paths(job).values()]
 
 
-def plan_pictures(inputs: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Pair each image with the picture to write; a second a.* becomes a.png.png or a.jpg.png.
-
-    Raises:
-        UserError: as for :func:`predict_files`, as far as nothing needs to be read.
-    """
-    found = []
-    for path in inputs:
-        if path.is_dir():
-            if output.resolve().is_relative_to(path.resolve()):
+def _check_replaces_no_image(jobs: Sequence[Job], files: ResultFiles) -> None:
+    images = {job.image.resolve() for job in jobs}
+    for job in jobs:
+        for path in files.paths(job).values():
+            if path.resolve() in images:
                 raise UserError(
-                    f"--output {output} is in --input {path}, where pictures would mix with "
-                    "images; choose another folder"
+                    f"--output {files.output} would replace {path}; choose another folder"
                 )
-            images = [Path(image) for image in find_images(path)]
-            found += [(image, image.relative_to(path)) for image in images]
-        elif path.is_file():
-            found.append((path, Path(path.name)))
-        else:
-            raise UserError(f"--input {path} does not exist; expected an image or a folder")
-    pictures: dict[Path, Path] = {}
-    for image, name in found:
-        picture = output / name.with_suffix(".png")
-        if picture in pictures:
-            picture = output / f"{name}.png"
-        if picture in pictures:
-            raise UserError(
-                f"--input has two images for {picture}: {pictures[picture]} and {image}; "
-                "predict them into different folders"
-            )
-        pictures[picture] = image
-    images = {image.resolve() for image in pictures.values()}
-    for picture in pictures:
-        if picture.resolve() in images:
-            raise UserError(f"--output {output} would replace {picture}; choose another folder")
-    return [(image, picture) for picture, image in pictures.items()]
+
+
+def _age(weights: str) -> int | None:
+    """When a file was written, which tells it from a later one of the same name."""
+    return os.stat(weights).st_mtime_ns if os.path.exists(weights) else None
+
+
+def _identity(job: Job) -> dict[str, object]:
+    return {
+        "name": job.name,
+        "source": str(job.image),
+        "position": job.position,
+        "image_id": job.image_id,
+    }
+
+
+def _is_done(job: Job, journal: Journal, files: ResultFiles) -> bool:
+    """Whether an earlier run has finished this very image, and its files are still there."""
+    entry = journal.done.get(job.name, {})
+    is_same = _identity(job).items() <= entry.items()
+    return is_same and all(path.is_file() for path in files.paths(job).values())

@@ -50,7 +50,7 @@ def test_an_unreadable_image_is_named_after_the_others_are_done(
 ) -> None:
     data = (photographs / "a.jpg").read_bytes()
     (photographs / "a.jpg").write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match=r"1 of 3 images could not be read: .*a\.jpg"):
+    with pytest.raises(UserError, match=r"1 of 3 images could not be predicted: .*a\.jpg"):
         predict_files(cfg, [photographs], tmp_path / "out")
     assert (tmp_path / "out" / "inner" / "b.png").exists()
 
