@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from ddep.errors import UserError, one_line
+from ddep.files import remove_leftovers
 from ddep.inference.journal import Journal
 from ddep.inference.pipeline import run_pipeline
 from ddep.inference.plan import Job, plan_jobs
@@ -82,6 +83,9 @@ def predict_files(
         "batch": batch,
     }
     journal = Journal(output, settings, resume)
+    for folder in {path.parent for job in jobs for path in files.paths(job).values()}:
+        if folder.is_dir():
+            remove_leftovers(str(folder))  # of a run that was killed
     problems: dict[Job, UserError] = {}
     left = [job for job in jobs if not _is_done(job, journal, files)]
     is_complete = False

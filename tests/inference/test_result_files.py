@@ -195,7 +195,8 @@ def test_a_run_that_was_stopped_goes_on_and_gives_equal_files(
     assert not (parts / "panoptic.json").exists()
     journal = parts / NAME
     assert len(journal.read_text().splitlines()) == 1 + 3
-    # A kill in the middle of a line; and a file that somebody removed.
+    # A kill in the middle of a line and of a file; and a file that somebody removed.
+    (parts / "semantic" / ".00006.png.999999.tmp").write_bytes(b"half")
     journal.write_text(journal.read_text()[:-5])
     first = Path(seen[0]).stem
     (parts / "semantic" / f"{first}.png").unlink()
