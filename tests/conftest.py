@@ -27,7 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Files that take minutes come first, so that none of them is left over at the end for one process.
-LONGEST = ("test_real_images.py", "test_real_runs.py", "test_exact_resume.py", "test_build.py")
+LONGEST = ("test_real_images.py", "test_real_runs.py", "test_exact_resume.py", "test_sanitizers.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 __all__ = ["one_thread"]
 
-ITERATIONS = 5
+ITERATIONS = 4
 COMMON = STATEFUL | {"SOLVER.MAX_ITER": ITERATIONS, "SOLVER.CHECKPOINT_PERIOD": 1}
 KINDS: dict[str, dict[str, Any]] = {
     "pretrain": {"MODEL.DDEP.MULTI_SCALE": True, "MODEL.DDEP.SIGMA": "[0.1,0.9]"},
@@ -101,9 +101,19 @@ RATES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize(("workers", "rates"), [(0, {}), (2, RATES)], ids=["plain", "rates"])
-def test_every_interruption_leads_to_the_same_bits(
-    config: str, kind: str, workers: int, rates: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize(
+    ("workers", "rates", "interruptions"),
+    # With workers and rates: before, when and after all begins to train.
+    [(0, {}, [2]), (2, RATES, [1, 2, 3])],
+    ids=["plain", "rates"],
+)
+def test_interruptions_lead_to_the_same_bits(
+    config: str,
+    kind: str,
+    workers: int,
+    rates: dict[str, Any],
+    interruptions: list[int],
+    tmp_path: Path,
 ) -> None:
     # Without a seed, every process starts with other numbers.
     settings = KINDS[kind] | rates | {"SEED": -1, "TEST.EVAL_PERIOD": 2}
@@ -113,7 +123,7 @@ def test_every_interruption_leads_to_the_same_bits(
     whole = tmp_path / "whole"
     train(config, whole, settings=settings)
     expected = state(whole / "model_final.pth")
-    for done in range(1, ITERATIONS):
+    for done in interruptions:
         folder = tmp_path / f"interrupted-{done}"
         folder.mkdir()
         name = f"model_{done - 1:07d}.pth"

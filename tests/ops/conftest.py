@@ -10,7 +10,7 @@ import torch
 
 from ddep.errors import UserError
 from ddep.ops import extension
-from tests.ops.native_build import COMPILER, SANITIZE, Build, build_extension, has_sanitizers
+from tests.ops.native_build import COMPILER
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
@@ -50,19 +50,3 @@ def compiled(device: str) -> Iterator[str]:
 def compiled_on_cpu() -> Iterator[str]:
     """The same, for tests of the CPU only."""
     yield from force("compiled", "cpu")
-
-
-@pytest.fixture(scope="session")
-def sanitizers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The compiler's options for sanitizers; skip if it has none."""
-    if not shutil.which(COMPILER):
-        pytest.skip(f"needs the C++ compiler {COMPILER}")
-    if not has_sanitizers(tmp_path_factory.mktemp("sanitizers")):
-        pytest.skip(f"{COMPILER} has no address and undefined-behaviour sanitizers here")
-    return SANITIZE
-
-
-@pytest.fixture(scope="session")
-def built_extension(sanitizers: list[str], tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """The extension module for the CPU, built with sanitizers and more warnings than usual."""
-    return build_extension(tmp_path_factory.mktemp("build"), ["-Wall", "-Wextra"], sanitizers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,3 +69,11 @@ def build_emulation(folder: Path, driver: str, architecture: int = 900) -> ctype
     source = Path(__file__).parent / "cuda_emulation" / driver
     subprocess.run([*command, str(source), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
+
+
+def check_quiet(compiler_said: str) -> None:
+    """PyTorch's headers may cause warnings, our files must not."""
+    ours = re.findall(
+        rf"^(?:{ROOT}/ddep/ops/csrc|ddep/ops/csrc)/.*warning:.*", compiler_said, re.MULTILINE
+    )
+    assert not ours, "\n".join(ours)

@@ -1,9 +1,8 @@
-"""What setup.py compiles, its messages if it cannot, and compilation without warnings."""
+"""What setup.py compiles, its messages if it cannot, and kernels without warnings."""
 
 from __future__ import annotations
 
 import importlib.util
-import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,8 @@ import pytest
 import setuptools
 import torch
 from torch.utils import cpp_extension
+
+from tests.ops.native_build import check_quiet
 
 pytestmark = pytest.mark.native
 
@@ -203,18 +204,6 @@ def test_headers_that_the_toolkit_lacks(setup_py, monkeypatch, tmp_path):
     assert setup_py.arguments_for_nvcc() == ["-O3", f"-Xcompiler=-idirafter,{ours}"]
     (home / "include" / "cusparse.h").touch()
     assert setup_py.arguments_for_nvcc() == ["-O3"]
-
-
-def check_quiet(compiler_said: str) -> None:
-    """PyTorch's headers may cause warnings, our files must not."""
-    ours = re.findall(rf"^(?:{CSRC}|ddep/ops/csrc)/.*warning:.*", compiler_said, re.MULTILINE)
-    assert not ours, "\n".join(ours)
-
-
-def test_builds_without_warnings(built_extension):
-    """Built as pip does, with warnings that are off by default."""
-    assert "-Wextra" in built_extension.compiler_said
-    check_quiet(built_extension.compiler_said)
 
 
 @pytest.mark.parametrize("source", ["kernels_default.cpp", "kernels_avx2.cpp"])

@@ -1,20 +1,45 @@
-"""The CPU kernels and the operators under the address and undefined-behaviour sanitizers."""
+"""Kernels and operators under the address and undefined-behaviour sanitizers, built quietly."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.ops.native_build import COMPILER, ROOT, Build
+from tests.ops.native_build import (
+    COMPILER,
+    ROOT,
+    SANITIZE,
+    Build,
+    build_extension,
+    check_quiet,
+    has_sanitizers,
+)
 
 pytestmark = pytest.mark.native
 
 CPU = ROOT / "ddep" / "ops" / "csrc" / "cpu"
+
+
+@pytest.fixture(scope="module")
+def sanitizers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The compiler's options for sanitizers; skip if it has none."""
+    if not shutil.which(COMPILER):
+        pytest.skip(f"needs the C++ compiler {COMPILER}")
+    if not has_sanitizers(tmp_path_factory.mktemp("sanitizers")):
+        pytest.skip(f"{COMPILER} has no address and undefined-behaviour sanitizers here")
+    return SANITIZE
+
+
+@pytest.fixture(scope="module")
+def built_extension(sanitizers: list[str], tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """The extension module for the CPU, built with sanitizers and more warnings than usual."""
+    return build_extension(tmp_path_factory.mktemp("build"), ["-Wall", "-Wextra"], sanitizers)
 
 
 def test_kernels(sanitizers: list[str], tmp_path: Path):
@@ -85,3 +110,9 @@ def test_operators(built_extension: Build):
     )
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
     assert " passed" in result.stdout
+
+
+def test_builds_without_warnings(built_extension: Build):
+    """Built as pip does, with warnings that are off by default."""
+    assert "-Wextra" in built_extension.compiler_said
+    check_quiet(built_extension.compiler_said)
