@@ -54,7 +54,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Wo
 
 @pytest.fixture(scope="module")
 def pretraining(workspace: Workspace) -> Metrics:
-    return workspace.train("camvid_pretrain", "pretrain", "SOLVER.MAX_ITER", 250)
+    return workspace.train("camvid_pretrain", "pretrain")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def weights(workspace: Workspace, pretraining: Metrics) -> Path:
 
 
 def test_pretraining_predicts_the_noise(pretraining: Metrics) -> None:
-    assert pretraining["denoising"]["noise_mse"] < 0.7  # predicting nothing scores 1.0
+    assert pretraining["denoising"]["noise_mse"] < 0.6  # predicting nothing scores 1.0
     assert pretraining["denoising"]["psnr_denoised"] > pretraining["denoising"]["psnr_noisy"]
 
 
@@ -74,7 +74,6 @@ def fine_tunings(workspace: Workspace, weights: Path) -> dict[str, tuple[Metrics
     def fine_tune(config: str) -> tuple[Metrics, Metrics]:
         shorter = {
             "camvid_semantic": ("SOLVER.MAX_ITER", 240),
-            "penn_fudan_panoptic": ("SOLVER.MAX_ITER", 200),
             "camvid_per_pixel": ("SOLVER.MAX_ITER", 60, "SOLVER.WARMUP_ITERS", 5),
         }
         more = shorter.get(config, ())
@@ -103,7 +102,7 @@ def test_panoptic_fine_tuning_on_penn_fudan(
     workspace: Workspace, fine_tunings: dict[str, tuple[Metrics, Metrics]]
 ) -> None:
     metrics, again = fine_tunings["penn_fudan_panoptic"]
-    assert metrics["panoptic_seg"]["PQ"] > best_constant_pq(workspace.data) + 4
+    assert metrics["panoptic_seg"]["PQ"] > best_constant_pq(workspace.data) + 5
     assert again == metrics
 
 
