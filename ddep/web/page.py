@@ -18,7 +18,7 @@ from ddep.web.downloads import write_results
 from ddep.web.layout import FORGET_AFTER, WELCOME, Layout, say, thumbnails
 from ddep.web.legend import legend_of
 from ddep.web.models import Model, Models
-from ddep.web.picture import picture_size
+from ddep.web.picture import pixel_at
 from ddep.web.segments import NOTHING
 from ddep.web.updates import Updates, show, show_new, show_sliders
 from ddep.web.uploads import Limits, read_upload
@@ -157,12 +157,7 @@ class Page:
 
     def _select(self, visit: Visit, event: gr.SelectData) -> Updates:
         seen = visit.seen()
-        width, height = event.index
-        shown = picture_size(visit.analysis.image.shape[:2])
-        row, column = (
-            min(int(at * side / side_shown), side - 1)
-            for at, side, side_shown in zip((height, width), seen.shape, shown, strict=True)
-        )
+        row, column = pixel_at(*event.index, visit.analysis.image.shape[:2], seen.shape)
         position = int(seen[row, column])
         visit = replace(visit, selected=position)
         if position == NOTHING:

@@ -26,6 +26,20 @@ def picture_size(size: tuple[int, int]) -> tuple[int, int]:
     return height * scale, width * scale
 
 
+def pixel_at(
+    x: float, y: float, size: tuple[int, int], result_size: tuple[int, int]
+) -> tuple[int, int]:
+    """Row and column of the pixel of a result under a place in the picture.
+
+    Args:
+        x, y: in pixels of the picture, from its left and its top.
+        size: height and width of the image that the picture shows.
+        result_size: height and width of the result.
+    """
+    (rows, columns), (height, width) = result_size, picture_size(size)
+    return min(int(y * rows / height), rows - 1), min(int(x * columns / width), columns - 1)
+
+
 def draw_segments(
     image: np.ndarray,
     seen: np.ndarray,

@@ -27,6 +27,16 @@ def test_the_query_has_the_class_and_the_place_of_the_segment() -> None:
     assert query_of(logits(), ~left, class_id=1) == 2
 
 
+def test_padding_is_no_part_of_the_image() -> None:
+    """The upper half of the image is a quarter of the padded one."""
+    rows = torch.tensor([[9.0, -9, -9, -9], [9, 9, -9, -9]])[..., None].expand(2, 4, 4)
+    both = MaskLogits(torch.tensor([[5.0, 0], [5, 0]]), rows, (16, 16), (8, 16), (8, 16))
+    upper = np.zeros((8, 16), dtype=bool)
+    upper[:4] = True
+    assert query_of(both, upper, class_id=0) == 0
+    assert query_of(both, np.ones_like(upper), class_id=0) == 1
+
+
 def test_class_scores_are_a_softmax() -> None:
     scores = class_scores(logits(), 2)
     expected = np.exp([0, 5, 0]) / np.exp([0, 5, 0]).sum()

@@ -6,7 +6,7 @@ from detectron2.data import Metadata
 from detectron2.structures import Boxes, Instances
 
 from ddep.web.legend import legend_of, style_of
-from ddep.web.picture import draw_segments, picture_size
+from ddep.web.picture import draw_segments, picture_size, pixel_at
 from ddep.web.segments import (
     NOTHING,
     Palette,
@@ -141,3 +141,11 @@ def test_pictures_are_neither_tiny_nor_huge() -> None:
     assert picture_size((800, 1000)) == (800, 1000)
     assert picture_size((2000, 4000)) == (640, 1280)
     assert picture_size((1, 20000)) == (1, 1280)
+
+
+def test_a_place_in_the_picture_is_a_pixel_of_the_result() -> None:
+    # 30 rows and 90 columns, shown at eight times the size.
+    assert pixel_at(8 * 70 + 7, 8 * 25, (30, 90), (30, 90)) == (25, 70)
+    assert pixel_at(0, 8 * 30, (30, 90), (30, 90)) == (29, 0)
+    # An image and its result that are larger and smaller than the picture.
+    assert pixel_at(1279, 320, (2000, 4000), (320, 640)) == (160, 639)
