@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +18,7 @@ class Journal:
     """A file with a line of JSON for each image that is done, after a line about the whole run.
 
     It is in the output folder until all images are done. A line that a kill has cut off does not
-    count.
+    count, nor does what follows it.
     """
 
     def __init__(self, output: Path, settings: dict[str, Any], resume: bool) -> None:
@@ -32,16 +34,16 @@ class Journal:
         self.path = output / NAME
         check_writable("--output", str(self.path))
         self.done: dict[str, dict[str, Any]] = {}
-        lines = _whole_lines(self.path) if resume else []
-        if lines and json.loads(lines[0]) != settings:
+        entries, size = _read(self.path) if resume else ([], 0)
+        if entries and entries[0] != settings:
             raise UserError(
                 f"--resume: {output} has results of another model, --save, --ids or --batch; "
                 "repeat them, choose another folder or leave --resume out to start anew"
             )
-        self.done = {entry["name"]: entry for entry in map(json.loads, lines[1:])}
-        self._file: IO[str] = _open(self.path)
-        for content in (settings, *self.done.values()):
-            self._write(content)
+        self.done = {entry["name"]: entry for entry in entries[1:]}
+        self._file: IO[bytes] = _open(self.path, size)
+        if not entries:
+            self._write(settings)
 
     def add(self, entry: dict[str, Any]) -> None:
         """Record an image, ``entry["name"]``, when all its files are written.
@@ -54,13 +56,14 @@ class Journal:
 
     def close(self, *, remove: bool) -> None:
         """Stop writing; remove the file if everything is done."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # of a full disk, which _write has reported
+            self._file.close()
         if remove:
             self.path.unlink(missing_ok=True)
 
     def _write(self, content: dict[str, Any]) -> None:
         try:
-            self._file.write(json.dumps(content) + "\n")
+            self._file.write(json.dumps(content).encode() + b"\n")
             self._file.flush()
         except OSError as error:
             raise UserError(
@@ -69,20 +72,28 @@ class Journal:
             ) from error
 
 
-def _open(path: Path) -> IO[str]:
-    """A new file in place of ``path``: what was read from that is written again."""
+def _open(path: Path, size: int) -> IO[bytes]:
+    """Go on after the first ``size`` bytes of ``path``, which a full disk cannot take away."""
     try:
-        return open(path, "w", encoding="utf-8")
+        path.touch()
+        os.truncate(path, size)
+        return open(path, "ab")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """The lines that end; none if there is no such file."""
+def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The entries up to the first damaged line, and the bytes they take; none without a file."""
+    entries, size = [], 0
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
+        with open(path, "rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                entries.append(json.loads(line))
+                size += len(line)
+    except (FileNotFoundError, ValueError):  # the latter is of a line that is no JSON
+        pass
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; check its owner") from error
-    return text[: text.rfind("\n") + 1].splitlines()
+    return entries, size
