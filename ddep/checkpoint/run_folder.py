@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ddep.checkpoint.fallback import newest_valid
+from ddep.checkpoint.fallback import LAST_CHECKPOINT, newest_valid
 from ddep.errors import UserError
 
 CONFIG = "config.yaml"
 # Where a run without the name of its last checkpoint, such as a copied one, has its weights.
 FINAL = "model_final.pth"
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder has a run's config and a checkpoint, which may be damaged."""
+    names = (LAST_CHECKPOINT, FINAL)
+    return os.path.isfile(os.path.join(folder, CONFIG)) and any(
+        os.path.isfile(os.path.join(folder, name)) for name in names
+    )
 
 
 def run_config(folder: str | Path) -> str:
@@ -44,7 +52,7 @@ def run_weights(folder: str | Path) -> str:
     path = os.path.join(folder, FINAL)
     if not os.path.isfile(path):
         raise UserError(
-            f"{folder} has neither last_checkpoint nor {FINAL}: its run wrote no checkpoint yet; "
-            "wait for one, or name a file of weights"
+            f"{folder} has neither {LAST_CHECKPOINT} nor {FINAL}: its run wrote no checkpoint "
+            "yet; wait for one, or name a file of weights"
         )
     return path

@@ -31,7 +31,7 @@ def compare_predictions(runs: dict[str, Path], path: Path) -> None:
     """
     predictors = []
     for folder in runs.values():
-        predictors.append(Predictor(folder, folder / "model_final.pth"))
+        predictors.append(Predictor(folder))
     test_set = predictors[0].cfg.DATASETS.TEST[0]
     metadata = MetadataCatalog.get(test_set)
     rows = [_titles(["image", "truth", *runs])]

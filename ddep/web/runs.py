@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ddep.checkpoint.run_folder import CONFIG, is_run
 from ddep.errors import UserError
 
-CONFIG, CHECKPOINT = "config.yaml", "last_checkpoint"
 DEMO = Path("output/demo")
 
 
@@ -37,8 +37,8 @@ def find_runs(given: Sequence[Path]) -> dict[str, Path]:
         inside = _runs_in(folder)
         if not inside:
             raise UserError(
-                f"--model {folder} has no run in it; expected a folder with {CONFIG} and "
-                f"{CHECKPOINT}, which train_net.py writes"
+                f"--model {folder} has no run in it; expected a folder with {CONFIG} and a "
+                "checkpoint, which train_net.py writes"
             )
         runs += inside
     runs = list(dict.fromkeys(run.resolve() for run in runs))
@@ -73,8 +73,7 @@ def data_folder(run: Path) -> Path | None:
 
 def _runs_in(folder: Path) -> list[Path]:
     """The runs in a folder, or the folder itself, sorted."""
-    configs = sorted(folder.rglob(CONFIG))
-    return [config.parent for config in configs if (config.parent / CHECKPOINT).is_file()]
+    return [config.parent for config in sorted(folder.rglob(CONFIG)) if is_run(config.parent)]
 
 
 def _quality(run: Path) -> float | None:

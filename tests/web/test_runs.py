@@ -28,6 +28,7 @@ def test_runs_are_found_at_any_depth_and_named_from_the_folder_that_holds_all(
     write_run(tmp_path / "x" / "unfinished")
     (tmp_path / "x" / "unfinished" / "last_checkpoint").unlink()
     assert list(find_runs([tmp_path / "x"])) == ["a/b", "c"]
+    (b / "last_checkpoint").rename(b / "model_final.pth")  # as in a copy of the two files
     assert find_runs([b]) == {"b": b}
     assert list(find_runs([b, tmp_path / "x", b])) == ["a/b", "c"]
 
@@ -37,7 +38,7 @@ def test_folders_without_runs_are_named(tmp_path: Path) -> None:
     for name, message in (
         ("absent", "absent does not exist; expected the folder of a run"),
         ("file", "file is a file; expected the folder of a run"),
-        ("", "has no run in it; expected a folder with config.yaml and last_checkpoint"),
+        ("", "has no run in it; expected a folder with config.yaml and a checkpoint"),
     ):
         with pytest.raises(UserError, match=message):
             find_runs([tmp_path / name])
