@@ -6,18 +6,17 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import Metadata
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from PIL import Image
 
-from ddep.data.datasets.panoptic import encode_panoptic, segments_info
+from ddep.data.datasets.panoptic import encode_panoptic
 from ddep.data.datasets.preparation import new_file, write_json, write_png
+from ddep.evaluation.coco_format import instance_predictions, panoptic_prediction
 from ddep.web.analysis import Analysis, full_outputs, triptych
 
 
@@ -36,7 +35,7 @@ def write_results(analysis: Analysis, picture: np.ndarray | None) -> list[str]:
         The paths of the files. The folder is in Gradio's, with a name that cannot be guessed.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or the model predicts a class that its data set does not have.
     """
     folder = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR")))
     stem = Path(analysis.name).stem
@@ -55,10 +54,9 @@ def write_results(analysis: Analysis, picture: np.ndarray | None) -> list[str]:
     if "panoptic_seg" in outputs:
         _write_panoptic(folder / f"{stem}_panoptic.zip", stem, outputs["panoptic_seg"], metadata)
     if "instances" in outputs:
-        instances = instances_to_coco_json(outputs["instances"].to("cpu"), analysis.name)
-        for instance in instances:
-            instance["category_id"] = _dataset_id(instance["category_id"], "thing", metadata)
-        write_json(folder / f"{stem}_instances.json", instances)
+        instances = outputs["instances"].to("cpu")
+        found = instance_predictions(instances, analysis.name, metadata)
+        write_json(folder / f"{stem}_instances.json", found)
     return [str(path) for path in sorted(folder.iterdir())]
 
 
@@ -66,27 +64,13 @@ def _write_panoptic(
     path: Path, stem: str, panoptic_seg: tuple[Any, list[dict]], metadata: Metadata
 ) -> None:
     """Write a zip file of COCO's panoptic PNG and its JSON."""
-    ids = panoptic_seg[0].cpu().numpy()
-    categories = {
-        info["id"]: _dataset_id(
-            info["category_id"], "thing" if info["isthing"] else "stuff", metadata
-        )
-        for info in panoptic_seg[1]
-    }
-    annotation = {"file_name": f"{stem}.png", "segments_info": segments_info(ids, categories)}
+    ids, segments = panoptic_prediction(*panoptic_seg, metadata)
+    annotation = {"file_name": f"{stem}.png", "segments_info": segments}
     png = BytesIO()
     Image.fromarray(encode_panoptic(ids)).save(png, format="PNG")
     with new_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr(f"{stem}.png", png.getvalue())
         archive.writestr(f"{stem}.json", json.dumps({"annotations": [annotation]}))
-
-
-def _dataset_id(class_id: int, kind: str, metadata: Metadata | None) -> int:
-    """The data set's number of a class."""
-    ids: Mapping[int, int] = (
-        metadata.get(f"{kind}_dataset_id_to_contiguous_id") if metadata else None
-    ) or {}
-    return next((dataset_id for dataset_id, own in ids.items() if own == class_id), class_id)
 
 
 def _classes(scores: list[float], metadata: Metadata | None) -> list[dict[str, Any]]:
