@@ -10,9 +10,9 @@ from ddep.checkpoint import Checkpointer
 from ddep.data.datasets.custom import register_custom_sets
 from ddep.errors import UserError
 from ddep.export.atomic_folder import atomic_folder, check_replaceable
-from ddep.export.class_names import class_names
 from ddep.export.huggingface_model import FILES, check_expressible, to_hugging_face
 from ddep.tasks import load_config, task_of
+from ddep.tasks.class_names import class_names
 
 
 def export_to_hugging_face(

@@ -12,10 +12,10 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes
 
 from ddep.errors import UserError, one_line
-from ddep.export.class_names import class_names
 from ddep.modeling.exportable import Exportable
 from ddep.ops import extension
 from ddep.tasks import registered_tasks, task_of
+from ddep.tasks.class_names import class_names
 
 
 def exportable(
@@ -52,7 +52,6 @@ def describe(
     cfg: CfgNode, model: Exportable, size: tuple[int, int] | None = None
 ) -> dict[str, Any]:
     """What the user of an exported file has to know; for JSON. ``size`` as for :func:`trace`."""
-    sizes = cfg.INPUT
     return {
         "model": cfg.MODEL.META_ARCHITECTURE,
         "inputs": model.takes,
@@ -61,8 +60,8 @@ def describe(
         "size_divisibility": model.size_divisibility,
         "size": size,
         "smallest_side": model.smallest_side,
-        "min_size_test": sizes.MIN_SIZE_TEST,
-        "max_size_test": sizes.MAX_SIZE_TEST,
+        "min_size_test": cfg.INPUT.MIN_SIZE_TEST,
+        "max_size_test": cfg.INPUT.MAX_SIZE_TEST,
         **model.facts(),
     }
 
@@ -106,9 +105,5 @@ def trace(
             )
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         advice = "give the size of images with --size" if size is None else "choose another"
-        raise UserError(f"the model cannot be traced: {_first_line(error)}; {advice}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = one_line(error).split(". ")
-    return lines[0][:300]
+        cause = one_line(error).split(". ")[0][:300]
+        raise UserError(f"the model cannot be traced: {cause}; {advice}") from error

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from detectron2.data import Metadata
 from torch import Tensor, nn
 
 from ddep.drawing.attention import QueryRow, SamplingPanel, draw_attention
@@ -16,6 +15,7 @@ from ddep.errors import UserError
 from ddep.inference.attention import AttentionRecord, record_attention
 from ddep.inference.prediction import Prediction
 from ddep.inference.predictor import ImageLike, Predictor
+from ddep.tasks.class_names import class_names
 
 MAX_QUERIES = 6
 
@@ -30,7 +30,7 @@ def attention_picture(
     deformable encoder.
 
     Args:
-        predictor: the model.
+        predictor: the model; without TEST.AUG, which leaves images in their own size.
         image: as for :class:`Predictor`.
         at: (x, y), a pixel of the image, whose sampling points are drawn; None draws none.
 
@@ -51,7 +51,7 @@ def attention_picture(
     )
     drawn: dict[str, Any] = {}
     if record.mask_logits is not None:
-        names = _class_names(predictor.metadata)
+        names = class_names(predictor.cfg) or ()
         drawn |= _queries(predictor.model, record, inputs["image"].shape[-2:], names)
     if at is not None:
         drawn |= _sampling(record, prediction.image.shape[:2], covered, at)
@@ -61,11 +61,6 @@ def attention_picture(
             "samples in its deformable encoder"
         )
     return draw_attention(prediction.image, prediction.draw(), covered, **drawn)
-
-
-def _class_names(metadata: Metadata) -> Sequence[str]:
-    """Where there are both, the classes of stuff are all classes."""
-    return metadata.get("stuff_classes") or metadata.get("thing_classes")
 
 
 def kept_queries(
@@ -97,9 +92,9 @@ def _queries(
     model: nn.Module,
     record: AttentionRecord,
     image_size: tuple[int, int],
-    class_names: Sequence[str],
+    names: Sequence[str],
 ) -> dict[str, Any]:
-    """Names of layers, and rows of queries."""
+    """Names of layers, and rows of queries; ``names`` are those of classes."""
     queries, classes, scores = _candidates(model, record)
     height, width = image_size
     masks = record.mask_logits[0, queries].float()
@@ -116,7 +111,8 @@ def _queries(
     layers = record.cross_attention(queries[kept])
     rows = []
     for row, index in enumerate(kept.tolist()):
-        title = class_names[int(classes[index])]
+        number = int(classes[index])
+        title = names[number] if number < len(names) else f"class {number}"
         if record.class_logits is not None:
             title += f" {100 * float(scores[index]):.0f} %"
         rows.append(
@@ -127,11 +123,11 @@ def _queries(
                 [layer.allowed[row].cpu().numpy() for layer in layers],
             )
         )
-    names = [
+    layer_names = [
         f"layer {number}, {_scale(record, layer.weights.shape[-2:])}"
         for number, layer in enumerate(layers, start=1)
     ]
-    return {"layers": names, "queries": rows}
+    return {"layers": layer_names, "queries": rows}
 
 
 def _candidates(model: nn.Module, record: AttentionRecord) -> tuple[Tensor, Tensor, Tensor]:

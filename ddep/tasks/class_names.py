@@ -1,11 +1,11 @@
-"""What a trained model's classes are called."""
+"""What a model's classes are called."""
 
 from __future__ import annotations
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ddep.tasks import task_of
+from ddep.tasks.registry import task_of
 
 
 def class_names(cfg: CfgNode) -> list[str] | None:
