@@ -18,7 +18,8 @@ from ddep.endings import errors_as_lines
 from ddep.errors import UserError
 from ddep.inference import Predictor, predict_files
 from ddep.inference.attention_files import draw_attention_files
-from ddep.inference.result_files import IDS, KINDS
+from ddep.inference.inference_model import NO_AVERAGING
+from ddep.inference.result_files import IDS, KINDS, PICTURES
 from ddep.inference.video_files import draw_video_files, is_video
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument(
         "--save",
-        default="pictures",
+        default=PICTURES,
         metavar="KIND,...",
         help=f"any of {', '.join(KINDS)} (default: %(default)s)",
     )
@@ -67,12 +68,17 @@ def main() -> None:
     model = args.model or args.config_file
     with errors_as_lines():
         if args.frame_rate is not None and not 0 < args.frame_rate <= 1000:
-            raise UserError(f"--frame-rate is {args.frame_rate}; expected 1 to 1000, such as 25")
+            raise UserError(f"--frame-rate is {args.frame_rate}; expected at most 1000, such as 25")
         videos = [path for path in args.input if is_video(path) or _is_frames(path, args)]
-        if args.attention or args.attention_at:
-            if videos:
-                raise UserError(f"--attention takes images, not {videos[0]}")
-            predictor = Predictor(model, overrides=overrides)
+        looks_inside = args.attention or args.attention_at is not None
+        if videos and looks_inside:
+            raise UserError(f"--attention takes images, not {videos[0]}")
+        if videos and len(videos) < len(args.input):
+            raise UserError(f"--input has images and the video {videos[0]}; predict them apart")
+        if (videos or looks_inside) and (args.save != PICTURES or args.resume):
+            raise UserError("--save and --resume are for results of images; leave them out")
+        if looks_inside:
+            predictor = Predictor(model, overrides=[*overrides, *NO_AVERAGING])
             found = draw_attention_files(predictor, args.input, args.output, args.attention_at)
             print(f"{len(found)} pictures of attention in {args.output}")
             return
@@ -81,21 +87,20 @@ def main() -> None:
                 Predictor(model, overrides=overrides), videos, args.output, args.frame_rate
             )
             print(f"{len(found)} videos in {args.output}")
-        images = [path for path in args.input if path not in videos]
-        if images:
-            written = predict_files(
-                model,
-                images,
-                args.output,
-                overrides=overrides,
-                save=args.save,
-                ids=args.ids,
-                annotations=args.annotations,
-                batch=args.batch,
-                resume=args.resume,
-            )
-            what = "pictures" if args.save == "pictures" else "files of images"
-            print(f"{len(written)} {what} in {args.output}")
+            return
+        written = predict_files(
+            model,
+            args.input,
+            args.output,
+            overrides=overrides,
+            save=args.save,
+            ids=args.ids,
+            annotations=args.annotations,
+            batch=args.batch,
+            resume=args.resume,
+        )
+        what = PICTURES if args.save == PICTURES else "files of images"
+        print(f"{len(written)} {what} in {args.output}")
 
 
 def _is_frames(path: Path, args: argparse.Namespace) -> bool:

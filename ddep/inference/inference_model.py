@@ -10,6 +10,10 @@ from ddep.inference.sliding import SlidingWindowSegmentor
 from ddep.inference.test_time_augmentation import ScalesAndFlips, SemanticSegmentorWithTTA
 from ddep.tasks import task_of
 
+# KEY, VALUE, ... for a config of which the network itself is called, on whole images. With
+# TEST.AUG, mappers would not resize them.
+NO_AVERAGING = ("TEST.AUG.ENABLED", "False", "TEST.SLIDE.ENABLED", "False")
+
 
 def inference_model(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """Give a model the test-time augmentation and the sliding windows of its config.

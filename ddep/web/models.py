@@ -20,6 +20,7 @@ from ddep.data.image_reader import read_image
 from ddep.errors import UserError
 from ddep.inference import Predictor
 from ddep.inference.attention import CrossAttention, record_attention
+from ddep.inference.inference_model import NO_AVERAGING
 from ddep.modeling.meta_arch.mask_former import MaskLogits
 from ddep.noise import add_noise, recover_image
 from ddep.web.runs import data_folder
@@ -45,7 +46,7 @@ class Model:
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         with data_sets_below(data_folder(folder)):
-            self._predictor = Predictor(folder)
+            self._predictor = Predictor(folder, overrides=NO_AVERAGING)
             self.examples = _example_paths(self._predictor.cfg.DATASETS.TEST)
         self._running = threading.Lock()
 
