@@ -15,6 +15,8 @@ from pathlib import Path
 
 from ddep.endings import errors_as_lines
 from ddep.errors import UserError
+from ddep.web.runs import demo_run, find_runs
+from ddep.web.uploads import Limits
 
 
 def main() -> None:
@@ -34,18 +36,29 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, metavar="N", help="the first free one from 7860")
     parser.add_argument(
-        "--max-megabytes", type=float, default=20, metavar="N", help="of an upload (20)"
+        "--max-megabytes",
+        type=float,
+        default=Limits.megabytes,
+        metavar="N",
+        help="of an upload (%(default)s)",
     )
     parser.add_argument(
-        "--max-megapixels", type=float, default=10, metavar="N", help="of an upload (10)"
+        "--max-megapixels",
+        type=float,
+        default=Limits.megapixels,
+        metavar="N",
+        help="of an upload (%(default)s)",
     )
     args = parser.parse_args()
     with errors_as_lines():
+        for option, value in (("bytes", args.max_megabytes), ("pixels", args.max_megapixels)):
+            if not 0 < value < 1e6:
+                raise UserError(f"--max-mega{option} is {value:g}; expected more than 0")
+        if args.port is not None and not 0 < args.port < 2**16:
+            raise UserError(f"--port is {args.port}; expected 1 to 65535")
         if importlib.util.find_spec("gradio") is None:
             raise UserError("the page needs Gradio, which is missing: pip install -e '.[web]'")
-        from ddep.web.runs import demo_run, find_runs
         from ddep.web.server import serve
-        from ddep.web.uploads import Limits
 
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("ddep.web").setLevel(logging.INFO)

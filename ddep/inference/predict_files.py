@@ -77,7 +77,7 @@ def predict_files(
     _check_replaces_no_image(jobs, files)
     settings = {
         "config": hashlib.sha256(predictor.cfg.dump().encode()).hexdigest(),
-        "weights": _age(predictor.cfg.MODEL.WEIGHTS),
+        "weights": _modification_time(predictor.cfg.MODEL.WEIGHTS),
         "save": list(kinds),
         "ids": ids,
         "batch": batch,
@@ -125,8 +125,8 @@ def _check_replaces_no_image(jobs: Sequence[Job], files: ResultFiles) -> None:
                 )
 
 
-def _age(weights: str) -> int | None:
-    """When a file was written, which tells it from a later one of the same name."""
+def _modification_time(weights: str) -> int | None:
+    """When a file was written, in ns, which tells it from a later one of the same name."""
     return os.stat(weights).st_mtime_ns if os.path.exists(weights) else None
 
 

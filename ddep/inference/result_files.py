@@ -93,7 +93,9 @@ class ResultFiles:
     Pictures alone go straight to the output folder.
     """
 
-    def __init__(self, output: Path, kinds: Sequence[str], ids: str, metadata: Metadata | None):
+    def __init__(
+        self, output: Path, kinds: Sequence[str], ids: str, metadata: Metadata | None
+    ) -> None:
         """
         Args:
             output: the folder.
@@ -176,7 +178,8 @@ class ResultFiles:
         """8 bits, or 16 if there are larger ids."""
         classes = prediction.semantic
         ids = classes if self._ids is None else self._ids[classes]
-        highest = len(prediction.outputs["sem_seg"]) if self._ids is None else self._ids.max()
+        num_classes = len(prediction.outputs["sem_seg"])
+        highest = num_classes - 1 if self._ids is None else self._ids.max()
         write_png(path, ids.astype(np.uint8 if highest < 256 else np.uint16))
 
     def _write_panoptic(self, job: Job, path: Path, prediction: Prediction) -> dict[str, Any]:

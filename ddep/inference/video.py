@@ -236,6 +236,8 @@ class _VideoWriter:
 
     def finish(self) -> None:
         """Close the file and check that all frames are in it."""
+        if not self._written:
+            raise UserError(f"video {self._path} cannot be written: there is no frame")
         self.release()
         found = cv2.VideoCapture(str(self._temporary), cv2.CAP_FFMPEG)
         number = int(found.get(cv2.CAP_PROP_FRAME_COUNT)) if found.isOpened() else 0
