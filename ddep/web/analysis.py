@@ -14,6 +14,7 @@ from torch import Tensor
 from ddep.drawing.attention import heat_map
 from ddep.drawing.denoising import noisy_denoised_clean, to_picture
 from ddep.modeling.meta_arch.mask_former import MaskLogits
+from ddep.tasks.class_names import class_names
 from ddep.web.models import Model
 from ddep.web.picture import LARGEST, picture_size
 from ddep.web.queries import class_scores, query_of
@@ -126,12 +127,12 @@ def ask(analysis: Analysis, view: str, position: int, row: int, column: int) -> 
         query = query_of(analysis.logits, segments.mask(position), segment.class_id)
         scores = class_scores(analysis.logits, query)
         best = scores.topk(min(BEST_OF_PIXEL, len(scores)))
-        names = [*class_names(analysis.model, len(scores) - 1, view), "nothing"]
+        names = [*numbered_names(analysis.model, len(scores) - 1), "nothing"]
         pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
         return Answer(f"query {query}", [(names[i], score) for score, i in pairs], query)
     if analysis.pixel_scores is not None and view == SEMANTIC:
         scores, classes = (values[:, row, column].tolist() for values in analysis.pixel_scores)
-        names = class_names(analysis.model, max(classes) + 1, view)
+        names = numbered_names(analysis.model, max(classes) + 1)
         pairs = zip(scores, classes, strict=True)
         return Answer("this pixel", [(names[i], score) for score, i in pairs])
     return Answer("its score", [(segment.name, segment.score or 0.0)])
@@ -178,11 +179,10 @@ def triptych(analysis: Analysis) -> tuple[list[np.ndarray], tuple[float, float]]
     return [picture.permute(1, 2, 0).numpy() for picture in pictures], (noisy, denoised)
 
 
-def class_names(model: Model, count: int, view: str) -> list[str]:
-    """Names of the first ``count`` classes of a kind of result."""
-    palette = Palette(model.metadata)
-    kind = "thing" if view == INSTANCES else "stuff"
-    return [palette.segment(kind, class_id, 0).name for class_id in range(count)]
+def numbered_names(model: Model, count: int) -> list[str]:
+    """Names of the first ``count`` classes; those without one are called by their number."""
+    names = class_names(model.cfg) or ()
+    return [names[i].strip() if i < len(names) else f"class {i}" for i in range(count)]
 
 
 def _size_of_results(image: np.ndarray) -> dict[str, int]:
