@@ -9,7 +9,8 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ddep.engine import adapt_to_device, main, setup
+from ddep.device import adapt_to_device
+from ddep.engine import main, setup
 from ddep.engine.processes import check_processes
 from ddep.errors import UserError
 from ddep.files import atomic_write
