@@ -68,7 +68,7 @@ def main() -> None:
     model = args.model or args.config_file
     with errors_as_lines():
         if args.frame_rate is not None and not 0 < args.frame_rate <= 1000:
-            raise UserError(f"--frame-rate is {args.frame_rate}; expected at most 1000, such as 25")
+            raise UserError(f"--frame-rate is {args.frame_rate}; expected up to 1000, such as 25")
         videos = [path for path in args.input if is_video(path) or _is_frames(path, args)]
         looks_inside = args.attention or args.attention_at is not None
         if videos and looks_inside:
