@@ -56,9 +56,17 @@ class Page:
     def _connect(self) -> None:
         at = self._at
 
-        def on(trigger: Callable, act: Callable, *inputs: Any, **options: Any) -> None:
+        def on(
+            trigger: Callable,
+            act: Callable,
+            *inputs: Any,
+            needs_visit: bool | None = None,
+            **options: Any,
+        ) -> None:
+            if needs_visit is None:
+                needs_visit = at.visit in inputs
             trigger(
-                self._in_page(act, needs_visit=at.visit in inputs and act != self._choose_model),
+                self._in_page(act, needs_visit),
                 inputs=list(inputs),
                 outputs=at.everything,
                 api_visibility="private",
@@ -70,7 +78,7 @@ class Page:
         on(at.upload.upload, self._run_upload, at.upload, at.model)
         on(at.upload.clear, self._forget)
         on(at.examples.select, self._run_example, at.model)
-        on(at.model.input, self._choose_model, at.visit, at.model)
+        on(at.model.input, self._choose_model, at.visit, at.model, needs_visit=False)
         on(at.view.input, self._choose_view, at.visit, at.view)
         on(at.legend.input, self._switch_classes, at.visit, at.legend, **latest)
         for slider in (at.mask_threshold, at.overlap):
@@ -99,19 +107,27 @@ class Page:
 
         return acted
 
+    def _model(self, name: str) -> Model:
+        """A model; where it cannot be loaded, visitors are not told the server's paths."""
+        try:
+            return self._models.get(name)
+        except UserError as error:
+            logger.error("%s", one_line(error))
+            raise UserError("this model cannot be loaded; the server's log says why") from error
+
     # What visitors do
 
     def _run_upload(self, path: str, model: str) -> Updates:
         name = Path(path).name
-        return self._run(self._models.get(model), name, read_upload(path, name, self._limits))
+        return self._run(self._model(model), name, read_upload(path, name, self._limits))
 
     def _run_example(self, model: str, event: gr.SelectData) -> Updates:
-        chosen = self._models.get(model)
+        chosen = self._model(model)
         name, image = chosen.example(event.index)
         return {self._at.upload: image, **self._run(chosen, name, image)}
 
     def _choose_model(self, visit: Visit | None, name: str) -> Updates:
-        model = self._models.get(name)
+        model = self._model(name)
         examples = gr.update(value=thumbnails(model), visible=bool(model.examples))
         if visit is None:
             return {self._at.examples: examples}

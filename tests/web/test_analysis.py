@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -12,10 +13,11 @@ from PIL import Image
 
 from ddep.errors import UserError
 from ddep.inference import Predictor
+from ddep.tasks import load_config
 from ddep.web import analysis as of_analysis
 from ddep.web.analysis import INSTANCES, PANOPTIC, SEMANTIC, analyse, ask, with_thresholds
 from ddep.web.downloads import write_results
-from ddep.web.models import MAX_LOADED, Models
+from ddep.web.models import MAX_LOADED, Model, Models
 from ddep.web.runs import find_runs
 from ddep.web.visit import Visit
 from tests.web.tiny_models import write_image
@@ -139,6 +141,18 @@ def test_detectors_have_instances_and_classifiers_classes(models: Models, photog
     assert list(analyse(models.get("detection"), "a.png", photograph).views) == [INSTANCES]
     classes = analyse(models.get("classification"), "a.png", photograph).outputs["classes"]
     assert classes.shape == (8,)
+
+
+def test_images_are_resized_where_evaluation_averages_scales(runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "per_pixel", run)
+    config = load_config(str(run / "config.yaml"), ["TEST.AUG.ENABLED", "True"])
+    (run / "config.yaml").write_text(config.dump())
+    image = np.zeros((300, 200, 3), dtype=np.uint8)
+    sizes = [
+        Model("a", folder).inputs(image)["image"].shape for folder in (runs / "per_pixel", run)
+    ]
+    assert sizes[0] == sizes[1] != (3, 300, 200)
 
 
 def test_another_sigma_scales_the_same_noise(models: Models, photograph) -> None:
