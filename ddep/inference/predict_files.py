@@ -83,7 +83,8 @@ def predict_files(
         "batch": batch,
     }
     journal = Journal(output, settings, resume)
-    for folder in {path.parent for job in jobs for path in files.paths(job).values()}:
+    folders = {path.parent for job in jobs for path in files.paths(job).values()}
+    for folder in {output, *folders}:
         if folder.is_dir():
             remove_leftovers(str(folder))  # of a run that was killed
     problems: dict[Job, UserError] = {}
