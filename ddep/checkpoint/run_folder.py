@@ -14,11 +14,15 @@ FINAL = "model_final.pth"
 
 
 def is_run(folder: str | Path) -> bool:
-    """Whether a folder has a run's config and a checkpoint, which may be damaged."""
-    names = (LAST_CHECKPOINT, FINAL)
-    return os.path.isfile(os.path.join(folder, CONFIG)) and any(
-        os.path.isfile(os.path.join(folder, name)) for name in names
-    )
+    """Whether a folder has a run's config and a checkpoint, which may be damaged.
+
+    Experiments remove checkpoints, but not the file that names the last one.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        return False
+    is_named = (folder / LAST_CHECKPOINT).is_file() and any(folder.glob("*.pth"))
+    return is_named or (folder / FINAL).is_file()
 
 
 def run_config(folder: str | Path) -> str:

@@ -11,7 +11,7 @@ from ddep.web.runs import data_folder, demo_run, find_runs
 
 def write_run(folder: Path, quality: float | None = None) -> Path:
     folder.mkdir(parents=True)
-    for name in ("config.yaml", "last_checkpoint"):
+    for name in ("config.yaml", "last_checkpoint", "model_0000099.pth"):
         (folder / name).touch()
     if quality is not None:
         (folder / "inference").mkdir()
@@ -28,7 +28,10 @@ def test_runs_are_found_at_any_depth_and_named_from_the_folder_that_holds_all(
     write_run(tmp_path / "x" / "unfinished")
     (tmp_path / "x" / "unfinished" / "last_checkpoint").unlink()
     assert list(find_runs([tmp_path / "x"])) == ["a/b", "c"]
-    (b / "last_checkpoint").rename(b / "model_final.pth")  # as in a copy of the two files
+    write_run(tmp_path / "x" / "removed")
+    (tmp_path / "x" / "removed" / "model_0000099.pth").unlink()
+    (b / "last_checkpoint").unlink()  # as in a copy of the two files
+    (b / "model_0000099.pth").rename(b / "model_final.pth")
     assert find_runs([b]) == {"b": b}
     assert list(find_runs([b, tmp_path / "x", b])) == ["a/b", "c"]
 
