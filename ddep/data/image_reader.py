@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -24,6 +25,9 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = [_TRANSPOSITIONS[orientation] for orientation in (5, 6, 7, 8)]
+
+# Images up to Pillow's limit are read without remark; of larger ones an error tells.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class UnreadableImageError(UserError):
@@ -246,6 +250,9 @@ def _interval(low: float, high: float, length: int) -> tuple[int, int]:
 def _cause(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image that Pillow knows"
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        return f"it has more than {limit} pixels, Pillow's limit against decompression bombs"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

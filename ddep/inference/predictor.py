@@ -166,6 +166,11 @@ def _read_config(
             raise UserError(
                 f"{model} does not exist; expected the folder of a run or a YAML config"
             )
+        if Path(model).suffix in (".pth", ".pkl"):
+            raise UserError(
+                f"{model} is a checkpoint; expected the folder of a run or a YAML config: give its "
+                f"folder, or a config with MODEL.WEIGHTS {model}"
+            )
         cfg = load_config(str(model), overrides)
     if weights is not None:
         cfg.MODEL.WEIGHTS = str(weights)

@@ -20,6 +20,8 @@ from ddep.output_files import check_writable
 
 # FFmpeg's own messages about damaged files; OpenCV reads this when it opens the first video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+# OpenCV's own warnings about them: an error says the same.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 # What videos are recognised by, and what is written: OpenCV's wheels have both encoders.
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
