@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 
-from ddep.tasks import load_config
+from ddep.tasks import load_config, registry
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -33,6 +34,14 @@ COMMAND = re.compile(r"(?:python|torchrun [^\n]*?) ((?:tools/[\w/.-]+|train_net)
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tasks_of_examples() -> Iterator[None]:
+    """The tasks that the examples register are known to these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_TASKS", dict(registry._TASKS))
+        yield
 
 
 def text_of(document: Path) -> str:

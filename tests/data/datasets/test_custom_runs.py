@@ -146,8 +146,9 @@ def test_pretrain_on_images(tree: Tree, tmp_path: Path) -> None:
     results = main(arguments("--config-file", config))
     assert_trained(tmp_path / "output")
     predictor = trained(tmp_path / "output")
-    pairs = [predictor(str(tree.image(name)), position) for position, name in enumerate(NAMES)]
-    errors = [(outputs["noise"] - inputs["noise"]).square().mean() for inputs, outputs in pairs]
+    inputs = [predictor.inputs(tree.image(name), position) for position, name in enumerate(NAMES)]
+    predictions = [predictor.predict([of_image])[0] for of_image in inputs]
+    errors = [(p.outputs["noise"] - p.inputs["noise"]).square().mean() for p in predictions]
     assert results["denoising"]["noise_mse"] == pytest.approx(np.mean(errors), rel=1e-4)
 
 
