@@ -64,13 +64,18 @@ def draw_probabilities(
         colour = _UNKNOWN
         if true is not None:
             colour = _RIGHT if number in true else _WRONG
-        name = class_names[number] if number < len(class_names) else f"class {number}"
+        name = class_name(class_names, number)
         top = _MARGIN + row * (_LINE + _BAR + _MARGIN)
         _write(draw, top, f"{100 * share:3.0f} %  {name}", colour)
         left = _SIDE + _MARGIN
         right = left + round(share * (_LIST - 2 * _MARGIN))
         draw.rectangle((left, top + _LINE, max(left, right), top + _LINE + _BAR), colour)
     return np.asarray(picture)
+
+
+def class_name(names: Sequence[str], number: int) -> str:
+    """What class ``number`` is called; a class without a name is called by its number."""
+    return names[number] if number < len(names) else f"class {number}"
 
 
 def _canvas(image: np.ndarray) -> tuple[Image.Image, ImageDraw.ImageDraw]:

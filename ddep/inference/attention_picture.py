@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddep.drawing.attention import QueryRow, SamplingPanel, draw_attention
+from ddep.drawing.classes import class_name
 from ddep.errors import UserError
 from ddep.inference.attention import AttentionRecord, record_attention
 from ddep.inference.prediction import Prediction
@@ -111,8 +112,7 @@ def _queries(
     layers = record.cross_attention(queries[kept])
     rows = []
     for row, index in enumerate(kept.tolist()):
-        number = int(classes[index])
-        title = names[number] if number < len(names) else f"class {number}"
+        title = class_name(names, int(classes[index]))
         if record.class_logits is not None:
             title += f" {100 * float(scores[index]):.0f} %"
         rows.append(

@@ -1,4 +1,4 @@
-"""A record of the images that are done, from which a run that was stopped goes on."""
+"""A record of the images that are done, from which a stopped run continues."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Journal:
             self._file.flush()
         except OSError as error:
             raise UserError(
-                f"{self.path} cannot be written: {error.strerror}; free some space, then --resume "
-                "goes on"
+                f"{self.path} cannot be written: {error.strerror}; free some space, then "
+                "continue with --resume"
             ) from error
 
 

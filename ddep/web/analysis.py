@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ddep.drawing.attention import heat_map
+from ddep.drawing.classes import class_name
 from ddep.drawing.denoising import noisy_denoised_clean, to_picture
 from ddep.modeling.meta_arch.mask_former import MaskLogits
 from ddep.tasks.class_names import class_names
@@ -182,7 +183,7 @@ def triptych(analysis: Analysis) -> tuple[list[np.ndarray], tuple[float, float]]
 def numbered_names(model: Model, count: int) -> list[str]:
     """Names of the first ``count`` classes; those without one are called by their number."""
     names = class_names(model.cfg) or ()
-    return [names[i].strip() if i < len(names) else f"class {i}" for i in range(count)]
+    return [class_name(names, number).strip() for number in range(count)]
 
 
 def _size_of_results(image: np.ndarray) -> dict[str, int]:

@@ -13,6 +13,8 @@ from detectron2.structures import Instances
 from detectron2.utils.colormap import colormap
 from torch import Tensor
 
+from ddep.drawing.classes import class_name
+
 Colour = tuple[int, int, int]
 NOTHING = -1
 
@@ -96,14 +98,11 @@ class Palette:
 
     def segment(self, kind: str, class_id: int, area: int, score: float | None = None) -> Segment:
         """Make a segment of a class of ``kind``, stuff or thing."""
-        names = self._list(f"{kind}_classes")
+        name = class_name(self._list(f"{kind}_classes"), class_id)
         colours = self._list(f"{kind}_colors")
-        name = names[class_id] if class_id < len(names) else f"class {class_id}"
         if class_id >= len(colours):
-            class_id_of_colour, colours = class_id % len(self._colours), self._colours
-        else:
-            class_id_of_colour = class_id
-        red, green, blue = map(int, colours[class_id_of_colour])
+            colours = self._colours
+        red, green, blue = map(int, colours[class_id % len(colours)])
         return Segment(class_id, name.strip(), (red, green, blue), area, score)
 
     def _list(self, key: str) -> Sequence[Any]:

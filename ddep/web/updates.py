@@ -9,6 +9,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from ddep.drawing.classes import class_name
 from ddep.web.analysis import INSTANCES, PANOPTIC, triptych
 from ddep.web.layout import LEGEND, Layout, say
 from ddep.web.legend import legend_of, style_of
@@ -107,4 +108,4 @@ def _enlarged(picture: np.ndarray) -> np.ndarray:
 
 def _named(scores: Sequence[float], names: Sequence[str]) -> dict[str, float]:
     """Scores by the names of classes; those without a name are called by their number."""
-    return {names[i] if i < len(names) else f"class {i}": score for i, score in enumerate(scores)}
+    return {class_name(names, number): score for number, score in enumerate(scores)}
