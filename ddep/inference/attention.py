@@ -6,7 +6,7 @@ the modules are given, and the weights are computed from that, for the queries t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,6 +130,13 @@ class AttentionRecord:
         if not self._deformable:
             return []
         return [tuple(size) for size in self._deformable[0][1][3].tolist()]
+
+    def covered(self, image_size: Sequence[int]) -> tuple[float, float]:
+        """The parts of the padded height and width that an image (height, width) covers."""
+        height, width = (
+            length / padded for length, padded in zip(image_size, self.padded_size, strict=True)
+        )
+        return height, width
 
     def _start(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
         self.padded_size = tuple(arguments[0].shape[-2:])

@@ -46,10 +46,7 @@ def attention_picture(
     with torch.no_grad(), record_attention(predictor.model) as record:
         [outputs] = predictor.model([inputs])
     prediction = Prediction(inputs, outputs, predictor.cfg, predictor.task, predictor.metadata)
-    covered = tuple(
-        length / padded
-        for length, padded in zip(inputs["image"].shape[-2:], record.padded_size, strict=True)
-    )
+    covered = record.covered(inputs["image"].shape[-2:])
     drawn: dict[str, Any] = {}
     if record.mask_logits is not None:
         names = class_names(predictor.cfg) or ()

@@ -11,7 +11,7 @@ from detectron2.data import Metadata
 
 from ddep.data.datasets.cityscapes_classes import CATEGORIES, CLASSES
 from ddep.data.datasets.panoptic import encode_panoptic
-from ddep.data.datasets.preparation import new_file, write_json, write_png
+from ddep.data.datasets.preparation import label_pixels, new_file, write_json, write_png
 from ddep.errors import UserError
 from ddep.evaluation.coco_format import instance_predictions, panoptic_prediction
 from ddep.inference.plan import Job
@@ -175,12 +175,12 @@ class ResultFiles:
         prediction.save(path)
 
     def _write_semantic(self, path: Path, prediction: Prediction) -> None:
-        """8 bits, or 16 if there are larger ids."""
         classes = prediction.semantic
-        ids = classes if self._ids is None else self._ids[classes]
-        num_classes = len(prediction.outputs["sem_seg"])
-        highest = num_classes - 1 if self._ids is None else self._ids.max()
-        write_png(path, ids.astype(np.uint8 if highest < 256 else np.uint16))
+        if self._ids is None:
+            pixels = label_pixels(classes, len(prediction.outputs["sem_seg"]))
+        else:
+            pixels = label_pixels(self._ids[classes], self._ids.max() + 1)
+        write_png(path, pixels)
 
     def _write_panoptic(self, job: Job, path: Path, prediction: Prediction) -> dict[str, Any]:
         ids, segments = panoptic_prediction(*prediction.outputs["panoptic_seg"], self._metadata)

@@ -15,7 +15,7 @@ from detectron2.data import Metadata
 from PIL import Image
 
 from ddep.data.datasets.panoptic import encode_panoptic
-from ddep.data.datasets.preparation import new_file, write_json, write_png
+from ddep.data.datasets.preparation import label_pixels, new_file, write_json, write_png
 from ddep.evaluation.coco_format import instance_predictions, panoptic_prediction
 from ddep.web.analysis import Analysis, full_outputs, triptych
 
@@ -49,8 +49,8 @@ def write_results(analysis: Analysis, picture: np.ndarray | None) -> list[str]:
         write_json(folder / f"{stem}_classes.json", _classes(outputs["classes"].tolist(), metadata))
     if "sem_seg" in outputs:
         classes = outputs["sem_seg"].argmax(0).cpu().numpy()
-        kind = np.uint8 if len(outputs["sem_seg"]) <= 256 else np.uint16
-        write_png(folder / f"{stem}_semantic.png", classes.astype(kind))
+        pixels = label_pixels(classes, len(outputs["sem_seg"]))
+        write_png(folder / f"{stem}_semantic.png", pixels)
     if "panoptic_seg" in outputs:
         _write_panoptic(folder / f"{stem}_panoptic.zip", stem, outputs["panoptic_seg"], metadata)
     if "instances" in outputs:

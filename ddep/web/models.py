@@ -116,9 +116,8 @@ class Model:
         """
         with self._running, record_attention(self.network) as record:
             self.network.predict_logits([inputs])
-        sizes = zip(inputs["image"].shape[-2:], record.padded_size, strict=True)
-        height, width = (length / padded for length, padded in sizes)
-        return record.cross_attention(torch.tensor([query])), (height, width)
+        covered = record.covered(inputs["image"].shape[-2:])
+        return record.cross_attention(torch.tensor([query])), covered
 
     def example(self, position: int) -> tuple[str, np.ndarray]:
         """Name and (H, W, 3) uint8 RGB pixels of one of ``examples``."""

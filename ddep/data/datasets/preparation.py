@@ -78,9 +78,14 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W) or (H, W, 3) uint8 as a PNG file."""
+    """Write (H, W) uint8 or uint16, or (H, W, 3) uint8, as a PNG file."""
     with new_file(path) as file:
         Image.fromarray(pixels).save(file, format="PNG")
+
+
+def label_pixels(ids: np.ndarray, count: int) -> np.ndarray:
+    """(H, W) integers below ``count`` as uint8, or as uint16 if they need 16 bits."""
+    return ids.astype(np.uint8 if count <= 256 else np.uint16)
 
 
 def write_jpeg(path: Path, pixels: np.ndarray) -> None:
