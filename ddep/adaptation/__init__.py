@@ -1,0 +1,1 @@
+"""Fine-tuning with unlabelled images: one method a file."""
