@@ -74,6 +74,18 @@ def _add_input_config(cfg: CfgNode) -> None:
     cfg.INPUT.DATASET_MAPPER_NAME = ""
     # Random brightness, contrast, saturation and hue, as SSD does.
     cfg.INPUT.COLOR_AUG_SSD = False
+    # torchvision's colour jitter, of this share of the training images: brightness, contrast and
+    # saturation change by up to this fraction of themselves, hue by up to this part of a full turn.
+    jitter = cfg.INPUT.COLOR_JITTER = CfgNode()
+    jitter.ENABLED = False
+    jitter.STRENGTH = [0.4, 0.4, 0.4, 0.1]
+    jitter.PROBABILITY = 0.5
+    # Gaussian blur of this share of the training images, with a standard deviation drawn uniformly
+    # from this range, in pixels. These values and the jitter's are RobustNet's (arXiv 2103.15597).
+    blur = cfg.INPUT.GAUSSIAN_BLUR = CfgNode()
+    blur.ENABLED = False
+    blur.SIGMA = [0.15, 1.3]
+    blur.PROBABILITY = 1.0
     # A crop is drawn again while one class covers more than this fraction of it (1.0: never).
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # Training images are padded to a square of this many pixels in the mapper; -1 does not pad.

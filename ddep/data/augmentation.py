@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.projects.point_rend import ColorAugSSDTransform
 
+from ddep.data.colour_augmentation import build_recolouring
 from ddep.data.mapper_registry import mapper_class
 from ddep.errors import UserError
 
@@ -22,8 +21,9 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     """Build the augmentations that the config and its mapper ask for.
 
     In training the mapper's class names one of :data:`RECIPES`; all of them flip images randomly,
-    and change colours randomly if ``INPUT.COLOR_AUG_SSD``. At test time the shorter side is resized
-    to ``INPUT.MIN_SIZE_TEST``; with ``TEST.AUG``, which resizes to several sizes, nothing is done.
+    and change their colours as :func:`build_recolouring` says. At test time the shorter side is
+    resized to ``INPUT.MIN_SIZE_TEST``; with ``TEST.AUG``, which resizes to several sizes, nothing
+    is done.
 
     Raises:
         UserError: an unknown value.
@@ -32,7 +32,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
         resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         return T.AugmentationList([] if cfg.TEST.AUG.ENABLED else [resize])
     image_format = one_of(cfg.INPUT, "FORMAT", ("RGB", "BGR"))
-    recolour = [RandomColour(image_format)] if cfg.INPUT.COLOR_AUG_SSD else []
+    recolour = build_recolouring(cfg, image_format)
     mapper = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME)
     return T.AugmentationList(RECIPES[mapper.augmentation](cfg, mapper.needs_labels, recolour))
 
@@ -213,46 +213,6 @@ class MixedCrop(T.RandomCrop_CategoryAreaConstraint):
                 "(sem_seg_file_name), but the data set has none; set it to 1.0"
             )
         return super().get_transform(image, sem_seg)
-
-
-class RandomColour(T.Augmentation):
-    """SSD's random brightness, contrast, saturation and hue (Liu et al., 2016, arXiv 1512.02325).
-
-    Each is drawn with probability 1/2: brightness by up to 32 of 255, contrast and saturation by a
-    factor of 0.5 to 1.5, hue by up to 18 of OpenCV's 180 steps; contrast comes first or last.
-    """
-
-    def __init__(self, image_format: str) -> None:
-        super().__init__()
-        self.transform = ColourTransform(image_format)
-
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        return self.transform
-
-
-class ColourTransform(ColorAugSSDTransform):
-    """detectron2's with the same results, but with look-up tables instead of pixel arithmetic."""
-
-    def __init__(self, image_format: str) -> None:
-        super().__init__(img_format="BGR")
-        self.image_format = image_format
-
-    def apply_image(self, image: np.ndarray) -> np.ndarray:
-        if self.image_format == "BGR":
-            return super().apply_image(image)
-        image = super().apply_image(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-    def convert(self, image: np.ndarray, alpha: float = 1, beta: float = 0) -> np.ndarray:
-        return cv2.LUT(image, super().convert(np.arange(256), alpha, beta))
-
-    def hue(self, image: np.ndarray) -> np.ndarray:
-        if not random.randrange(2):
-            return image
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-        turned = (np.arange(256) + random.randint(-self.hue_delta, self.hue_delta)) % 180
-        image[:, :, 0] = cv2.LUT(image[:, :, 0], turned.astype(np.uint8))
-        return cv2.cvtColor(image, cv2.COLOR_HSV2BGR)
 
 
 class PadToSquare(T.Augmentation):

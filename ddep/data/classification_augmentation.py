@@ -11,7 +11,8 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from torchvision.transforms import RandomResizedCrop
 
-from ddep.data.augmentation import RandomColour, ResizeShortestEdge, build_flip, one_of
+from ddep.data.augmentation import ResizeShortestEdge, build_flip, one_of
+from ddep.data.colour_augmentation import build_recolouring
 from ddep.data.window import ResizedCrop
 from ddep.errors import UserError
 
@@ -84,8 +85,8 @@ def build_resized_crop(cfg: CfgNode) -> DrawResizedCrop:
 def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     """Build all augmentations but training's random crop (:func:`build_resized_crop`).
 
-    Training: random flip, and random colours if ``INPUT.COLOR_AUG_SSD``. Test time: resize the
-    shorter side to ``INPUT.MIN_SIZE_TEST``, then cut out a central square with a side of
+    Training: random flip, and random colours as :func:`build_recolouring` says. Test time: resize
+    the shorter side to ``INPUT.MIN_SIZE_TEST``, then cut out a central square with a side of
     ``INPUT.CENTER_CROP_TEST`` pixels.
 
     Raises:
@@ -93,8 +94,7 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     """
     if is_train:
         image_format = one_of(cfg.INPUT, "FORMAT", ("RGB", "BGR"))
-        recolour = [RandomColour(image_format)] if cfg.INPUT.COLOR_AUG_SSD else []
-        return T.AugmentationList([*recolour, *build_flip(cfg)])
+        return T.AugmentationList([*build_recolouring(cfg, image_format), *build_flip(cfg)])
     shorter, side = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.CENTER_CROP_TEST
     if not 0 <= side <= shorter:
         raise UserError(

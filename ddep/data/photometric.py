@@ -45,10 +45,18 @@ def build_photometric(
         (gray_probability, v2.RandomGrayscale(p=gray_probability)),
         (blur_probability, v2.RandomApply([blur], p=blur_probability)),
     ]
-    change = nn.Sequential(*(module for probability, module in changes if probability > 0))
-    if image_format == "RGB":
-        return change
-    return lambda image: change(image.flip(0)).flip(0)
+    modules: list[nn.Module] = [module for probability, module in changes if probability > 0]
+    if image_format == "BGR":
+        modules = [_ReversedChannels(), *modules, _ReversedChannels()]
+    return nn.Sequential(*modules)
+
+
+class _ReversedChannels(nn.Module):
+    """Turns RGB into BGR, and BGR into RGB."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Reverse the channels of an image (3, H, W)."""
+        return image.flip(0)
 
 
 class _GaussianBlur(nn.Module):
