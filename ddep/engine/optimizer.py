@@ -36,11 +36,7 @@ def build_optimizer(
     embeddings and ``WEIGHT_DECAY`` for everything else, biases included. A parameter that several
     modules share appears once, a frozen one not at all.
 
-    All parameters of a group are updated in one pass over their memory (``fused``), also after a
-    state is loaded that an optimizer with other loops saved.
-
-    With CLIP_GRADIENTS.CLIP_TYPE "value" and "norm" the gradients of each parameter are clipped
-    before each step, as detectron2 does; see :func:`max_grad_norm` for "full_model".
+    It is finished by :func:`finish_optimizer`.
 
     Args:
         cfg: reads SOLVER.
@@ -90,6 +86,22 @@ def build_optimizer(
         )
     else:
         raise UserError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; expected ADAMW or SGD")
+    return finish_optimizer(cfg, optimizer)
+
+
+def finish_optimizer(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Add what every optimizer of a run has.
+
+    All parameters of a group are updated in one pass over their memory (``fused``), also after a
+    state is loaded that an optimizer with other loops saved.
+
+    With CLIP_GRADIENTS.CLIP_TYPE "value" and "norm" the gradients of each parameter are clipped
+    before each step, as detectron2 does; see :func:`max_grad_norm` for "full_model".
+
+    Args:
+        cfg: reads SOLVER.CLIP_GRADIENTS.
+        optimizer: built with ``fused=True``; it is changed.
+    """
     optimizer.register_load_state_dict_pre_hook(_stay_fused)
     if math.isfinite(max_grad_norm(cfg)):
         return optimizer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,15 +32,42 @@ def build_schedule(
 
 
 class HeadLRScheduler(hooks.LRScheduler):
-    """Advances the schedule, and logs the head's learning rate, BASE_LR times its factor.
+    """Advances the schedules, and logs the head's learning rate, BASE_LR times its factor.
 
     detectron2 logs that of the largest group, which can be the backbone's.
     """
+
+    def __init__(self, others: Sequence[torch.optim.lr_scheduler.LRScheduler] = ()) -> None:
+        """
+        Args:
+            others: schedules besides the trainer's own, of other optimizers.
+        """
+        super().__init__()
+        self._others = tuple(others)
 
     def before_train(self) -> None:
         super().before_train()
         self._best_param_group_id = 0
 
+    def after_step(self) -> None:
+        super().after_step()
+        for schedule in self._others:
+            schedule.step()
+
     def state_dict(self) -> dict[str, Any]:
-        """The position in the schedule, without its length: SOLVER.MAX_ITER may grow on resume."""
-        return {"base_lrs": self.scheduler.base_lrs, "last_epoch": self.scheduler.last_epoch}
+        """The position in each schedule, without its length: SOLVER.MAX_ITER may grow on resume."""
+        state = _position(self.scheduler)
+        if self._others:
+            state["others"] = [_position(schedule) for schedule in self._others]
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`, of as many schedules."""
+        state = dict(state_dict)
+        for schedule, position in zip(self._others, state.pop("others", []), strict=True):
+            schedule.load_state_dict(position)
+        super().load_state_dict(state)
+
+
+def _position(schedule: torch.optim.lr_scheduler.LRScheduler) -> dict[str, Any]:
+    return {"base_lrs": schedule.base_lrs, "last_epoch": schedule.last_epoch}

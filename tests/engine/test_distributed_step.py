@@ -103,8 +103,8 @@ def test_gradients_and_losses_are_those_of_one_process(
         mine = process[kind, parts, False]
         assert_same_gradients(mine["gradients"], expected["gradients"])
         assert mine["result"]["losses"] == pytest.approx(expected["result"]["losses"], rel=1e-6)
-        assert mine["result"]["grad_norm"] == pytest.approx(
-            expected["result"]["grad_norm"], rel=1e-6
+        assert mine["result"]["grad_norms"] == pytest.approx(
+            expected["result"]["grad_norms"], rel=1e-6
         )
         assert not mine["unchanged"]
         # All know that one wants to stop.

@@ -267,3 +267,126 @@ def test_held_parameters_stay_as_they_are(kind: str) -> None:
     # Its first step: AdamW moves by the rate, SGD by rate times gradient; both decay.
     moved = 5 - 0.1 * 0.5 * 5 - 0.1 * (1 if kind == "AdamW" else 7 * first)
     assert model.second.item() == pytest.approx(moved)
+
+
+class TwoNets(nn.Module):
+    """Two weights, each with a loss of its own: ``x * first`` and ``-x * y * second``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.tensor([3.0, 4.0]))
+        self.second = nn.Parameter(torch.tensor([-1.0, 2.0]))
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        x = torch.stack([image["x"] for image in batch]).mean(dim=0)
+        return {
+            "loss": (x * self.first).sum(),
+            "d_loss": batch[0]["factor"] * (-x * self.second).sum(),
+        }
+
+
+def two_steps(*batches: list[dict[str, Any]], **options: Any) -> TrainStep:
+    model = TwoNets()
+    optimizer = torch.optim.SGD([model.first], lr=0.1, momentum=0.9, fused=True)
+    other = torch.optim.Adam([model.second], lr=0.01, betas=(0.9, 0.99), fused=True)
+    return TrainStep(model, batches, optimizer, more_optimizers=[other], **options)
+
+
+def with_factor(factor: float, *xs: tuple[float, float]) -> list[dict[str, Any]]:
+    return [{"x": torch.tensor(x), "factor": factor} for x in xs]
+
+
+@pytest.mark.parametrize("precision", [None, torch.float16])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_each_optimizer_trains_its_own_parameters(
+    parts: int, precision: torch.dtype | None
+) -> None:
+    batches = [with_factor(1.0, (1.0, 2.0), (3.0, -6.0)), with_factor(1.0, (0.0, 1.0), (2.0, 1.0))]
+    step = two_steps(*batches, parts=parts, precision=precision)
+    first, second = TwoNets().first, TwoNets().second
+    sgd = torch.optim.SGD([first], lr=0.1, momentum=0.9)
+    adam = torch.optim.Adam([second], lr=0.01, betas=(0.9, 0.99))
+    for mean in ((2.0, -2.0), (1.0, 1.0)):
+        first.grad, second.grad = torch.tensor(mean), -torch.tensor(mean)
+        sgd.step()
+        adam.step()
+        result = step.run()
+        assert result.grad_norms == pytest.approx([first.grad.norm().item()] * 2)
+        assert result.grad_norm == result.grad_norms[0]
+        torch.testing.assert_close(step.model.first, first)
+        torch.testing.assert_close(step.model.second, second)
+
+
+def test_the_norm_of_each_optimizer_is_limited_by_itself() -> None:
+    step = two_steps(with_factor(100.0, (3.0, 4.0)), max_grad_norm=10.0)
+    result = step.run()
+    assert result.grad_norms == pytest.approx([5, 500])
+    torch.testing.assert_close(step.model.first.grad, torch.tensor([3.0, 4.0]))
+    torch.testing.assert_close(step.model.second.grad, torch.tensor([-6.0, -8.0]))
+
+
+def everything(step: TrainStep) -> dict[str, Tensor]:
+    """Weights and the state of both optimizers."""
+    states = {
+        f"{i} {name}": value
+        for i, optimizer in enumerate((step.optimizer, *step.more_optimizers))
+        for state in optimizer.state.values()
+        for name, value in state.items()
+    }
+    return {name: value.clone() for name, value in {**step.model.state_dict(), **states}.items()}
+
+
+@pytest.mark.parametrize("wrong", ["first", "second", "d_loss"])
+@pytest.mark.parametrize("precision", [None, torch.float16])
+def test_one_bad_number_stops_all_optimizers(wrong: str, precision: torch.dtype | None) -> None:
+    good, bad = with_factor(1.0, (1.0, 2.0)), with_factor(math.nan, (1.0, 2.0))
+    step = two_steps(good, bad if wrong == "d_loss" else good, good, precision=precision)
+    step.run()
+    before = everything(step)
+    if wrong != "d_loss":
+        weight = getattr(step.model, wrong)
+        handle = weight.register_hook(lambda gradient: gradient * math.inf)
+        assert step.run().skipped
+        handle.remove()
+    else:
+        assert "d_loss is nan" in step.run().problem
+    after = everything(step)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(after[name], value), name
+    assert not step.run().skipped
+
+
+def test_infinite_gradients_of_another_optimizer_are_named() -> None:
+    step = two_steps(with_factor(1.0, (1.0, 2.0)))
+    step.model.second.register_hook(lambda gradient: gradient * math.inf)
+    result = step.run()
+    assert result.problem.startswith("the norm of the gradients is inf; the images: ")
+
+
+@pytest.mark.parametrize("precision", [None, torch.float16])
+def test_all_optimizers_continue_from_a_restored_state(precision: torch.dtype | None) -> None:
+    batches = [with_factor(0.5 + seed, (1.0 - seed, 2.0)) for seed in range(4)]
+    whole = two_steps(*batches, precision=precision)
+    for _ in batches:
+        whole.run()
+    first = two_steps(*batches[:2], precision=precision)
+    first.run()
+    first.run()
+    second = two_steps(*batches[2:], precision=precision)
+    second.model.load_state_dict(first.model.state_dict())
+    second.load_state_dict(first.state_dict())
+    second.run()
+    second.run()
+    expected = everything(whole)
+    assert "1 exp_avg_sq" in expected
+    for name, value in everything(second).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_a_state_of_fewer_optimizers_is_refused() -> None:
+    step = two_steps()
+    state = step.state_dict()
+    del state["more_optimizers"]
+    with pytest.raises(ValueError, match="it had 1 optimizers instead of 2"):
+        step.load_state_dict(state)
