@@ -37,6 +37,18 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     return T.AugmentationList(RECIPES[mapper.augmentation](cfg, mapper.needs_labels, recolour))
 
 
+def build_geometry(cfg: CfgNode) -> T.AugmentationList:
+    """Build the resizing, crop and flip that :func:`build_augmentations` gives training images.
+
+    They are for images without labels: ``INPUT.CROP.SINGLE_CATEGORY_MAX_AREA`` has no effect.
+
+    Raises:
+        UserError: an unknown value.
+    """
+    mapper = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME)
+    return T.AugmentationList(RECIPES[mapper.augmentation](cfg, None, []))
+
+
 def _resize_and_crop(
     cfg: CfgNode, labels: str | None, recolour: list[T.Augmentation]
 ) -> list[T.Augmentation]:

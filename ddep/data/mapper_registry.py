@@ -1,4 +1,5 @@
-"""A registry of mappers, by the names that ``INPUT.DATASET_MAPPER_NAME`` takes."""
+"""Registries of mappers: of labelled images, by the names that ``INPUT.DATASET_MAPPER_NAME`` takes,
+and of target images."""
 
 from __future__ import annotations
 
@@ -29,9 +30,23 @@ class Mapper(Protocol):
     def __call__(self, record: Record) -> Record: ...
 
 
+class TargetMapper(Protocol):
+    """Turns a record of DATASETS.TARGET into a sample without labels; constructed with ``(cfg)``.
+
+    Samples have ``is_target``, True, and ``image``, ``file_name``, ``height``, ``width`` and
+    ``seed`` as :class:`ddep.data.mappers.target.WeakTargetMapper` says.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None: ...
+
+    def __call__(self, record: Record) -> Record: ...
+
+
 MapperClass = TypeVar("MapperClass", bound=type)
 
 MAPPERS: dict[str, type[Mapper]] = {}
+# By the names that adaptation methods ask for.
+TARGET_MAPPERS: dict[str, type[TargetMapper]] = {}
 
 
 def register_mapper(*names: str) -> Callable[[MapperClass], MapperClass]:
@@ -39,6 +54,16 @@ def register_mapper(*names: str) -> Callable[[MapperClass], MapperClass]:
 
     def register(mapper: MapperClass) -> MapperClass:
         MAPPERS.update(dict.fromkeys(names, mapper))
+        return mapper
+
+    return register
+
+
+def register_target_mapper(name: str) -> Callable[[MapperClass], MapperClass]:
+    """Class decorator that registers a :class:`TargetMapper` under ``name``."""
+
+    def register(mapper: MapperClass) -> MapperClass:
+        TARGET_MAPPERS[name] = mapper
         return mapper
 
     return register

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 
-from ddep.data.mapper_registry import MAPPERS, Mapper, mapper_class, register_mapper
+from ddep.data.mapper_registry import (
+    MAPPERS,
+    TARGET_MAPPERS,
+    Mapper,
+    TargetMapper,
+    mapper_class,
+    register_mapper,
+    register_target_mapper,
+)
 from ddep.data.mappers.classification import ClassificationMapper
 from ddep.data.mappers.denoising import DenoisingMapper
 from ddep.data.mappers.detection import DetectionMapper
 from ddep.data.mappers.instance import InstanceMapper
 from ddep.data.mappers.panoptic import PanopticMapper
 from ddep.data.mappers.semantic import SemanticMapper
+from ddep.data.mappers.target import StrongTargetMapper, WeakTargetMapper
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
@@ -22,8 +31,18 @@ def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
     return mapper_class(cfg.INPUT.DATASET_MAPPER_NAME)(cfg, is_train)
 
 
+def build_target_mapper(cfg: CfgNode, name: str) -> TargetMapper:
+    """Build the mapper of ``DATASETS.TARGET`` that an adaptation method asks for by ``name``.
+
+    Raises:
+        UserError: an impossible value in the config.
+    """
+    return TARGET_MAPPERS[name](cfg)
+
+
 __all__ = [
     "MAPPERS",
+    "TARGET_MAPPERS",
     "ClassificationMapper",
     "DenoisingMapper",
     "DetectionMapper",
@@ -31,7 +50,12 @@ __all__ = [
     "Mapper",
     "PanopticMapper",
     "SemanticMapper",
+    "StrongTargetMapper",
+    "TargetMapper",
+    "WeakTargetMapper",
     "build_mapper",
+    "build_target_mapper",
     "mapper_class",
     "register_mapper",
+    "register_target_mapper",
 ]
