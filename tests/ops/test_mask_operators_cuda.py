@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -23,9 +24,9 @@ def compiled() -> Iterator[str]:
     yield from force("compiled", "cuda")
 
 
-@pytest.fixture
+@contextmanager
 def no_waiting() -> Iterator[None]:
-    """What waits for the GPU is an error."""
+    """What waits for the GPU is an error, copies from and to the host included."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -52,13 +53,12 @@ def losses_and_gradients(case: Case, weights: Tensor) -> tuple[list[Tensor], lis
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_point_losses_match_formula(dtype, no_waiting) -> None:
+def test_point_losses_match_formula(dtype) -> None:
     case = make_case(dtype, points=12544, mask_size=(64, 64), size=(16, 16), pairs=9, layers=3)
     weights = torch.randn(2, *case.images.shape, generator=torch.Generator().manual_seed(1))
     given, given_weights = on_gpu(case), weights.cuda()
-    torch.cuda.synchronize()
-    losses, gradients = losses_and_gradients(given, given_weights)
-    torch.cuda.set_sync_debug_mode("default")
+    with no_waiting():
+        losses, gradients = losses_and_gradients(given, given_weights)
     exact_case = case._replace(
         mask_logits=[logits.double().requires_grad_() for logits in case.mask_logits]
     )
@@ -73,42 +73,44 @@ def test_point_losses_match_formula(dtype, no_waiting) -> None:
 
 @pytest.mark.parametrize("points", [12544, None], ids=["points", "dense"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_costs_match_formula(dtype, points, no_waiting) -> None:
+def test_costs_match_formula(dtype, points) -> None:
     options = {"queries": 100, "size": (16, 16), "mask_size": (64, 64) if points else (16, 16)}
     case = make_costs(dtype, NUM_TARGETS, points=points, **options)
     given = on_gpu(case)
-    if points is None:
-        costs = torch.ops.ddep.dense_mask_costs(given.mask_logits, given.masks, NUM_TARGETS)
-    else:
-        costs = torch.ops.ddep.point_mask_costs(
-            given.mask_logits, given.masks, NUM_TARGETS, given.points
-        )
-    torch.cuda.set_sync_debug_mode("default")
+    arguments = (given.mask_logits, given.masks, NUM_TARGETS)
+    with no_waiting():
+        if points is None:
+            costs = torch.ops.ddep.dense_mask_costs(*arguments)
+        else:
+            costs = torch.ops.ddep.point_mask_costs(*arguments, given.points)
     exact = mask_formulas.costs(case.mask_logits, case.masks, NUM_TARGETS, case.points)
     check(costs, exact, TOLERANCE[dtype][0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_uncertain_points_are_those_of_the_cpu(dtype, no_waiting) -> None:
+def test_uncertain_points_are_those_of_the_cpu(dtype) -> None:
     """To the bit. Neither kind of seed makes the host wait."""
     case = make_case(dtype, size=(64, 48), pairs=40, layers=10)
     given, seed = on_gpu(case), torch.tensor(2**62 - 12345)
-    numbers = (12544, 37632, 9408)
-    drawn = [
-        torch.ops.ddep.uncertain_points(given.mask_logits, given.images, given.queries, s, *numbers)
-        for s in (seed, seed.cuda())
-    ]
-    torch.cuda.set_sync_debug_mode("default")
+    seed_on_gpu, numbers = seed.cuda(), (12544, 37632, 9408)
+    with no_waiting():
+        drawn = [
+            torch.ops.ddep.uncertain_points(
+                given.mask_logits, given.images, given.queries, of_either, *numbers
+            )
+            for of_either in (seed, seed_on_gpu)
+        ]
     expected = torch.ops.ddep.uncertain_points(
         case.mask_logits, case.images, case.queries, seed, *numbers
     )
     assert torch.equal(drawn[0].cpu(), expected) and torch.equal(drawn[1].cpu(), expected)
 
 
-def test_uniform_points_are_those_of_the_cpu(no_waiting) -> None:
+def test_uniform_points_are_those_of_the_cpu() -> None:
     seed = torch.tensor(-987654321)
-    drawn = torch.ops.ddep.uniform_points(seed.cuda(), 7, 12345)
-    torch.cuda.set_sync_debug_mode("default")
+    seed_on_gpu = seed.cuda()
+    with no_waiting():
+        drawn = torch.ops.ddep.uniform_points(seed_on_gpu, 7, 12345)
     assert torch.equal(drawn.cpu(), torch.ops.ddep.uniform_points(seed, 7, 12345))
 
 
