@@ -12,6 +12,8 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.projects.deeplab import add_deeplab_config
 
+from ddep.config_adaptation import add_adaptation_config
+
 
 def add_ddep_config(cfg: CfgNode) -> None:
     """Add the project's keys and their defaults to ``cfg``, in place.
@@ -31,6 +33,7 @@ def add_ddep_config(cfg: CfgNode) -> None:
     _add_swin_config(cfg)
     _add_classifier_config(cfg)
     _add_denoising_config(cfg)
+    add_adaptation_config(cfg)
     _add_sliding_config(cfg)
     _add_monitoring_config(cfg)
 

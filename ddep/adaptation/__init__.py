@@ -1,1 +1,21 @@
-"""Fine-tuning with unlabelled images: one method a file."""
+"""Fine-tuning with unlabelled images of the place where a model will run: one method a file.
+
+A method adds losses on target images to those of a semantic model on labelled ones. Models,
+checkpoints, evaluation and prediction are the same with and without.
+"""
+
+from ddep.adaptation.adapted_model import AdaptedModel
+from ddep.adaptation.check import check_adaptation
+from ddep.adaptation.method import AdaptationBatch, Method
+from ddep.adaptation.registry import METHODS, adapts, method_of, register_method
+
+__all__ = [
+    "METHODS",
+    "AdaptationBatch",
+    "AdaptedModel",
+    "Method",
+    "adapts",
+    "check_adaptation",
+    "method_of",
+    "register_method",
+]

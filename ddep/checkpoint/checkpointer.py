@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # States that only some runs have, and the config keys that say so.
 _OPTIONS = {
+    "adaptation": "MODEL.ADAPTATION.METHOD",
     "ema": "SOLVER.EMA.ENABLED",
     "transferred": "SOLVER.TRANSFERRED_MULTIPLIER or SOLVER.NEW_ONLY_ITERS",
 }

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MapDataset
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
+from ddep.data.mapper_registry import mapper_class
 from ddep.data.mappers import build_mapper
-from ddep.data.records import check_training_sets, load_records, load_training_sets
-from ddep.data.samplers import build_train_sampler
-from ddep.data.samples import TrainingSamples
+from ddep.data.paired_loader import PairedLoader
+from ddep.data.records import (
+    check_training_sets,
+    load_records,
+    load_target_sets,
+    load_training_sets,
+)
+from ddep.data.samplers import TrainingSampler, build_train_sampler
+from ddep.data.samples import TrainingPairs, TrainingSamples
 from ddep.data.steady_loader import SteadyLoader
 from ddep.data.train_loader import TrainLoader
 from ddep.errors import UserError
+
+# Makes the seed of the target images from that of the labelled ones.
+_TARGET_STREAM = 1
 
 
 def build_train_loader(cfg: CfgNode) -> TrainLoader:
@@ -35,12 +46,7 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     Raises:
         UserError: no such data set or no image in it; an impossible value in the config.
     """
-    batch_size, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if batch_size <= 0 or batch_size % processes:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {batch_size}; expected a multiple of the number of "
-            f"processes, {processes}"
-        )
+    _check_batch_size("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size())
     mapper = build_mapper(cfg, is_train=True)
     check_training_sets(cfg)
     sets = load_training_sets(cfg)
@@ -48,7 +54,7 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
         TrainingSamples(sets, mapper, cfg.INPUT.MAX_UNREADABLE),
         build_train_sampler(cfg, sets),
         seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
-        batch_size=batch_size,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         origin={
@@ -60,6 +66,61 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
             "DATALOADER.REPEAT_THRESHOLD": cfg.DATALOADER.REPEAT_THRESHOLD,
         },
     )
+
+
+def build_paired_loader(cfg: CfgNode, target_mapper: str, in_pairs: bool) -> PairedLoader:
+    """Build the endless loader of batches that have target images beside the labelled ones.
+
+    Both streams are as in :func:`build_train_loader`, with ``DATALOADER.NUM_WORKERS`` workers each;
+    their random numbers have nothing in common.
+
+    Args:
+        cfg: the whole config.
+        target_mapper: the registered name of the mapper of ``DATASETS.TARGET``.
+        in_pairs: whether target images come in pairs, see :class:`TrainingPairs`.
+
+    Returns:
+        An iterable over lists of ``SOLVER.IMS_PER_BATCH / processes`` labelled samples and
+        ``SOLVER.TARGET_IMS_PER_BATCH / processes`` target samples.
+
+    Raises:
+        UserError: no such data set or no image in it; an impossible value in the config.
+    """
+    source = build_train_loader(cfg)
+    parts = cfg.SOLVER.ACCUMULATION_STEPS
+    batch_size = target_batch_size(cfg)
+    images = 2 if in_pairs else 1
+    _check_batch_size(
+        "SOLVER.TARGET_IMS_PER_BATCH", batch_size, images * parts * comm.get_world_size()
+    )
+    sets = load_target_sets(cfg)
+    samples = TrainingPairs if in_pairs else TrainingSamples
+    mapper = mapper_class(target_mapper)(cfg, is_train=True)
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    target = TrainLoader(
+        samples(sets, mapper, cfg.INPUT.MAX_UNREADABLE),
+        TrainingSampler(sum(map(len, sets))),
+        seed=int(np.random.SeedSequence((seed, _TARGET_STREAM)).generate_state(1)[0]),
+        batch_size=batch_size // images,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        aspect_ratio_grouping=False,
+        origin={
+            "SEED": cfg.SEED,
+            "DATASETS.TARGET": list(cfg.DATASETS.TARGET),
+            "number of target images in each set": [len(records) for records in sets],
+        },
+    )
+    return PairedLoader(source, target, parts)
+
+
+def target_batch_size(cfg: CfgNode) -> int:
+    """The number of target images in each step, of all processes together."""
+    return cfg.SOLVER.TARGET_IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH
+
+
+def _check_batch_size(key: str, size: int, divisor: int) -> None:
+    if size <= 0 or size % divisor:
+        raise UserError(f"{key} is {size}; expected a multiple of {divisor}")
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:

@@ -95,6 +95,48 @@ def load_training_sets(cfg: CfgNode) -> list[Sequence[Record]]:
     return [_without_empty(name, records) for name, records in zip(names, chosen, strict=True)]
 
 
+def check_target_sets(cfg: CfgNode) -> None:
+    """Raise :class:`UserError` if a target set is trained on with all of its labels."""
+    for name in cfg.DATASETS.TARGET:
+        if name in cfg.DATASETS.TRAIN and not limits_labels(cfg):
+            raise UserError(
+                f"DATASETS.TARGET has {name}, which is in DATASETS.TRAIN with all of its labels; "
+                "name another set, or limit the labels (DATASETS.LABEL_FRACTION, LABEL_COUNT or "
+                "LABEL_LIST): the other images are the target then"
+            )
+
+
+def load_target_sets(cfg: CfgNode) -> list[Sequence[Record]]:
+    """Load the records of each set in ``DATASETS.TARGET``, without those that training has labels
+    of.
+
+    Raises:
+        UserError: no such data set, or no image in it.
+    """
+    check_target_sets(cfg)
+    names = cfg.DATASETS.TARGET
+    sets = load_records("DATASETS.TARGET", names, filter_empty=False)
+    return [
+        _without_labelled(cfg, name, records) if name in cfg.DATASETS.TRAIN else records
+        for name, records in zip(names, sets, strict=True)
+    ]
+
+
+def _without_labelled(cfg: CfgNode, name: str, records: Sequence[Record]) -> Sequence[Record]:
+    train = cfg.DATASETS.TRAIN
+    sets = load_records("DATASETS.TRAIN", train, filter_empty=False)
+    chosen = choose_labelled(cfg, train, sets)[list(train).index(name)]
+    labelled = {record["file_name"] for record in chosen}
+    others = [record for record in records if record["file_name"] not in labelled]
+    if not others:
+        raise UserError(
+            f"DATASETS.TARGET has {name}, but all of its images count as labelled; lower "
+            "DATASETS.LABEL_FRACTION or LABEL_COUNT, or name another set"
+        )
+    logger.info(f"{name}: {len(others)} of {len(records)} images are the target")
+    return others
+
+
 def _without_empty(name: str, records: Sequence[Record]) -> Sequence[Record]:
     if "annotations" in records[0]:
         records = filter_images_with_only_crowd_annotations(records)

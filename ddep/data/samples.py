@@ -28,7 +28,7 @@ class Sample(NamedTuple):
     """A mapped record."""
 
     key: SampleKey
-    content: Record
+    content: Record | list[Record]
     unreadable: dict[str, str]  # why files that were tried first cannot be read, by name
 
 
@@ -69,14 +69,18 @@ class TrainingSamples(Dataset):
             UserError: no record can be read, or more than the limit cannot.
         """
         with seeded(key.seed, key.position):
-            return self._map(key)
+            unreadable: dict[str, str] = {}
+            return Sample(key, self._content(key.index, unreadable), unreadable)
 
-    def _map(self, key: SampleKey) -> Sample:
-        unreadable: dict[str, str] = {}
-        for candidate in self._candidates(key.index):
+    def _content(self, index: int, unreadable: dict[str, str]) -> Record | list[Record]:
+        """The sample's content; files that cannot be read are added to ``unreadable``."""
+        return self._map(index, unreadable)
+
+    def _map(self, index: int, unreadable: dict[str, str]) -> Record:
+        for candidate in self._candidates(index):
             record = self.records[candidate]
             try:
-                return Sample(key, self.mapper(record), unreadable)
+                return self.mapper(record)
             except UnreadableImageError as error:
                 unreadable[record["file_name"]] = str(error)
                 check_limit(unreadable, self.max_unreadable)
@@ -94,3 +98,11 @@ class TrainingSamples(Dataset):
             if candidate not in tried:
                 tried.add(candidate)
                 yield candidate
+
+
+class TrainingPairs(TrainingSamples):
+    """Samples of two mapped records each: that of the key, and one drawn at random."""
+
+    def _content(self, index: int, unreadable: dict[str, str]) -> list[Record]:
+        other = random.randrange(len(self))
+        return [self._map(index, unreadable), self._map(other, unreadable)]

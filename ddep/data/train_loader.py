@@ -154,6 +154,11 @@ class TrainLoader:
         Raises:
             UserError: the state comes from other data sets, or another sampler or seed.
         """
+        if "target" in state:
+            raise UserError(
+                "the resumed run had target images (MODEL.ADAPTATION.METHOD); resume it with the "
+                "config that it was started with"
+            )
         for name, value in self._origin.items():
             if value != state["origin"].get(name):
                 raise UserError(

@@ -10,11 +10,17 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from ddep.adaptation import adapts, check_adaptation, method_of
 from ddep.checkpoint import check_transfer, local_path
 from ddep.checkpoint.listing import list_checkpoints
 from ddep.config import get_key
-from ddep.data import check_training_sets, register_from_config
-from ddep.data.mappers import build_mapper
+from ddep.data import (
+    check_target_sets,
+    check_training_sets,
+    register_from_config,
+    target_batch_size,
+)
+from ddep.data.mappers import build_mapper, mapper_class
 from ddep.engine.checkpoint_hooks import check_checkpoints
 from ddep.engine.frozen_backbone import frozen_backbone_error
 from ddep.engine.train_step import PRECISIONS
@@ -62,13 +68,18 @@ def check_values(cfg: CfgNode) -> None:
 
 def check_batch(cfg: CfgNode, processes: int) -> None:
     """Raise :class:`UserError` unless each process and each part gets the same number of images."""
-    images, steps = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS
-    if images % (processes * steps):
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH is {images}; expected a multiple of {processes * steps}, for "
-            f"{processes} process{'es' if processes > 1 else ''} and "
-            f"SOLVER.ACCUMULATION_STEPS {steps}"
-        )
+    steps = cfg.SOLVER.ACCUMULATION_STEPS
+    parts = {"IMS_PER_BATCH": (cfg.SOLVER.IMS_PER_BATCH, processes * steps)}
+    if adapts(cfg):
+        in_one = 2 if method_of(cfg).in_pairs else 1
+        parts["TARGET_IMS_PER_BATCH"] = (target_batch_size(cfg), in_one * processes * steps)
+    for key, (images, divisor) in parts.items():
+        if images % divisor:
+            raise UserError(
+                f"SOLVER.{key} is {images}; expected a multiple of {divisor}, for "
+                f"{processes} process{'es' if processes > 1 else ''} and "
+                f"SOLVER.ACCUMULATION_STEPS {steps}"
+            )
 
 
 def _is_positive(value: Any) -> bool:
@@ -85,6 +96,7 @@ _VALUES = (
     ("MODEL.MASK_FORMER.TRAIN_NUM_POINTS", _is_positive, "at least 1"),
     ("SOLVER.MAX_ITER", _is_positive, "at least 1"),
     ("SOLVER.IMS_PER_BATCH", _is_positive, "at least 1"),
+    ("SOLVER.TARGET_IMS_PER_BATCH", lambda number: number >= 0, "at least 0"),
     ("SOLVER.ACCUMULATION_STEPS", _is_positive, "at least 1"),
     ("SOLVER.MAX_SKIPPED_STEPS", _is_positive, "at least 1"),
     (
@@ -113,6 +125,16 @@ def _check_model(run: Run) -> list[str]:
     return notes
 
 
+def _check_adaptation(run: Run) -> list[str]:
+    if run.eval_only:
+        return []
+    check_adaptation(run.cfg)
+    if adapts(run.cfg):
+        task_of(run.cfg).check_adaptation(run.cfg)
+        check_target_sets(run.cfg)
+    return []
+
+
 def _check_weights(run: Run) -> list[str]:
     cfg = run.cfg
     if run.resume and has_checkpoint(cfg):
@@ -138,7 +160,7 @@ def _check_data(run: Run) -> list[str]:
     cfg = run.cfg
     register_from_config(
         cfg,
-        ("TEST",) if run.eval_only else ("TRAIN", "TEST"),
+        ("TEST",) if run.eval_only else ("TRAIN", "TARGET", "TEST"),
         instances=not {"bbox", "segm"}.isdisjoint(task_of(cfg).measured(cfg)),
     )
     if run.eval_only and not cfg.DATASETS.TEST:
@@ -146,6 +168,8 @@ def _check_data(run: Run) -> list[str]:
     if not run.eval_only:
         check_training_sets(cfg)
         build_mapper(cfg, is_train=True)  # checks its keys
+        if adapts(cfg):
+            mapper_class(method_of(cfg).target_mapper)(cfg, is_train=True)
     if cfg.DATASETS.TEST:
         build_mapper(cfg, is_train=False)
     return []
@@ -180,6 +204,7 @@ def _check_output(run: Run) -> list[str]:
 
 _CHECKS: tuple[Callable[[Run], list[str]], ...] = (
     _check_model,
+    _check_adaptation,
     _check_weights,
     _check_data,
     _check_evaluation,

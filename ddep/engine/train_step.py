@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from ddep.data.parts import cut
 from ddep.modeling.normalisers import add_up, average_over_processes
 
 # SOLVER.AMP.PRECISION
@@ -172,7 +173,7 @@ class TrainStep:
 
     def _backward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Leave gradients in the parameters; the losses, of which processes have a mean."""
-        parts = _cut(batch, self.parts)
+        parts = cut(batch, self.parts)
         arguments = {}
         if self._normalisers is not None:
             counts = add_up(self._normalisers(part) for part in parts)
@@ -286,8 +287,3 @@ def _explain(
     numbers = wrong or {"the norm of the gradients": norm}
     found = ", ".join(f"{name} is {number}" for name, number in numbers.items())
     return f"{found}; the images: {', '.join(files)}"
-
-
-def _cut(batch: Sequence[dict[str, Any]], parts: int) -> list[list[dict[str, Any]]]:
-    size = len(batch) // parts
-    return [list(batch[i : i + size]) for i in range(0, len(batch), size)]

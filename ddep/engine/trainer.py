@@ -13,8 +13,11 @@ from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
+from ddep.adaptation import adapts
+from ddep.adaptation.adapted_model import MethodState
 from ddep.checkpoint import Checkpointer
 from ddep.distributed.data_parallel import distribute
+from ddep.engine.adaptation import build_adapted_model
 from ddep.engine.batch_norm_check import check_batch_norms
 from ddep.engine.checkpoint_hooks import checkpoint_hooks
 from ddep.engine.ema import WeightAverage, evaluate_average
@@ -50,6 +53,7 @@ class Trainer(TrainerParts):
 
     Attributes:
         average: the moving average of the weights, None unless SOLVER.EMA.ENABLED.
+        adapted: the model with the losses of target images, None without MODEL.ADAPTATION.METHOD.
         state: how far training has come.
         transferred: what is from MODEL.WEIGHTS, None if that makes no difference.
 
@@ -65,20 +69,22 @@ class Trainer(TrainerParts):
         check_batch_norms(cfg, model)
         prepare_execution(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
+        task = task_of(cfg)
+        self.average = (
+            WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
+        )
+        self.adapted = build_adapted_model(cfg, model, self.average) if adapts(cfg) else None
         amp = cfg.SOLVER.AMP
         self._trainer = TrainStep(
-            distribute(model),
+            distribute(self.adapted or model),
             self.build_train_loader(cfg),
             optimizer,
-            normalisers=task_of(cfg).normalisers(model),
+            normalisers=self.adapted.normalisers if self.adapted else task.normalisers(model),
             precision=PRECISIONS[amp.PRECISION] if amp.ENABLED else None,
             parts=cfg.SOLVER.ACCUMULATION_STEPS,
             max_grad_norm=max_grad_norm(cfg),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.average = (
-            WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
-        )
         self.state = TrainingState(self._trainer, self._hooks)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
         self.transferred = (
@@ -89,6 +95,8 @@ class Trainer(TrainerParts):
         self.checkpoints = RunCheckpoints(
             self.checkpointer, self.state, self.average, self.max_iter, self.transferred
         )
+        if self.adapted is not None:
+            self.checkpointer.add_checkpointable("adaptation", MethodState(self.adapted.method))
         self._stop = StopRequest()
         self.register_hooks(self.build_hooks())
 
@@ -161,6 +169,8 @@ class Trainer(TrainerParts):
         result = self._trainer.run(self._stop.signum, held)
         if self.average is not None and not result.skipped:
             self.average.update()
+        if self.adapted is not None:
+            self.adapted.method.finish_step(result.skipped)
         self.state.complete_iteration()
         if comm.is_main_process():
             self._store(result)
@@ -193,11 +203,12 @@ class Trainer(TrainerParts):
         """Evaluate the weights and, if there is one, their average; see :meth:`test`."""
         self._end_if_asked()
         with self._stop.at_once():
-            results = self.test(self.cfg, self.model)
+            model = self.checkpointer.model
+            results = self.test(self.cfg, model)
             if self.average is not None:
                 drawn = self.storage._vis_data
                 before = len(drawn)
-                averaged = evaluate_average(self.test, self.cfg, self.model, self.average)
+                averaged = evaluate_average(self.test, self.cfg, model, self.average)
                 drawn[before:] = [(f"ema/{name}", *rest) for name, *rest in drawn[before:]]
                 if results:
                     results["ema"] = averaged

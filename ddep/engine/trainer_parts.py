@@ -14,7 +14,8 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
-from ddep.data import build_test_loader, build_train_loader
+from ddep.adaptation import adapts, method_of
+from ddep.data import build_paired_loader, build_test_loader, build_train_loader
 from ddep.engine.optimizer import build_optimizer
 from ddep.engine.schedule import build_schedule
 from ddep.evaluation import output_folder, write_results
@@ -56,8 +57,12 @@ class TrainerParts(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """See :func:`ddep.data.build_train_loader`."""
-        return build_train_loader(cfg)
+        """See :func:`ddep.data.build_train_loader`; with MODEL.ADAPTATION also the target images,
+        see :func:`ddep.data.build_paired_loader`."""
+        if not adapts(cfg):
+            return build_train_loader(cfg)
+        method = method_of(cfg)
+        return build_paired_loader(cfg, method.target_mapper, method.in_pairs)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:

@@ -85,9 +85,18 @@ class _PerPixelHead(nn.Module, ABC):
         logits = self.layers(features)
         if not self.training:
             return self._upsample(logits[0]), {}
+        return None, self.losses(logits, targets)
+
+    def losses(self, logits: list[torch.Tensor], targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The loss of every layer, as :meth:`forward` returns them in training.
+
+        Args:
+            logits: from :meth:`layers`.
+            targets: (B, H, W) int64, classes or ``ignore_value``.
+        """
         names = ["loss_sem_seg", *(f"loss_sem_seg_{i}" for i in range(len(logits) - 1))]
         losses = [self._loss(layer, targets) for layer in logits]
-        return None, dict(zip(names, losses, strict=True))
+        return dict(zip(names, losses, strict=True))
 
     def _upsample(self, logits: torch.Tensor) -> torch.Tensor:
         scale = self.common_stride

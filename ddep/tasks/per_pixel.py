@@ -12,6 +12,7 @@ from ddep.errors import UserError
 from ddep.modeling.exportable import Exportable, ExportablePerPixel
 from ddep.modeling.meta_arch.data_set_classes import check_num_classes
 from ddep.modeling.per_pixel_head import per_pixel_heads
+from ddep.modeling.pixel_classifier import PixelClassifier, PixelwiseClassifier
 from ddep.tasks.registry import register_task
 from ddep.tasks.task import Task, check_registered
 
@@ -48,6 +49,25 @@ class PerPixelSegmentationTask(Task):
     def networks(self, model: nn.Module) -> list[nn.Module]:
         """As :meth:`Task.networks`."""
         return [model.backbone, model.sem_seg_head]
+
+    def check_adaptation(self, cfg: CfgNode) -> None:
+        """As :meth:`Task.check_adaptation`: it depends on the head."""
+        name = cfg.MODEL.SEM_SEG_HEAD.NAME
+        head = SEM_SEG_HEADS_REGISTRY.get(name)
+        if not (hasattr(head, "layers") and hasattr(head, "losses")):
+            raise UserError(
+                f"MODEL.SEM_SEG_HEAD.NAME is {name!r}, which has no methods layers and losses, so "
+                "that MODEL.ADAPTATION cannot add losses to it; expected DeepLabV3PlusHead or "
+                "another head that has them"
+            )
+
+    def pixel_classifier(self, cfg: CfgNode, model: nn.Module) -> PixelClassifier:
+        """As :meth:`Task.pixel_classifier`."""
+        return PixelwiseClassifier(
+            model,
+            num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            ignore_label=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+        )
 
     def exportable(self, cfg: CfgNode, model: nn.Module, *, post_processing: bool) -> Exportable:
         """As :meth:`Task.exportable`."""

@@ -14,6 +14,7 @@ from ddep.errors import UserError
 from ddep.modeling.build_criterion import mask_loss_name
 from ddep.modeling.exportable import Exportable, ExportableMaskFormer
 from ddep.modeling.per_pixel_head import per_pixel_heads
+from ddep.modeling.pixel_classifier import PixelClassifier, QueryClassifier
 from ddep.tasks.registry import register_task
 from ddep.tasks.task import Task, check_registered
 
@@ -76,6 +77,17 @@ class SegmentationTask(Task):
         """As :meth:`Task.networks`."""
         head = model.sem_seg_head
         return [model.backbone, head.pixel_decoder, head.predictor]
+
+    def check_adaptation(self, cfg: CfgNode) -> None:
+        """As :meth:`Task.check_adaptation`: it can."""
+
+    def pixel_classifier(self, cfg: CfgNode, model: nn.Module) -> PixelClassifier:
+        """As :meth:`Task.pixel_classifier`."""
+        return QueryClassifier(
+            model,
+            num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            ignore_label=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+        )
 
     def exportable(self, cfg: CfgNode, model: nn.Module, *, post_processing: bool) -> Exportable:
         """As :meth:`Task.exportable`."""

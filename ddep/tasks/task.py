@@ -22,6 +22,7 @@ from ddep.errors import UserError
 from ddep.evaluation.measures import MEASURES, Measure
 from ddep.evaluation.pictures import PredictionPictures
 from ddep.modeling.exportable import Exportable
+from ddep.modeling.pixel_classifier import PixelClassifier
 from ddep.tasks.test_time import check_test_time_values
 
 logger = logging.getLogger(__name__)
@@ -120,6 +121,27 @@ class Task(ABC):
         The first takes the images, (B, 3, H, W), and nothing else.
         """
         return [model.backbone]
+
+    def check_adaptation(self, cfg: CfgNode) -> None:
+        """Check that MODEL.ADAPTATION can add losses to the model.
+
+        Raises:
+            UserError: it cannot.
+        """
+        raise UserError(
+            f"MODEL.ADAPTATION.METHOD is {cfg.MODEL.ADAPTATION.METHOD}, but "
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} does {self.name} and predicts "
+            "no classes of pixels; expected MaskFormer or SemanticSegmentor"
+        )
+
+    def pixel_classifier(self, cfg: CfgNode, model: nn.Module) -> PixelClassifier:
+        """The model in parts, for MODEL.ADAPTATION; see :meth:`check_adaptation`.
+
+        Args:
+            cfg: the model's config.
+            model: not in a DistributedDataParallel.
+        """
+        raise NotImplementedError(f"{self.name} predicts no classes of pixels")
 
     # Evaluation
 

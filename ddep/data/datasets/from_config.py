@@ -31,9 +31,9 @@ def register_from_config(
     These are the sets of ``DATASETS.CUSTOM``, ``images:<folder>`` and ``classes:<folder>``.
 
     Args:
-        cfg: the config; DATASETS.TRAIN, TEST and CUSTOM are read.
-        keys: the keys whose files are needed: "TRAIN", "TEST" or both. Names are checked in both.
-            Without any, even the classes of sets in DATASETS.CUSTOM may be unknown.
+        cfg: the config; DATASETS.TRAIN, TARGET, TEST and CUSTOM are read.
+        keys: the keys whose files are needed, of "TRAIN", "TARGET" and "TEST". Names are checked in
+            all of them. Without any, even the classes of sets in DATASETS.CUSTOM may be unknown.
         instances: whether instances will be evaluated, which may need further files.
 
     Raises:
@@ -42,7 +42,7 @@ def register_from_config(
             training set.
     """
     register_custom_sets(cfg, strict=bool(keys))
-    for key in ("TRAIN", "TEST"):
+    for key in ("TRAIN", "TARGET", "TEST"):
         for name in cfg.DATASETS[key]:
             if name.startswith(PREFIX):
                 register_image_folder(name)
@@ -58,7 +58,8 @@ def register_from_config(
             entry = custom_entry(name)
             if entry:
                 check_custom_files(entry)
-                check_custom_labels(entry)
+                if key != "TARGET":  # whose labels are never read
+                    check_custom_labels(entry)
                 continue
             try:
                 check_files(name, instances=instances and key == "TEST")

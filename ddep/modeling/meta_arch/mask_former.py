@@ -190,8 +190,28 @@ class MaskFormer(nn.Module):
         if not self.training:
             return [self.results(logits) for logits in self.predict_logits(batched_inputs)]
         images = self._prepare_images(batched_inputs)
-        targets = self._prepare_targets(batched_inputs, images)
         outputs = self.sem_seg_head(self.backbone(images.tensor))
+        return self.losses(outputs, batched_inputs, images, normalisers)
+
+    def losses(
+        self,
+        outputs: dict[str, Any],
+        batched_inputs: list[dict[str, Any]],
+        images: ImageList,
+        normalisers: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the weighted losses of the head's outputs.
+
+        Args:
+            outputs: of ``sem_seg_head`` in training.
+            batched_inputs: as for :meth:`forward` in training.
+            images: theirs, padded.
+            normalisers: as for :meth:`forward`.
+
+        Raises:
+            UserError: an image without annotations or with a class out of range.
+        """
+        targets = self._prepare_targets(batched_inputs, images)
         if normalisers is None:
             normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
         losses = self.criterion(outputs, targets, normalisers)

@@ -1,0 +1,78 @@
+"""The config keys of fine-tuning with unlabelled images of a target domain."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+
+def add_adaptation_config(cfg: CfgNode) -> None:
+    """Add the keys of the second stream of images and of every method to ``cfg``, in place."""
+    # Sets of images whose labels are never read: ``images:<folder>`` or any registered set. A set
+    # that is also in DATASETS.TRAIN needs a limit on its labels (LABEL_FRACTION, ...): its images
+    # without labels are the target then, which is semi-supervised learning.
+    cfg.DATASETS.TARGET = ()
+    # Target images in each step, beside the IMS_PER_BATCH labelled ones; 0: as many as those.
+    cfg.SOLVER.TARGET_IMS_PER_BATCH = 0
+
+    adaptation = cfg.MODEL.ADAPTATION = CfgNode()
+    # What the target images are for: entropy (MinEnt), adversarial (AdaptSegNet, AdvEnt), teacher
+    # (mean teacher), sac (DA-SAC), consistency (UniMatch V2) or prototypes (ProDA). Empty: nothing.
+    adaptation.METHOD = ""
+    _add_strong_views(adaptation)
+    _add_entropy(adaptation)
+    _add_adversarial(adaptation)
+    _add_teacher(adaptation)
+    _add_sac(adaptation)
+    _add_consistency(adaptation)
+    _add_prototypes(adaptation)
+
+
+def _add_strong_views(adaptation: CfgNode) -> None:
+    # Strong views of target images: the student sees them, the teacher does not (defaults: UniMatch
+    # V2, arXiv 2410.10777).
+    strong = adaptation.STRONG = CfgNode()
+    # Largest changes of brightness, contrast, saturation and hue, as torchvision's ColorJitter
+    # takes them, and how often they are drawn.
+    strong.COLOR_JITTER = [0.5, 0.5, 0.5, 0.25]
+    strong.JITTER_PROBABILITY = 0.8
+    strong.GRAY_PROBABILITY = 0.2
+    # Range of the standard deviation of a Gaussian blur, in pixels, and how often it is drawn.
+    strong.BLUR_SIGMA = [0.1, 2.0]
+    strong.BLUR_PROBABILITY = 0.5
+
+
+def _add_entropy(adaptation: CfgNode) -> None:
+    pass
+
+
+def _add_adversarial(adaptation: CfgNode) -> None:
+    pass
+
+
+def _add_teacher(adaptation: CfgNode) -> None:
+    pass
+
+
+def _add_sac(adaptation: CfgNode) -> None:
+    pass
+
+
+def _add_consistency(adaptation: CfgNode) -> None:
+    # UniMatch V2 (arXiv 2410.10777).
+    consistency = adaptation.CONSISTENCY = CfgNode()
+    # Weight of the loss of target images: the mean over their two strong views.
+    consistency.WEIGHT = 1.0
+    # The teacher's class counts where its probability is at least this.
+    consistency.THRESHOLD = 0.95
+    # How often a box of another target image is pasted into a strong view (CutMix), the range of
+    # its area as a fraction of the image's, and of its width divided by its height.
+    consistency.CUTMIX_PROBABILITY = 0.5
+    consistency.CUTMIX_AREA = [0.02, 0.4]
+    consistency.CUTMIX_ASPECT = [0.3, 1 / 0.3]
+    # For this fraction of the pairs of strong views, each channel of the encoder's features is
+    # dropped in one of the two and doubled in the other.
+    consistency.DROPOUT_PROBABILITY = 0.5
+
+
+def _add_prototypes(adaptation: CfgNode) -> None:
+    pass

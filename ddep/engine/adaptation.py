@@ -1,0 +1,31 @@
+"""Build what MODEL.ADAPTATION adds to training."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from ddep.adaptation import AdaptedModel, method_of
+from ddep.adaptation.teacher import Teacher
+from ddep.engine.ema import WeightAverage
+from ddep.tasks import task_of
+
+
+def build_adapted_model(
+    cfg: CfgNode, model: nn.Module, average: WeightAverage | None
+) -> AdaptedModel:
+    """Put ``model`` into what computes its losses and those of target images.
+
+    Args:
+        cfg: with a MODEL.ADAPTATION.METHOD.
+        model: a semantic model, on its device.
+        average: of its weights, the method's teacher; None if the method needs none.
+
+    Raises:
+        UserError: an impossible value in MODEL.ADAPTATION.
+    """
+    task = task_of(cfg)
+    classifier = task.pixel_classifier(cfg, model)
+    method = method_of(cfg)(cfg, classifier.num_classes).to(cfg.MODEL.DEVICE)
+    teacher = Teacher(classifier, average.in_place) if method.needs_teacher else None
+    return AdaptedModel(classifier, method, teacher, task.normalisers(model))
