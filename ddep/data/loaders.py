@@ -9,8 +9,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
-from ddep.data.mapper_registry import mapper_class
-from ddep.data.mappers import build_mapper
+from ddep.data.mappers import build_mapper, build_target_mapper
 from ddep.data.paired_loader import PairedLoader
 from ddep.data.records import (
     check_training_sets,
@@ -95,7 +94,7 @@ def build_paired_loader(cfg: CfgNode, target_mapper: str, in_pairs: bool) -> Pai
     )
     sets = load_target_sets(cfg)
     samples = TrainingPairs if in_pairs else TrainingSamples
-    mapper = mapper_class(target_mapper)(cfg, is_train=True)
+    mapper = build_target_mapper(cfg, target_mapper)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     target = TrainLoader(
         samples(sets, mapper, cfg.INPUT.MAX_UNREADABLE),

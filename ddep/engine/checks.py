@@ -20,7 +20,7 @@ from ddep.data import (
     register_from_config,
     target_batch_size,
 )
-from ddep.data.mappers import build_mapper, mapper_class
+from ddep.data.mappers import build_mapper, build_target_mapper
 from ddep.engine.checkpoint_hooks import check_checkpoints
 from ddep.engine.frozen_backbone import frozen_backbone_error
 from ddep.engine.train_step import PRECISIONS
@@ -169,7 +169,7 @@ def _check_data(run: Run) -> list[str]:
         check_training_sets(cfg)
         build_mapper(cfg, is_train=True)  # checks its keys
         if adapts(cfg):
-            mapper_class(method_of(cfg).target_mapper)(cfg, is_train=True)
+            build_target_mapper(cfg, method_of(cfg).target_mapper)
     if cfg.DATASETS.TEST:
         build_mapper(cfg, is_train=False)
     return []
