@@ -30,6 +30,7 @@ def add_ddep_config(cfg: CfgNode) -> None:
     _add_input_config(cfg)
     _add_solver_config(cfg)
     _add_mask_former_config(cfg)
+    _add_encoder_config(cfg)
     _add_swin_config(cfg)
     _add_classifier_config(cfg)
     _add_denoising_config(cfg)
@@ -222,6 +223,13 @@ def _add_mask_former_config(cfg: CfgNode) -> None:
     mask_former.TEST.SEM_SEG_POSTPROCESSING_BEFORE_INFERENCE = False
 
 
+def _add_encoder_config(cfg: CfgNode) -> None:
+    # Keep the pretrained encoder as it is in fine-tuning: no gradients, eval mode, not in the
+    # optimizer. It is the backbone without an FPN around it. In denoising pretraining
+    # MODEL.DDEP.FREEZE_BACKBONE says so.
+    cfg.MODEL.BACKBONE.FREEZE = False
+
+
 def _add_swin_config(cfg: CfgNode) -> None:
     swin = cfg.MODEL.SWIN = CfgNode()
     # Swin (arXiv 2103.14030), the values of Swin-T.
@@ -319,6 +327,10 @@ def _add_denoising_config(cfg: CfgNode) -> None:
     # Side of a plain model's patches in pixels; 0 is its own (14 for DINOv2, which 16 suits better:
     # it divides the strides). tools/convert-pretrained.py --config-file resizes the weights.
     ddep.TIMM.PATCH_SIZE = 0
+    # Which blocks of a plain model (or which of the other features that timm lists) become res2 to
+    # res5: four increasing numbers, counted from 0. The blocks after the last one are left out.
+    # Empty: four evenly spaced blocks, the last one among them.
+    ddep.TIMM.OUT_INDICES = []
 
 
 def _add_sliding_config(cfg: CfgNode) -> None:

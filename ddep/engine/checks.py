@@ -149,7 +149,7 @@ def _check_weights(run: Run) -> list[str]:
             "of a checkpoint, or --resume to evaluate the last one in OUTPUT_DIR"
         )
     elif task_of(cfg).freezes_encoder(cfg):
-        raise frozen_backbone_error("MODEL.WEIGHTS is empty")
+        raise frozen_backbone_error("MODEL.WEIGHTS is empty", task_of(cfg).freeze_key)
     if run.resume:
         start = cfg.MODEL.WEIGHTS or "random numbers"
         return [f"--resume, but {cfg.OUTPUT_DIR} has no checkpoint: starting from {start}"]

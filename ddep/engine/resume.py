@@ -229,7 +229,7 @@ class RunCheckpoints:
             cfg.MODEL.WEIGHTS, checkpointables=[], transfer=task.transferred(cfg)
         )
         if task.freezes_encoder(cfg):
-            check_backbone_is_loaded(self.checkpointer)
+            check_backbone_is_loaded(self.checkpointer, task.freeze_key)
         if self._transferred is not None:
             self._transferred.start(self.checkpointer.report.loaded)
         if self._average is not None:

@@ -20,6 +20,7 @@ from ddep.engine.optimizer import build_optimizer
 from ddep.engine.schedule import build_schedule
 from ddep.evaluation import output_folder, write_results
 from ddep.inference.inference_model import inference_model
+from ddep.modeling.encoder import freeze_encoder
 from ddep.tasks import task_of
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,10 @@ class TrainerParts(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The model of MODEL.META_ARCHITECTURE, on MODEL.DEVICE."""
+        """The model of MODEL.META_ARCHITECTURE, on MODEL.DEVICE, frozen as the config says."""
         model = build_model(cfg)
+        if task_of(cfg).freezes_encoder(cfg):
+            freeze_encoder(model)
         logger.debug(f"Model:\n{model}")
         total = sum(p.numel() for p in model.parameters())
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

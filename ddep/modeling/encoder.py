@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from types import MethodType
 
 from torch import nn
 
@@ -37,9 +38,19 @@ def _encoder_modules_in(model: nn.Module, prefix: str, module: nn.Module) -> Ite
 
 
 def freeze_encoder(model: nn.Module) -> None:
-    """Switch off the gradients of the encoder's parameters.
+    """Freeze the encoder of ``model``, in place.
 
-    The caller also has to keep its modules in eval mode, which every ``model.train()`` ends.
+    Its parameters get no gradients, and its modules are in eval mode and stay there whoever calls
+    ``train()`` on them or on ``model``. It keeps nothing for the backward pass unless its input
+    needs a gradient.
     """
     for parameter in encoder_parameters(model).values():
         parameter.requires_grad_(False)
+    for encoder in encoder_modules(model):
+        encoder.eval()
+        encoder.train = MethodType(_stay_in_eval_mode, encoder)
+
+
+def _stay_in_eval_mode(encoder: nn.Module, mode: bool = True) -> nn.Module:
+    """Replaces :meth:`torch.nn.Module.train` of a frozen encoder."""
+    return encoder

@@ -15,6 +15,7 @@ from torch import nn
 from ddep.checkpoint.groups import TRANSFERABLE
 from ddep.data.labels import limits_labels
 from ddep.drawing.denoising import draw_denoising
+from ddep.errors import UserError
 from ddep.evaluation.denoising import DenoisingEvaluator
 from ddep.evaluation.measures import MEASURES, Measure
 from ddep.modeling.denoising_loss import DenoisingLoss
@@ -31,11 +32,17 @@ class DenoisingTask(Task):
     name: ClassVar = "denoising"
     meta_architectures: ClassVar = ("DenoisingPretrainer",)
     mappers: ClassVar = ("ddep_denoising",)
+    freeze_key: ClassVar = "MODEL.DDEP.FREEZE_BACKBONE"  # DDeP freezes the encoder, DeP trains it
     exports: ClassVar = ("torch", "onnx")
 
     def check(self, cfg: CfgNode) -> list[str]:
         """As :meth:`Task.check`."""
         notes = super().check(cfg)
+        if cfg.MODEL.BACKBONE.FREEZE and not cfg.MODEL.DDEP.FREEZE_BACKBONE:
+            raise UserError(
+                "MODEL.BACKBONE.FREEZE is True, but MODEL.DDEP.FREEZE_BACKBONE, which counts in "
+                "denoising, is False; set both to the same"
+            )
         check_formulation(cfg.MODEL.DDEP.NOISE)
         DenoisingLoss(cfg)  # checks its keys
         draw_sigma(cfg.MODEL.DDEP.SIGMA, torch.Generator())  # the global one stays as it is
@@ -45,10 +52,6 @@ class DenoisingTask(Task):
                 "no labels: ignored, all images are used"
             )
         return notes
-
-    def freezes_encoder(self, cfg: CfgNode) -> bool:
-        """DDeP freezes it, DeP trains it."""
-        return cfg.MODEL.DDEP.FREEZE_BACKBONE
 
     def transferred(self, cfg: CfgNode) -> Sequence[str]:
         """Everything: MODEL.DDEP.TRANSFER is about what comes after pretraining."""

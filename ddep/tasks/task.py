@@ -39,6 +39,7 @@ class Task(ABC):
         meta_architectures: the registered names (MODEL.META_ARCHITECTURE) that it serves.
         mappers: the values of INPUT.DATASET_MAPPER_NAME that it takes, the default first.
         num_classes_key: the config key that holds the number of classes; empty if there are none.
+        freeze_key: the config key that says whether the encoder is frozen.
         exports: the formats that express its models: of ``tools/convert-pretrained.py --to`` and
             of ``tools/export.py --to``, which takes what :meth:`exportable` returns.
         class_scores: what the scores in the models' ``sem_seg`` are, ``"probabilities"`` (of each
@@ -50,6 +51,7 @@ class Task(ABC):
     meta_architectures: ClassVar[tuple[str, ...]]
     mappers: ClassVar[tuple[str, ...]]
     num_classes_key: ClassVar[str] = ""
+    freeze_key: ClassVar[str] = "MODEL.BACKBONE.FREEZE"
     exports: ClassVar[tuple[str, ...]] = ()
     class_scores: ClassVar[str] = ""
 
@@ -97,7 +99,7 @@ class Task(ABC):
 
     def freezes_encoder(self, cfg: CfgNode) -> bool:
         """Whether the encoder stays as it is in training, so that it must be pretrained."""
-        return False
+        return get_key(cfg, self.freeze_key)
 
     def transferred(self, cfg: CfgNode) -> Sequence[str]:
         """The groups of weights to take over from MODEL.WEIGHTS when training starts."""

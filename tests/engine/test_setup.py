@@ -92,6 +92,7 @@ def test_a_config_file_is_needed_and_must_exist(tmp_path: Path) -> None:
             ["MODEL.DDEP.FREEZE_BACKBONE", True],
             r"frozen.*MODEL.WEIGHTS is empty.*MODEL.WEIGHTS to .*FREEZE_BACKBONE False",
         ),
+        (["MODEL.BACKBONE.FREEZE", True], r"FREEZE_BACKBONE, .*in denoising, is False; set both"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_is_written(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -25,7 +26,7 @@ class TimmBackbone(Backbone):
 
     A hierarchical model (ConvNeXt, ResNet, EfficientNet, ...) gives its features at strides 4, 8,
     16 and 32. A plain one, whose blocks all have the same stride (DeiT, DINOv2, ...), gives the
-    outputs of four evenly spaced blocks, resized to these strides without parameters.
+    outputs of four blocks, resized to these strides without parameters.
 
     The parameters have timm's names below ``model.``: in a checkpoint of a whole model, timm's keys
     have the prefix ``backbone.model.``. Parts that the features do not need (the classifier, last
@@ -34,7 +35,13 @@ class TimmBackbone(Backbone):
 
     @configurable
     def __init__(
-        self, *, name: str, in_channels: int = 3, drop_path_rate: float = 0.0, patch_size: int = 0
+        self,
+        *,
+        name: str,
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        patch_size: int = 0,
+        out_indices: Sequence[int] = (),
     ) -> None:
         """Build the model with random weights.
 
@@ -43,11 +50,14 @@ class TimmBackbone(Backbone):
             in_channels: channels of the images.
             drop_path_rate: stochastic depth rate.
             patch_size: side of the patches in pixels; 0 is the model's own.
+            out_indices: which of the features that timm lists become res2 to res5, counted from 0:
+                blocks of a plain model, whose later blocks are then left out, or stages. Empty:
+                four evenly spaced blocks, or the first stage of each stride.
 
         Raises:
             UserError: timm has no model of this name; the model has no features at these strides or
-                takes one image size only; it has no stochastic depth, but a rate is given; or it
-                has no patches, but a patch size is given.
+                takes one image size only; it has no stochastic depth, but a rate is given; it has
+                no patches, but a patch size is given; or indices of features that do not fit.
         """
         super().__init__()
         _check_options(name, drop_path_rate, patch_size)
@@ -60,7 +70,7 @@ class TimmBackbone(Backbone):
             )
         info = self.model.feature_info
         strides = [level["reduction"] for level in info]
-        self._indices, self._patch_size = _choose_features(name, strides)
+        self._indices, self._patch_size = _choose_features(name, strides, list(out_indices))
         self.model.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
 
         self._out_features = list(STRIDES)
@@ -79,6 +89,7 @@ class TimmBackbone(Backbone):
             "in_channels": input_shape.channels,
             "drop_path_rate": cfg.MODEL.DDEP.TIMM.DROP_PATH_RATE,
             "patch_size": cfg.MODEL.DDEP.TIMM.PATCH_SIZE,
+            "out_indices": cfg.MODEL.DDEP.TIMM.OUT_INDICES,
         }
 
     @property
@@ -224,14 +235,41 @@ def _create(name: str, in_channels: int, chosen: dict[str, Any]) -> nn.Module:
         ) from error
 
 
-def _choose_features(name: str, strides: list[int]) -> tuple[list[int], int | None]:
-    """The indices of the features to take, and the patch size of a plain model (else None)."""
-    if set(STRIDES.values()) <= set(strides):
-        return [strides.index(stride) for stride in STRIDES.values()], None
-    depth = len(strides)
-    if depth >= 4 and len(set(strides)) == 1:
-        return [depth * part // 4 - 1 for part in (1, 2, 3, 4)], strides[0]
-    raise UserError(
-        f"MODEL.DDEP.TIMM.NAME {name} has features at strides {', '.join(map(str, strides))};"
-        " expected 4, 8, 16 and 32 among them, or four or more blocks of one stride"
-    )
+def _choose_features(
+    name: str, strides: list[int], chosen: list[int]
+) -> tuple[list[int], int | None]:
+    """The indices of the features to take, and the patch size of a plain model (else None).
+
+    Args:
+        name: of the model.
+        strides: of all its features.
+        chosen: MODEL.DDEP.TIMM.OUT_INDICES.
+    """
+    is_plain = len(strides) >= 4 and len(set(strides)) == 1
+    if not is_plain and not set(STRIDES.values()) <= set(strides):
+        raise UserError(
+            f"MODEL.DDEP.TIMM.NAME {name} has features at strides {', '.join(map(str, strides))};"
+            " expected 4, 8, 16 and 32 among them, or four or more blocks of one stride"
+        )
+    if chosen:
+        _check_indices(name, strides, chosen, is_plain)
+    elif is_plain:
+        chosen = [len(strides) * part // 4 - 1 for part in (1, 2, 3, 4)]
+    else:
+        chosen = [strides.index(stride) for stride in STRIDES.values()]
+    return chosen, strides[0] if is_plain else None
+
+
+def _check_indices(name: str, strides: list[int], chosen: list[int], is_plain: bool) -> None:
+    found = f"MODEL.DDEP.TIMM.OUT_INDICES is {chosen}"
+    in_order = len(chosen) == 4 and sorted(set(chosen)) == chosen
+    if not in_order or chosen[0] < 0 or chosen[-1] >= len(strides):
+        raise UserError(
+            f"{found}; expected four increasing numbers from 0 to {len(strides) - 1} for {name}"
+        )
+    chosen_strides = [strides[index] for index in chosen]
+    if not is_plain and chosen_strides != list(STRIDES.values()):
+        raise UserError(
+            f"{found}, features of {name} at strides {chosen_strides}; expected 4, 8, 16 and 32: "
+            f"those of all its features are {strides}"
+        )

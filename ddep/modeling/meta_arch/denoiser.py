@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from ddep.modeling.clean_features import CleanFeatures
 from ddep.modeling.denoising_decoder import DenoisingDecoder, build_denoising_decoder
 from ddep.modeling.denoising_head import UPSAMPLING, DenoisingHead
 from ddep.modeling.denoising_loss import DenoisingLoss, Truth
-from ddep.modeling.encoder import encoder_modules, freeze_encoder
+from ddep.modeling.encoder import freeze_encoder
 from ddep.modeling.normalisers import average_over_processes
 from ddep.noise import check_formulation, recover_image, recover_noise
 
@@ -66,13 +65,11 @@ class DenoisingPretrainer(nn.Module):
         self.sem_seg_head = decoder
         self.denoising_head = denoising_head
         self.denoising_loss = denoising_loss
-        self.freeze_backbone = freeze_backbone
         self.formulation = check_formulation(formulation)
         self.size_divisibility = size_divisibility
         self.clean_features = clean_features
         if freeze_backbone:
             freeze_encoder(self)
-        self.train()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -107,14 +104,6 @@ class DenoisingPretrainer(nn.Module):
     def device(self) -> torch.device:
         return next(self.denoising_head.parameters()).device
 
-    def train(self, mode: bool = True) -> DenoisingPretrainer:
-        """As :meth:`torch.nn.Module.train`; a frozen encoder stays in eval mode."""
-        super().train(mode)
-        if self.freeze_backbone:
-            for module in encoder_modules(self):
-                module.eval()
-        return self
-
     def normalisers(self, batched_inputs: list[dict[str, Any]]) -> dict[str, float]:
         """What the losses of ``batched_inputs`` are averaged over, by name."""
         return self.denoising_loss.normalisers(batched_inputs)
@@ -144,12 +133,7 @@ class DenoisingPretrainer(nn.Module):
         images = self._pad(batched_inputs, "image")
         sigma = torch.tensor([x["sigma"] for x in batched_inputs], device=self.device)
         sigma = sigma.view(-1, 1, 1, 1)
-        # Inside an FPN that learns, a frozen encoder still keeps nothing for the backward pass,
-        # because none of its parameters needs a gradient.
-        learns = any(parameter.requires_grad for parameter in self.backbone.parameters())
-        with torch.no_grad() if self.freeze_backbone and not learns else nullcontext():
-            features = self.backbone(images.tensor)
-        mask_features, multi_scale_features = self.sem_seg_head(features)
+        mask_features, multi_scale_features = self.sem_seg_head(self.backbone(images.tensor))
         # Features round sizes up to a multiple of their stride.
         height, width = images.tensor.shape[-2:]
         prediction = self.denoising_head(mask_features)[..., :height, :width].to(

@@ -106,6 +106,62 @@ def test_plain_features_are_resized_outputs_of_four_blocks(name: str, patch: int
         torch.testing.assert_close(features[feature], reference, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "indices", "layers"),
+    [
+        ("vit_tiny_patch16_224", [1, 4, 5, 9], [f"blocks.{i}" for i in (1, 4, 5, 9)]),
+        ("convnext_atto", [0, 1, 2, 3], [f"stages.{i}" for i in range(4)]),
+    ],
+)
+def test_features_of_chosen_blocks(name: str, indices: list[int], layers: list[str]) -> None:
+    theirs, _ = models(name)
+    cfg = config(name)
+    cfg.MODEL.DDEP.TIMM.OUT_INDICES = indices
+    ours = build_backbone(cfg).eval()
+    if name.startswith("vit"):
+        assert len(ours.model.blocks) == 10
+    state = {f"model.{key}": value for key, value in theirs.state_dict().items()}
+    assert not ours.load_state_dict(state, strict=False).missing_keys
+    inputs = images(224, 224)
+    expected = layer_outputs(theirs, layers, inputs)
+    with torch.no_grad():
+        features = ours(inputs)
+    if name == "convnext_atto":
+        for feature, reference in zip(features.values(), expected, strict=True):
+            torch.testing.assert_close(feature, reference)
+        return
+    grids = [tokens[:, 1:].transpose(1, 2).unflatten(2, (14, 14)) for tokens in expected]
+    torch.testing.assert_close(features["res4"], grids[2])
+    for feature, index in (("res2", 0), ("res3", 1)):
+        enlarged = F.interpolate(grids[index], size=features[feature].shape[-2:], mode="bilinear")
+        torch.testing.assert_close(features[feature], enlarged)
+    pooled = F.avg_pool2d(grids[3], 2)
+    torch.testing.assert_close(features["res5"], pooled)
+
+
+@pytest.mark.parametrize(
+    ("name", "indices", "message"),
+    [
+        (
+            "test_vit",
+            [0, 1, 2],
+            r"\[0, 1, 2\]; expected four increasing numbers from 0 to 5",
+        ),
+        ("test_vit", [0, 2, 2, 3], "four increasing"),
+        ("test_vit", [-1, 1, 2, 3], "four increasing"),
+        ("test_vit", [0, 1, 2, 6], "from 0 to 5"),
+        (
+            "resnet18",
+            [0, 1, 2, 3],
+            r"resnet18 at strides \[2, 4, 8, 16\]; expected 4, 8",
+        ),
+    ],
+)
+def test_blocks_that_do_not_exist_are_refused(name: str, indices: list[int], message: str) -> None:
+    with pytest.raises(UserError, match=rf"^MODEL\.DDEP\.TIMM\.OUT_INDICES is .*{message}"):
+        TimmBackbone(name=name, out_indices=indices)
+
+
 @pytest.mark.parametrize("patch", [7, 8, 14, 16, 32])
 @pytest.mark.parametrize("stride", [4, 8, 16, 32])
 def test_resized_tokens_stay_in_place(patch: int, stride: int) -> None:

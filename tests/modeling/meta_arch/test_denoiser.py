@@ -156,18 +156,15 @@ def test_estimates_are_cropped_and_combine_to_the_input(target, formulation):
 @pytest.mark.parametrize("backbone", ["build_resnet_backbone", "TimmBackbone"])
 @pytest.mark.parametrize("multi_scale", [False, True])
 def test_frozen_backbone(multi_scale, backbone):
-    """It has no gradients, runs under no_grad and keeps its statistics; all the rest learns."""
+    """It has no gradients and keeps its statistics; all the rest learns."""
     cfg = small_config()
     cfg.MODEL.BACKBONE.NAME = backbone
     cfg.MODEL.DDEP.TIMM.NAME = "resnet10t"
     cfg.MODEL.DDEP.MULTI_SCALE = multi_scale
     torch.manual_seed(0)
     model = build_model(cfg)
-    grad_enabled = {}
-    for name, module in (("backbone", model.backbone), ("head", model.denoising_head)):
-        module.register_forward_hook(
-            lambda *_, name=name: grad_enabled.update({name: torch.is_grad_enabled()})
-        )
+    outputs = {}
+    model.backbone.register_forward_hook(lambda _, __, output: outputs.update(output))
     before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
     assert any(name.endswith("running_mean") for name in before)
     model.eval().train()
@@ -175,7 +172,8 @@ def test_frozen_backbone(multi_scale, backbone):
     assert model.sem_seg_head.training
     assert not any(module.training for module in model.backbone.modules())
     sum(model([noisy_input(0, 64, 64, 0.5)]).values()).backward()
-    assert grad_enabled == {"backbone": False, "head": True}
+    assert len(outputs) == 4
+    assert not any(output.requires_grad for output in outputs.values())
     for name, parameter in model.named_parameters():
         frozen = name.startswith("backbone.")
         assert parameter.requires_grad is not frozen, name
@@ -197,7 +195,7 @@ def test_frozen_swin_has_no_stochastic_depth():
     model = build_model(cfg)
     first, second = (model([noisy_input(0, 64, 64, 0.5)])["loss_denoise"] for _ in range(2))
     assert torch.equal(first, second)
-    model.backbone.train()
+    nn.Module.train(model.backbone)
     assert not torch.equal(first, model([noisy_input(0, 64, 64, 0.5)])["loss_denoise"])
 
 
