@@ -78,6 +78,8 @@ def test_generate_shapes(run, tmp_path: Path) -> None:
     assert "train: 2 images, " in printed
     assert "unlabelled: 3 images" in printed
     assert len(list((tmp_path / "shapes" / "unlabelled").iterdir())) == 3
+    run("shapes", *["--train", "1", "--val", "1", "--unlabelled", "2", "--shift", "fog"])
+    assert len(list((tmp_path / "shapes" / "fog" / "unlabelled").iterdir())) == 2
 
 
 def test_prepare_camvid(run, tmp_path: Path) -> None:
@@ -184,6 +186,7 @@ def test_prepare_mapillary_vistas(run, tmp_path: Path) -> None:
         ("bdd100k", [], "error: bdd100k needs no preparation; unpack BDD100K's 10K images and"),
         ("coco", ["--workers", "0"], "error: --workers is 0; expected at least 1"),
         ("shapes", ["--size", "8"], "error: --size is 8; expected at least 32"),
+        ("shapes", ["--shift", "day"], "error: --shift is day; expected one of none, night, fog,"),
     ],
 )
 def test_mistakes_end_with_one_line(run, name: str, arguments: list[str], expected: str) -> None:

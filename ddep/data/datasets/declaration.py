@@ -17,9 +17,9 @@ from ddep.parallel import available_cores
 
 @dataclass(frozen=True)
 class Option:
-    """A whole number that a preparation takes: ``--NAME N`` on the command line."""
+    """A whole number or a text that a preparation takes: ``--NAME VALUE`` on the command line."""
 
-    default: int
+    default: int | str
     help: str
 
 

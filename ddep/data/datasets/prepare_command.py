@@ -85,8 +85,8 @@ def _parser(name: str, preparation: Preparation) -> argparse.ArgumentParser:
     for option, values in preparation.options.items():
         parser.add_argument(
             f"--{option}",
-            metavar="N",
-            type=int,
+            metavar="N" if isinstance(values.default, int) else "NAME",
+            type=type(values.default),
             default=values.default,
             help=f"{values.help} (default: %(default)s)",
         )

@@ -3,8 +3,11 @@
 A CSV file lists the classes that each image shows, including images without panoptic labels. The
 images of ``subjects`` show one large thing each, as photographs for classification do.
 
-Every image has its own random numbers, seeded by (seed, split, index): the same seed gives the same
-files, and generating more images does not change the first ones.
+With a shift, the scenes have another look, such as night: another domain. They are other scenes,
+in a folder of their own.
+
+Every image has its own random numbers, seeded by (seed, split, index, shift): the same seed gives
+the same files, and generating more images does not change the first ones.
 """
 
 from __future__ import annotations
@@ -22,32 +25,39 @@ from ddep.data.datasets.label_kinds import CLASSIFICATION
 from ddep.data.datasets.panoptic import IGNORE_LABEL, PanopticSplit, register_panoptic
 from ddep.data.datasets.preparation import PanopticWriter, write_png
 from ddep.data.datasets.shape_scenes import CATEGORIES, Scene, draw_scene
+from ddep.data.datasets.shape_shifts import SHIFTS, shift_image
 from ddep.errors import UserError
 
 SPLITS = ("train", "val")
 UNLABELLED = "unlabelled"
 SUBJECTS = "subjects"
+NO_SHIFT = "none"
+LOOKS = (NO_SHIFT, *SHIFTS)
 MIN_SIZE = 32
 _NAMES = [category["name"] for category in CATEGORIES]
 
 
 def register_shapes(root: Path) -> None:
-    """Register ``shapes_panoptic_{train,val}`` and
-    ``shapes_classes_{train,val,unlabelled,subjects}``.
+    """Register ``shapes_panoptic_{train,val}``, ``shapes_classes_{train,val,unlabelled,subjects}``,
+    and the same for each shift: ``shapes_night_panoptic_train`` and so on.
     """
     folder = root / "shapes"
-    for name in SPLITS:
-        split = PanopticSplit.below(folder, name)
-        register_panoptic(f"shapes_panoptic_{name}", split, CATEGORIES)
-    for name in (*SPLITS, UNLABELLED, SUBJECTS):
-        _register_classes(folder, name)
+    for prefix, below in (
+        ("shapes", folder),
+        *((f"shapes_{shift}", folder / shift) for shift in SHIFTS),
+    ):
+        for name in SPLITS:
+            split = PanopticSplit.below(below, name)
+            register_panoptic(f"{prefix}_panoptic_{name}", split, CATEGORIES)
+        for name in (*SPLITS, UNLABELLED, SUBJECTS):
+            _register_classes(f"{prefix}_classes_{name}", below, name)
 
 
-def _register_classes(folder: Path, split: str) -> None:
-    """Register ``shapes_classes_<split>``: the classes that each image shows."""
+def _register_classes(registered: str, folder: Path, split: str) -> None:
+    """Register the classes that each image of a split shows."""
     images, path = folder / split, _class_list(folder, split)
     register(
-        f"shapes_classes_{split}",
+        registered,
         lambda: ClassList.read(path, _NAMES).records(load_image_folder(f"images:{images}")),
         evaluator_type="classification",
         labelled_for=CLASSIFICATION,
@@ -72,6 +82,7 @@ def generate_shapes(
     unlabelled: int = 1000,
     subjects: int = 0,
     size: int = 128,
+    shift: str = NO_SHIFT,
 ) -> dict[str, dict[str, int]]:
     """Write the data set: labelled splits train and val, unlabelled images, and subjects, which are
     images of one thing each; for each of them a CSV file with the classes of its images.
@@ -83,6 +94,8 @@ def generate_shapes(
         seed: not negative.
         train, val, unlabelled, subjects: number of images.
         size: height and width of the images, pixels.
+        shift: a name in SHIFTS writes scenes with that look to the folder of this name in
+            ``target``; "none" writes to ``target`` itself.
 
     Returns:
         For each split, the number of images and of things.
@@ -98,6 +111,10 @@ def generate_shapes(
     ]:
         if found < least:
             raise UserError(f"{what} is {found}; expected at least {least}")
+    if shift not in LOOKS:
+        raise UserError(f"--shift is {shift}; expected one of {', '.join(LOOKS)}")
+    shifted = shift != NO_SHIFT
+    target = target / shift if shifted else target
     counts = {}
     for split_index, (name, number) in enumerate(numbers.items()):
         split = PanopticSplit.below(target, name)
@@ -105,10 +122,13 @@ def generate_shapes(
         things = 0
         shown: dict[str, list[str]] = {}
         for index in tqdm(range(number), desc=f"shapes {name}", disable=None):
-            rng = np.random.default_rng([seed, split_index, index])
+            rng = np.random.default_rng(
+                [seed, split_index, index, *(shift.encode() if shifted else b"")]
+            )
             scene = draw_scene(rng, size, subject=name == SUBJECTS)
             image_name = f"{index:05d}.png"
-            write_png(split.image_root / image_name, scene.image)
+            image = shift_image(rng, scene.image, shift) if shifted else scene.image
+            write_png(split.image_root / image_name, image)
             shown[image_name] = [_NAMES[i - 1] for i in sorted(set(scene.category_ids.values()))]
             if writer:
                 writer.add(image_name, _semantic(scene), scene.panoptic, scene.category_ids)
@@ -146,6 +166,7 @@ _HELP = {
     "unlabelled": "number of images without panoptic labels, to pretrain on",
     "subjects": "number of images of one large thing each, to pretrain encoders by classification",
     "size": "height and width of the images in pixels",
+    "shift": f"another look, in a folder of its own below FOLDER: one of {', '.join(LOOKS)}",
 }
 declare(
     DatasetDeclaration(

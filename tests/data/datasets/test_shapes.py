@@ -11,6 +11,7 @@ from PIL import Image
 
 from ddep.data.datasets.image_folder import load_image_folder
 from ddep.data.datasets.shape_scenes import CATEGORIES, draw_scene, outline_distance
+from ddep.data.datasets.shape_shifts import SHIFTS, shift_image
 from ddep.data.datasets.shapes import generate_shapes
 from ddep.errors import UserError
 
@@ -186,4 +187,70 @@ def test_disc_outline() -> None:
 def test_mistakes(tmp_path: Path, option: str, value: int, least: int) -> None:
     with pytest.raises(UserError, match=f"--{option} is {value}; expected at least {least}"):
         generate_shapes(tmp_path / "shapes", **{option: value})
+    assert not (tmp_path / "shapes").exists()
+
+
+def test_scenes_without_a_shift_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    """Results in docs/experiments.md are about these very images."""
+    generate_shapes(tmp_path, train=2, val=1, unlabelled=1, size=64)
+    image = np.asarray(Image.open(tmp_path / "train" / "00001.png"))
+    np.testing.assert_array_equal(image, draw_scene(np.random.default_rng([0, 0, 1]), 64).image)
+    np.testing.assert_allclose(image.mean(axis=(0, 1)), [105.912, 125.768, 122.552], atol=0.05)
+    labels = np.asarray(Image.open(tmp_path / "sem_seg_train" / "00001.png"))
+    assert np.bincount(labels.ravel(), minlength=8).tolist() == [
+        358,
+        0,
+        182,
+        37,
+        1125,
+        0,
+        1046,
+        1348,
+    ]
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_shift_is_a_data_set_of_other_scenes_with_labels(root: Path, shift: str) -> None:
+    numbers = {"train": 2, "val": 1, "unlabelled": 1, "size": 48}
+    generate_shapes(root / "shapes", **numbers)
+    before = hashes(root / "shapes")
+    generate_shapes(root / "shapes", **numbers, shift=shift)
+    first = hashes(root / "shapes" / shift)
+    assert len(first) == len(before)
+    assert not set(first.values()) & set(before.values())
+    generate_shapes(root / "shapes", **numbers, shift=shift)
+    again = hashes(root / "shapes")
+    assert again == before | {f"{shift}/{name}": digest for name, digest in first.items()}
+    records = DatasetCatalog.get(f"shapes_{shift}_panoptic_train")
+    sem_seg = np.asarray(Image.open(records[1]["sem_seg_file_name"]))
+    assert {s["category_id"] for s in records[1]["segments_info"]} == set(np.unique(sem_seg))
+    assert len(DatasetCatalog.get(f"shapes_{shift}_classes_val")) == 1
+    assert len(load_image_folder(f"images:shapes/{shift}/unlabelled")) == 1
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_a_shift_changes_the_look_and_moves_nothing(shift: str) -> None:
+    for index in range(5):
+        image = draw_scene(np.random.default_rng(index), 96).image
+        kept = image.copy()
+        shifted = shift_image(np.random.default_rng(index), image, shift)
+        np.testing.assert_array_equal(image, kept)
+        assert (shifted.dtype, shifted.shape) == (image.dtype, image.shape)
+        assert np.abs(shifted.astype(float) - image).mean() > 10
+        slopes = []
+        for picture in (image, shifted):
+            grey = cv2.GaussianBlur(picture.astype(float).mean(axis=2), (0, 0), 1)
+            slopes.append(np.hypot(cv2.Sobel(grey, -1, 1, 0), cv2.Sobel(grey, -1, 0, 1)))
+        moves = [(0, 0), (0, 3), (3, 0), (0, -3), (-3, 0)]
+        likeness = [
+            np.corrcoef(np.roll(slopes[1], move, (0, 1)).ravel(), slopes[0].ravel())[0, 1]
+            for move in moves
+        ]
+        assert np.argmax(likeness) == 0 and likeness[0] > 0.5
+        assert likeness[0] > 1.2 * max(likeness[1:])
+
+
+def test_an_unknown_shift(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--shift is dusk; expected one of none, night, fog, paint"):
+        generate_shapes(tmp_path / "shapes", shift="dusk")
     assert not (tmp_path / "shapes").exists()
