@@ -50,7 +50,12 @@ def _add_adversarial(adaptation: CfgNode) -> None:
 
 
 def _add_teacher(adaptation: CfgNode) -> None:
-    pass
+    # The plain mean teacher (arXiv 1703.01780).
+    teacher = adaptation.TEACHER = CfgNode()
+    # Weight of the loss of target images.
+    teacher.WEIGHT = 1.0
+    # The teacher's class counts where its probability is at least this.
+    teacher.THRESHOLD = 0.95
 
 
 def _add_sac(adaptation: CfgNode) -> None:

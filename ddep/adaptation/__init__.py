@@ -6,6 +6,7 @@ checkpoints, evaluation and prediction are the same with and without.
 
 from ddep.adaptation.adapted_model import AdaptedModel
 from ddep.adaptation.check import check_adaptation
+from ddep.adaptation.mean_teacher import MeanTeacher
 from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.registry import METHODS, adapts, method_of, register_method
 
@@ -13,6 +14,7 @@ __all__ = [
     "METHODS",
     "AdaptationBatch",
     "AdaptedModel",
+    "MeanTeacher",
     "Method",
     "adapts",
     "check_adaptation",

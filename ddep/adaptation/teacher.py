@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from ddep.modeling.pixel_classifier import PixelClassifier, Predictions
+from ddep.modeling.pixel_classifier import PixelClassifier, Predictions
 
 
 class Teacher:

@@ -16,6 +16,7 @@ from ddep.data.mappers import build_mapper, build_target_mapper
 from ddep.data.mappers.target import StrongPairTargetMapper
 from ddep.data.record import Record
 from ddep.data.seeding import seeded
+from ddep.errors import UserError
 
 Config = Callable[..., CfgNode]
 
@@ -118,3 +119,33 @@ def test_strong_views_are_changes_of_the_weak_one(config: Config, record: Record
     assert (first == first[0, 0, 0]).all()
     assert (second == second[0, 0, 0]).all()
     assert first[0, 0, 0] != second[0, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "count"), [("target_strong", 1), ("target_strong_pair", 2)])
+def test_strong_views_follow_the_config(
+    config: Config, record: Record, name: str, count: int
+) -> None:
+    probabilities = ("JITTER_PROBABILITY", "GRAY_PROBABILITY", "BLUR_PROBABILITY")
+    off = [item for key in probabilities for item in (f"MODEL.ADAPTATION.STRONG.{key}", 0.0)]
+    sample = build_target_mapper(config(*SIZE, *CROP, *off), name)(record)
+    assert len(sample["strong"]) == count
+    assert all(torch.equal(view, sample["image"]) for view in sample["strong"])
+    off[3] = 1.0
+    sample = build_target_mapper(config(*SIZE, *CROP, *off), name)(record)
+    for view in sample["strong"]:
+        assert torch.equal(view[0], view[1])
+        assert view.shape == sample["image"].shape
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("COLOR_JITTER", [0.5, 0.5], "four numbers"),
+        ("BLUR_SIGMA", [2.0, 1.0], "the lower one first"),
+        ("GRAY_PROBABILITY", 1.5, "a number from 0 to 1"),
+    ],
+)
+def test_impossible_strong_views(config: Config, key: str, value: object, expected: str) -> None:
+    cfg = config(*SIZE, f"MODEL.ADAPTATION.STRONG.{key}", value)
+    with pytest.raises(UserError, match=rf"STRONG\.{key} is .*{expected}"):
+        build_target_mapper(cfg, "target_strong")
