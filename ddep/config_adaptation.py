@@ -59,7 +59,25 @@ def _add_teacher(adaptation: CfgNode) -> None:
 
 
 def _add_sac(adaptation: CfgNode) -> None:
-    pass
+    # DA-SAC (arXiv 2105.00097).
+    sac = adaptation.SAC = CfgNode()
+    # Weight of the loss of target images.
+    sac.WEIGHT = 5.0
+    # Views of each target image, all of which student and teacher see: the image itself, and crops
+    # that are enlarged to its size. Beside INPUT.RANDOM_FLIP, half of the crops are flipped.
+    sac.VIEWS = 4
+    # Smallest and largest side of a crop as a fraction of the image's.
+    sac.ZOOM = [0.5, 1.0]
+    # A class counts where its probability is above max(LEAST_THRESHOLD, PEAK_FRACTION * peak *
+    # (1 - exp(-share / RARE_SHARE))): peak is its highest probability in the view, share its
+    # running mean probability in all views.
+    sac.PEAK_FRACTION = 0.75
+    sac.LEAST_THRESHOLD = 0.2
+    sac.RARE_SHARE = 0.001
+    # How much of a class's share is kept at each step.
+    sac.SHARE_MOMENTUM = 0.99
+    # A pixel's loss is multiplied by the teacher's confidence and by (1 - share) to this power.
+    sac.FOCAL_POWER = 3.0
 
 
 def _add_consistency(adaptation: CfgNode) -> None:

@@ -9,6 +9,7 @@ from ddep.adaptation.check import check_adaptation
 from ddep.adaptation.mean_teacher import MeanTeacher
 from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.registry import METHODS, adapts, method_of, register_method
+from ddep.adaptation.sac import SelfSupervisedConsistency
 
 __all__ = [
     "METHODS",
@@ -16,6 +17,7 @@ __all__ = [
     "AdaptedModel",
     "MeanTeacher",
     "Method",
+    "SelfSupervisedConsistency",
     "adapts",
     "check_adaptation",
     "method_of",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from ddep.adaptation.warping import fuse_views, invert, on_canvas, warp
+from tests.adaptation.warping_loops import fuse_by_loops, warp_by_loops
 
 GENERATOR = torch.Generator().manual_seed(0)
 # A crop of rows 3 to 13 and columns 4 to 16 of a 20x32 frame, and the same flipped.
@@ -19,30 +17,13 @@ ROTATED = [[0.8, 0.3, 0.1], [-0.2, 0.7, -0.05]]
 IDENTITY = [[1, 0, 0], [0, 1, 0]]
 
 
-def _warp_by_loops(maps: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """``warp`` of (K, h, w), from the definition of pixel centres."""
-    classes, height, width = maps.shape
-    padded = np.pad(maps, ((0, 0), (1, 1), (1, 1)))
-    result = np.zeros_like(maps)
-    for i in range(height):
-        for j in range(width):
-            x, y = affine @ [(2 * j + 1) / width - 1, (2 * i + 1) / height - 1, 1]
-            column, row = (x + 1) / 2 * width - 0.5, (y + 1) / 2 * height - 0.5
-            left, top = math.floor(column), math.floor(row)
-            for r, c in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
-                weight = (1 - abs(row - r)) * (1 - abs(column - c))
-                if -1 <= r <= height and -1 <= c <= width:
-                    result[:, i, j] += weight * padded[:, r + 1, c + 1]
-    return result
-
-
 @pytest.mark.parametrize("affine", [CROP, FLIPPED, ROTATED])
 def test_warping_is_bilinear_between_pixel_centres(affine: list[list[float]]) -> None:
     maps = torch.rand(2, 3, 6, 9, dtype=torch.float64, generator=GENERATOR)
     matrix = torch.tensor(affine, dtype=torch.float64)
     warped = warp(maps, torch.stack([matrix, matrix]))
     for one, expected in zip(warped, maps, strict=True):
-        expected = _warp_by_loops(expected.numpy(), matrix.numpy())
+        expected = warp_by_loops(expected.numpy(), matrix.numpy())
         np.testing.assert_allclose(one, expected, atol=1e-12)
 
 
@@ -71,7 +52,7 @@ def test_a_padded_image_is_warped_as_alone() -> None:
         canvas[:, :height, :width] = torch.rand(2, height, width, generator=GENERATOR)
     warped = warp(canvases, on_canvas(affines, sizes, (8, 12)))
     for canvas, affine, (height, width), one in zip(canvases, affines, sizes, warped, strict=True):
-        alone = _warp_by_loops(canvas[:, :height, :width].numpy(), affine.numpy())
+        alone = warp_by_loops(canvas[:, :height, :width].numpy(), affine.numpy())
         np.testing.assert_allclose(one[:, :height, :width], alone, atol=1e-12)
 
 
@@ -86,25 +67,10 @@ def test_fusing_is_the_mean_of_the_views_that_show_a_pixel() -> None:
     to_frame = on_canvas(views, sizes, canvas)
     fused = fuse_views(probabilities, valid, to_frame, views=3)
     for first, (height, width) in ((0, (20, 32)), (3, (10, 16))):
-        expected = _fuse_by_loops(probabilities[first : first + 3, :, :height, :width], views[:3])
+        expected = fuse_by_loops(probabilities[first : first + 3, :, :height, :width], views[:3])
         actual = fused[first : first + 3, :, :height, :width]
         np.testing.assert_allclose(actual, expected, atol=1e-9)
         np.testing.assert_allclose(actual.sum(1), 1, atol=1e-9)
-
-
-def _fuse_by_loops(probabilities: Tensor, to_frame: Tensor) -> np.ndarray:
-    """``fuse_views`` of one image's views, which fill their maps."""
-    inverses = [np.linalg.inv(np.vstack([view, [0, 0, 1]]))[:2] for view in to_frame.numpy()]
-    ones = np.ones((1, *probabilities.shape[-2:]))
-    total, count = 0.0, 0.0
-    for view, inverse in zip(probabilities.numpy(), inverses, strict=True):
-        total = total + _warp_by_loops(view, inverse)
-        count = count + _warp_by_loops(ones, inverse)
-    back = [
-        _warp_by_loops(total / count, affine) / _warp_by_loops(ones, affine)
-        for affine in to_frame.numpy()
-    ]
-    return np.stack(back)
 
 
 def test_views_that_agree_are_not_changed() -> None:

@@ -20,6 +20,7 @@ from ddep.data.mappers.instance import InstanceMapper
 from ddep.data.mappers.panoptic import PanopticMapper
 from ddep.data.mappers.semantic import SemanticMapper
 from ddep.data.mappers.target import StrongTargetMapper, WeakTargetMapper
+from ddep.data.mappers.target_crops import TargetCropsMapper
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
@@ -51,6 +52,7 @@ __all__ = [
     "PanopticMapper",
     "SemanticMapper",
     "StrongTargetMapper",
+    "TargetCropsMapper",
     "TargetMapper",
     "WeakTargetMapper",
     "build_mapper",
