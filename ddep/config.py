@@ -229,6 +229,22 @@ def _add_encoder_config(cfg: CfgNode) -> None:
     # MODEL.DDEP.FREEZE_BACKBONE says so.
     cfg.MODEL.BACKBONE.FREEZE = False
 
+    # Rein (arXiv 2312.04265): learnable tokens that refine the features of a frozen plain vision
+    # transformer (TimmBackbone) after each block. Needs MODEL.BACKBONE.FREEZE.
+    rein = cfg.MODEL.REIN = CfgNode()
+    rein.ENABLED = False
+    # Learnable tokens of each block, and the rank of their matrix.
+    rein.TOKENS = 100
+    rein.RANK = 16
+    # Make the queries of Mask2Former's decoder of these tokens: TOKENS is NUM_OBJECT_QUERIES.
+    rein.LINK_QUERIES = True
+
+    # LoRA (arXiv 2106.09685): ALPHA / RANK times a matrix of rank RANK is added to the weights of
+    # the attention's qkv and proj, which are frozen as with Rein. A RANK of 0 adds none.
+    lora = cfg.MODEL.LORA = CfgNode()
+    lora.RANK = 0
+    lora.ALPHA = 16.0
+
 
 def _add_swin_config(cfg: CfgNode) -> None:
     swin = cfg.MODEL.SWIN = CfgNode()

@@ -24,6 +24,8 @@ _PATTERNS = (
     # detectron2's FPN around a backbone, which is `bottom_up`, and DeepLabV3+'s decoder.
     ("fpn", r"backbone\.(fpn_(lateral|output)\d+|top_block)\."),
     ("fpn", r"sem_seg_head\.decoder\."),
+    # What a frozen encoder's features are adapted with: Rein's tokens, and LoRA.
+    ("adapter", r"backbone\.(rein\.|.*\.lora_[ab]$)"),
     ("backbone", r"backbone\."),
     ("encoder", r"sem_seg_head\.pixel_decoder\.(input_proj|transformer)\."),
     ("fpn", r"sem_seg_head\.pixel_decoder\.(adapter|layer)_\d+\."),
@@ -38,6 +40,7 @@ _PATTERNS = (
 # In the order of tables.
 GROUPS = (
     *TRANSFERABLE,
+    "adapter",
     *("predictor", "proposal_generator", "roi_heads", "head", "criterion", "denoising_head"),
     "other",
 )

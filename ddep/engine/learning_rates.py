@@ -67,7 +67,8 @@ class LearningRates:
     def part(self, name: str) -> Part:
         """The part that the parameter called ``name`` belongs to."""
         in_backbone = group_of(name, self._own) == "backbone"
-        return Part(in_backbone, name in self._transferred, self._layers.get(name))
+        layer = self._layers.get(name) if in_backbone else None
+        return Part(in_backbone, name in self._transferred, layer)
 
     def of(self, part: Part) -> float:
         """The learning rate of ``part``."""

@@ -19,6 +19,8 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.Lay
 # not decay, and of the pixel decoder's levels.
 _POSITIONS = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed")
 _LEVELS = ("level_embed",)
+# Rein's, which the authors' own training does not decay either.
+_TOKENS = ("tokens_a", "tokens_b", "delta_scale")
 
 # Parameter groups come in this order inside each part of the model, whatever the config's values:
 # an optimizer's checkpoint knows groups by their position.
@@ -32,9 +34,9 @@ def build_optimizer(
 
     Learning rates are those of :class:`ddep.engine.learning_rates.LearningRates`. Weight decay is
     ``WEIGHT_DECAY_NORM`` for norms, ``WEIGHT_DECAY_EMBED`` for embeddings (the queries, and the
-    pixel decoder's ``level_embed``, which Mask2Former decays like a weight), 0 for position
-    embeddings and ``WEIGHT_DECAY`` for everything else, biases included. A parameter that several
-    modules share appears once, a frozen one not at all.
+    pixel decoder's ``level_embed``, which Mask2Former decays like a weight, and Rein's tokens), 0
+    for position embeddings and ``WEIGHT_DECAY`` for everything else, biases included. A parameter
+    that several modules share appears once, a frozen one not at all.
 
     It is finished by :func:`finish_optimizer`.
 
@@ -129,7 +131,7 @@ def _classify(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
                 kind = "norm"
             elif name in _POSITIONS:
                 kind = "position"
-            elif isinstance(module, nn.Embedding) or name in _LEVELS:
+            elif isinstance(module, nn.Embedding) or name in (*_LEVELS, *_TOKENS):
                 kind = "embedding"
             else:
                 kind = "weight"

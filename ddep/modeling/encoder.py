@@ -19,7 +19,7 @@ def encoder_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def encoder_modules(model: nn.Module) -> list[nn.Module]:
-    """The largest modules of ``model`` whose weights all belong to the encoder.
+    """The largest modules of ``model`` whose weights all belong to the encoder or adapt it.
 
     That is the backbone or, where an FPN is around it, the FPN's ``bottom_up``.
     """
@@ -30,7 +30,7 @@ def _encoder_modules_in(model: nn.Module, prefix: str, module: nn.Module) -> Ite
     own = own_groups(model)
     weights = chain(module.named_parameters(prefix), module.named_buffers(prefix))
     groups = {group_of(name, own) for name, _ in weights}
-    if groups == {"backbone"}:
+    if "backbone" in groups <= {"backbone", "adapter"}:
         yield module
     elif "backbone" in groups:
         for name, child in module.named_children():
@@ -42,7 +42,7 @@ def freeze_encoder(model: nn.Module) -> None:
 
     Its parameters get no gradients, and its modules are in eval mode and stay there whoever calls
     ``train()`` on them or on ``model``. It keeps nothing for the backward pass unless its input
-    needs a gradient.
+    needs a gradient. What adapts it (the group ``adapter``) learns.
     """
     for parameter in encoder_parameters(model).values():
         parameter.requires_grad_(False)

@@ -50,7 +50,7 @@ class MaskFormerHead(nn.Module):
     @property
     def num_queries(self) -> int:
         """Q, the number of classes and masks predicted for each image."""
-        return self.predictor.query_embed.num_embeddings
+        return self.predictor.num_queries
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:

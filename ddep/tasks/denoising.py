@@ -21,6 +21,7 @@ from ddep.evaluation.measures import MEASURES, Measure
 from ddep.modeling.denoising_loss import DenoisingLoss
 from ddep.modeling.exportable import Exportable, ExportableDenoiser
 from ddep.noise import check_formulation, draw_sigma
+from ddep.tasks.adapters import has_adapters
 from ddep.tasks.registry import register_task
 from ddep.tasks.task import Task
 
@@ -37,6 +38,11 @@ class DenoisingTask(Task):
 
     def check(self, cfg: CfgNode) -> list[str]:
         """As :meth:`Task.check`."""
+        if has_adapters(cfg):
+            raise UserError(
+                "MODEL.REIN or MODEL.LORA is enabled, but denoising keeps the encoder as it is; "
+                "set MODEL.REIN.ENABLED to False and MODEL.LORA.RANK to 0"
+            )
         notes = super().check(cfg)
         if cfg.MODEL.BACKBONE.FREEZE and not cfg.MODEL.DDEP.FREEZE_BACKBONE:
             raise UserError(

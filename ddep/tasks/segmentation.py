@@ -15,6 +15,7 @@ from ddep.modeling.build_criterion import mask_loss_name
 from ddep.modeling.exportable import Exportable, ExportableMaskFormer
 from ddep.modeling.per_pixel_head import per_pixel_heads
 from ddep.modeling.pixel_classifier import PixelClassifier, QueryClassifier
+from ddep.modeling.transformer_decoder.build_transformer_decoder import transformer_decoder_name
 from ddep.tasks.registry import register_task
 from ddep.tasks.task import Task, check_registered
 
@@ -57,6 +58,21 @@ class SegmentationTask(Task):
             )
         mask_loss_name(cfg)
         return notes
+
+    def check_linked_queries(self, cfg: CfgNode) -> None:
+        """As :meth:`Task.check_linked_queries`."""
+        decoder, mask_former = transformer_decoder_name(cfg), cfg.MODEL.MASK_FORMER
+        if decoder != "MultiScaleMaskedTransformerDecoder":
+            raise UserError(
+                f"MODEL.REIN.LINK_QUERIES is True, but the transformer decoder is {decoder}; "
+                "set it to False, or choose MultiScaleMaskedTransformerDecoder"
+            )
+        if cfg.MODEL.REIN.TOKENS != mask_former.NUM_OBJECT_QUERIES:
+            raise UserError(
+                f"MODEL.REIN.TOKENS is {cfg.MODEL.REIN.TOKENS}, but MODEL.MASK_FORMER."
+                f"NUM_OBJECT_QUERIES is {mask_former.NUM_OBJECT_QUERIES}; expected the same, "
+                "because of MODEL.REIN.LINK_QUERIES"
+            )
 
     def check_averaging(self, cfg: CfgNode, key: str) -> None:
         """As :meth:`Task.check_averaging`: semantic results only."""

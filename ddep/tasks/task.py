@@ -23,6 +23,7 @@ from ddep.evaluation.measures import MEASURES, Measure
 from ddep.evaluation.pictures import PredictionPictures
 from ddep.modeling.exportable import Exportable
 from ddep.modeling.pixel_classifier import PixelClassifier
+from ddep.tasks.adapters import check_adapters
 from ddep.tasks.test_time import check_test_time_values
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,9 @@ class Task(ABC):
         """
         check_registered(cfg, "MODEL.BACKBONE.NAME", BACKBONE_REGISTRY)
         self._check_mapper(cfg)
+        check_adapters(cfg)
+        if cfg.MODEL.REIN.ENABLED and cfg.MODEL.REIN.LINK_QUERIES:
+            self.check_linked_queries(cfg)
         self.check_test_time(cfg)
         return []
 
@@ -90,6 +94,13 @@ class Task(ABC):
                 f"{cfg.MODEL.META_ARCHITECTURE} takes {' or '.join(self.mappers)}; without the "
                 f"key it is {self.mappers[0]}"
             )
+
+    def check_linked_queries(self, cfg: CfgNode) -> None:
+        """Raise :class:`UserError` unless queries can be made of Rein's tokens."""
+        raise UserError(
+            f"MODEL.REIN.LINK_QUERIES is True, but MODEL.META_ARCHITECTURE "
+            f"{cfg.MODEL.META_ARCHITECTURE} has no queries; set it to False"
+        )
 
     def num_classes(self, cfg: CfgNode) -> int | None:
         """The number of classes that the model predicts; None if it predicts none."""

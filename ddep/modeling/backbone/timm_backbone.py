@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -16,6 +16,8 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from ddep.errors import UserError
+from ddep.modeling.backbone.lora import add_lora
+from ddep.modeling.backbone.rein import Rein
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
@@ -42,6 +44,8 @@ class TimmBackbone(Backbone):
         drop_path_rate: float = 0.0,
         patch_size: int = 0,
         out_indices: Sequence[int] = (),
+        rein: Mapping[str, int] | None = None,
+        lora: Mapping[str, float] | None = None,
     ) -> None:
         """Build the model with random weights.
 
@@ -53,11 +57,15 @@ class TimmBackbone(Backbone):
             out_indices: which of the features that timm lists become res2 to res5, counted from 0:
                 blocks of a plain model, whose later blocks are then left out, or stages. Empty:
                 four evenly spaced blocks, or the first stage of each stride.
+            rein: ``num_tokens`` and ``rank`` of :class:`Rein`, which refines the outputs of a plain
+                model's blocks; None leaves them as they are.
+            lora: ``rank`` and ``alpha`` of :class:`LoRALinear` in a plain model's attention.
 
         Raises:
             UserError: timm has no model of this name; the model has no features at these strides or
                 takes one image size only; it has no stochastic depth, but a rate is given; it has
-                no patches, but a patch size is given; or indices of features that do not fit.
+                no patches, but a patch size is given; indices of features that do not fit; or
+                ``rein`` or ``lora`` for another model than a plain one.
         """
         super().__init__()
         _check_options(name, drop_path_rate, patch_size)
@@ -80,16 +88,38 @@ class TimmBackbone(Backbone):
             for feature, index in zip(STRIDES, self._indices, strict=True)
         }
         self._check_other_size(name, in_channels)
+        if rein is not None:
+            self._check_plain(name, "MODEL.REIN.ENABLED is True")
+            self.rein = Rein(
+                depth=len(self.model.blocks),
+                channels=self.model.embed_dim,
+                patch_size=self._patch_size,
+                num_prefix_tokens=self.model.num_prefix_tokens,
+                **rein,
+            )
+            self.rein.attach(self.model.blocks)
+        if lora is not None:
+            found = f"MODEL.LORA.RANK is {lora['rank']}"
+            self._check_plain(name, found)
+            try:
+                add_lora(self.model.blocks, **lora)
+            except ValueError as error:
+                raise UserError(
+                    f"{found}, but {name} cannot have it: {error}; set it to 0"
+                ) from error
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Read the arguments from MODEL.DDEP.TIMM and the number of image channels."""
+        """Read the arguments from MODEL.DDEP.TIMM, MODEL.REIN and MODEL.LORA."""
+        rein, lora = cfg.MODEL.REIN, cfg.MODEL.LORA
         return {
             "name": cfg.MODEL.DDEP.TIMM.NAME,
             "in_channels": input_shape.channels,
             "drop_path_rate": cfg.MODEL.DDEP.TIMM.DROP_PATH_RATE,
             "patch_size": cfg.MODEL.DDEP.TIMM.PATCH_SIZE,
             "out_indices": cfg.MODEL.DDEP.TIMM.OUT_INDICES,
+            "rein": {"num_tokens": rein.TOKENS, "rank": rein.RANK} if rein.ENABLED else None,
+            "lora": {"rank": lora.RANK, "alpha": lora.ALPHA} if lora.RANK else None,
         }
 
     @property
@@ -136,6 +166,15 @@ class TimmBackbone(Backbone):
             )
         layers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
         return {f"model.{name}": layer for name, layer in layers.items()}
+
+    def _check_plain(self, name: str, found: str) -> None:
+        """Raise :class:`UserError` unless this is a plain vision transformer, as Rein needs."""
+        parts = ("blocks", "embed_dim", "num_prefix_tokens")
+        if self._patch_size is None or not all(hasattr(self.model, part) for part in parts):
+            raise UserError(
+                f"{found}, but {name} is not a plain vision transformer; choose another "
+                "MODEL.DDEP.TIMM.NAME, such as vit_large_patch14_dinov2"
+            )
 
     @torch.no_grad()
     def _check_other_size(self, name: str, in_channels: int) -> None:

@@ -124,6 +124,9 @@ class MaskFormer(nn.Module):
         check_num_classes(cfg)
         backbone = build_backbone(cfg)
         sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
+        rein = cfg.MODEL.REIN
+        if rein.ENABLED and rein.LINK_QUERIES:
+            sem_seg_head.predictor.link_queries(backbone.rein.tokens, backbone.rein.channels)
         return {
             "backbone": backbone,
             "sem_seg_head": sem_seg_head,

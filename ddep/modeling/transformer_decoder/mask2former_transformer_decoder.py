@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from ddep.modeling.transformer_decoder.layers import (
     FFNLayer,
     SelfAttentionLayer,
 )
+from ddep.modeling.transformer_decoder.linked_queries import LinkedQueries
 from ddep.modeling.transformer_decoder.mask_logits import mask_logits
 
 Predictions = dict[str, torch.Tensor]
@@ -84,8 +86,11 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         )
         self.decoder_norm = nn.LayerNorm(hidden_dim)
         # The initial queries, and their positions in every layer.
+        self.num_queries = num_queries
         self.query_feat = nn.Embedding(num_queries, hidden_dim)
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        # Instead of these two, after link_queries.
+        self.linked_queries: LinkedQueries | None = None
         self.level_embed = nn.Embedding(self.num_feature_levels, hidden_dim)
         self.input_proj = nn.ModuleList(
             input_projection(in_channels, hidden_dim, enforce_input_project)
@@ -154,9 +159,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         ]
         levels = [layer % self.num_feature_levels for layer in range(self.num_layers)]
         resized = {level: resized_features(mask_features, sizes[level]) for level in set(levels)}
-        batch = mask_features.shape[0]
-        query_pos = self.query_embed.weight.expand(batch, -1, -1)
-        queries = self.query_feat.weight.expand(batch, -1, -1)
+        queries, query_pos = (
+            each.expand(mask_features.shape[0], -1, -1) for each in self._initial_queries()
+        )
 
         normalised = [self.decoder_norm(queries)]
         embeddings = [self.mask_embed(normalised[0])]
@@ -183,6 +188,21 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             )
         ]
         return {**predictions[-1], "aux_outputs": predictions[:-1]}
+
+    def link_queries(self, tokens: Callable[[], torch.Tensor], channels: int) -> None:
+        """Make the queries of an encoder's learnable tokens, instead of learning them here.
+
+        Args:
+            tokens, channels: see :class:`LinkedQueries`; there are as many tokens as queries.
+        """
+        self.linked_queries = LinkedQueries(tokens, channels, self.query_feat.embedding_dim)
+        del self.query_feat, self.query_embed
+
+    def _initial_queries(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The queries before the first layer and their positions, both (Q, C)."""
+        if self.linked_queries is not None:
+            return self.linked_queries()
+        return self.query_feat.weight, self.query_embed.weight
 
     def _load_from_state_dict(
         self, state_dict: dict[str, torch.Tensor], prefix: str, local_metadata: dict, *args: Any

@@ -73,6 +73,7 @@ class StandardTransformerDecoder(nn.Module):
             dropout=dropout,
             normalize_before=pre_norm,
         )
+        self.num_queries = num_queries
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.input_proj = input_projection(in_channels, hidden_dim, enforce_input_project)
         self.mask_classification = mask_classification
