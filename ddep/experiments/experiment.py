@@ -44,11 +44,19 @@ class FineTuning:
 
 @dataclass(frozen=True)
 class Start:
-    """Weights to fine-tune from: a stage, a checkpoint, or None for random numbers."""
+    """What one line of the comparison starts from, and how it differs from the others.
+
+    Attributes:
+        name: in the file.
+        weights: a stage, a checkpoint, or None for random numbers.
+        options: config keys on top of those of fine-tuning.
+        config: path of a config in place of fine-tuning's; None: fine-tuning's.
+    """
 
     name: str
     weights: str | None
     options: Options
+    config: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,7 @@ class Experiment:
         output: folder for everything that is made.
         shapes: arguments of ``generate_shapes``; None: data sets are those in
             $DETECTRON2_DATASETS.
+        shifts: looks in which the scenes are generated as well, with the same arguments.
         metric: path of a number in ``inference/results.json``, such as ``sem_seg/mIoU``.
         smaller_is_better: whether a smaller number is better.
         threads: OMP_NUM_THREADS of each run.
@@ -102,6 +111,7 @@ class Experiment:
     title: str
     output: Path
     shapes: Mapping[str, int] | None
+    shifts: Sequence[str]
     metric: str
     smaller_is_better: bool
     threads: int
@@ -113,6 +123,13 @@ class Experiment:
     labels: Sequence[LabelCount]
     seeds: Sequence[int]
     search: Search | None
+
+    @property
+    def generated(self) -> dict[str, Any] | None:
+        """What the data sets are generated from, as JSON can write it; None if they are not."""
+        if self.shapes is None:
+            return None
+        return {**self.shapes, **({"shifts": list(self.shifts)} if self.shifts else {})}
 
     @property
     def metric_name(self) -> str:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ddep.data.datasets.shape_shifts import SHIFTS
 from ddep.data.datasets.shapes import generate_shapes
 from ddep.errors import UserError
 from ddep.experiments.experiment import (
@@ -80,12 +81,14 @@ def read_experiment(path: str, output: Path | None = None, images: str | None = 
     labels = top.take("labels", list_of(_label_count), _LABELS)
     search = _read_search(top, seeds, labels) if "search" in top.content else None
     _check_grid(path, search, starts)
+    shapes, shifts = _read_data(top)
     return Experiment(
         file=path,
         title=top.take("title", text, "text", Path(path).stem),
         output=output
         or Path(top.take("output", text, "a folder", f"output/experiments/{Path(path).stem}")),
-        shapes=_read_shapes(top),
+        shapes=shapes,
+        shifts=shifts,
         metric=top.take("metric", _metric, "task/name, such as sem_seg/mIoU"),
         smaller_is_better=top.take(
             "better", one_of(("larger", "smaller")), "larger or smaller", "larger"
@@ -103,14 +106,16 @@ def read_experiment(path: str, output: Path | None = None, images: str | None = 
     )
 
 
-def _read_shapes(top: Section) -> dict[str, int] | None:
-    """Arguments of ``generate_shapes``."""
+def _read_data(top: Section) -> tuple[dict[str, int] | None, list[str]]:
+    """Arguments of ``generate_shapes``, and the looks to generate besides the usual one."""
     if "data" not in top.content:
-        return None
-    data = top.section("data", ("shapes",))
-    numbers = list(inspect.signature(generate_shapes).parameters)[1:]
-    shapes = data.section("shapes", numbers)
-    return {key: shapes.take(key, natural, "a whole number") for key in shapes.content}
+        return None, []
+    data = top.section("data", ("shapes", "shifts"))
+    parameters = inspect.signature(generate_shapes).parameters
+    shapes = data.section("shapes", [key for key in parameters if key not in ("target", "shift")])
+    arguments = {key: shapes.take(key, natural, "a whole number") for key in shapes.content}
+    looks = f"a list of different looks, some of {', '.join(SHIFTS)}"
+    return arguments, data.take("shifts", list_of(one_of(SHIFTS)), looks, [])
 
 
 def _read_stages(path: str, top: Section, images: str | None) -> dict[str, Stage]:
@@ -183,9 +188,10 @@ def _read_starts(top: Section, stages: Mapping[str, Stage]) -> dict[str, Start]:
         )
     starts = {}
     for name in section.content:
-        start = section.section(name, ("weights", "options"))
+        start = section.section(name, ("weights", "options", "config"))
         options = _options(start, _SET_FOR_ALL | _SET_FOR_CELLS)
-        starts[name] = Start(name, _weights(start, stages), options)
+        config = start.take("config", text, "the path of a config", None)
+        starts[name] = Start(name, _weights(start, stages), options, config)
     return starts
 
 

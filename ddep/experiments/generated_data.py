@@ -6,7 +6,7 @@ import json
 from contextlib import AbstractContextManager
 
 from ddep.data.datasets import data_sets_below
-from ddep.data.datasets.shapes import generate_shapes
+from ddep.data.datasets.shapes import NO_SHIFT, generate_shapes
 from ddep.errors import UserError, one_line
 from ddep.experiments.command import data_root
 from ddep.experiments.experiment import Experiment
@@ -23,14 +23,15 @@ def generate_data(experiment: Experiment) -> None:
         return
     root = data_root(experiment)
     made = root / "shapes.json"
-    if made.exists() and json.loads(made.read_text()) == experiment.shapes:
+    if made.exists() and json.loads(made.read_text()) == experiment.generated:
         return
     made.unlink(missing_ok=True)
     try:
-        generate_shapes(root / "shapes", **experiment.shapes)
+        for shift in (NO_SHIFT, *experiment.shifts):
+            generate_shapes(root / "shapes", **experiment.shapes, shift=shift)
     except UserError as error:
         raise UserError(f"{experiment.file}: data.shapes: {one_line(error)}") from error
-    write_json(str(made), dict(experiment.shapes))
+    write_json(str(made), experiment.generated)
 
 
 def data_sets_of(experiment: Experiment) -> AbstractContextManager[None]:

@@ -153,6 +153,7 @@ def _fine_tuning(
     trials: Sequence[Trial] = (),
 ) -> Run:
     fine_tuning = experiment.fine_tuning
+    config = start.config or fine_tuning.config
     run, checkpoint = _weights(experiment, start.weights, seed)
     options = {
         **fine_tuning.options,
@@ -165,17 +166,18 @@ def _fine_tuning(
     if not run:  # the config may name weights that the start does not have
         options["MODEL.WEIGHTS"] = checkpoint or ""
     where = f"{experiment.file}: starts.{start.name}"
-    cfg = _checked_config(where, fine_tuning.config, options)
-    if limits_labels(_checked_config(where, fine_tuning.config, {})):
+    cfg = _checked_config(where, config, options)
+    if limits_labels(_checked_config(where, config, {})):
+        key = f"starts.{start.name}" if start.config else "fine_tuning"
         raise UserError(
-            f"{experiment.file}: fine_tuning.config {fine_tuning.config} sets DATASETS.LABEL_*; "
-            "expected a config without it: labels says how many there are"
+            f"{experiment.file}: {key}.config {config} sets DATASETS.LABEL_*; expected a config "
+            "without it: labels says how many there are"
         )
     length = cfg.SOLVER.MAX_ITER
     lengths = [float(trial.settings.get("SOLVER.MAX_ITER", length)) for trial in trials]
     return Run(
         name=f"{folder}/seed{seed}",
-        config=fine_tuning.config,
+        config=config,
         options=options,
         weights=run,
         num_gpus=fine_tuning.num_gpus,

@@ -100,10 +100,14 @@ def _means(results: Results) -> str:
     experiment = results.experiment
     rows = []
     for labels in experiment.labels:
-        images = results.images(labels.text)
-        means = [results.mean(labels.text, start) for start in experiment.starts]
-        rows.append([_labels(labels.text, images), *map(_interval, means)])
-    return _table(rows, ["labelled images", *experiment.starts])
+        images = _labels(labels.text, results.images(labels.text))
+        for start in experiment.starts:
+            values = results.values(labels.text, start)
+            seeds = [f"{values[s]:.2f}" if s in values else "-" for s in experiment.seeds]
+            mean = _interval(results.mean(labels.text, start))
+            rows.append([images, start, mean, ", ".join(seeds)])
+    seeds_of_rows = f"seeds {_join(experiment.seeds)}"
+    return _table(rows, ["labelled images", "start", "mean", seeds_of_rows])
 
 
 def _differences(results: Results) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ddep.experiments.experiment import Experiment, FineTuning, Options, Stage
+from ddep.experiments.experiment import Experiment, FineTuning, Options, Stage, Start
 from ddep.experiments.outcomes import Outcomes
 from ddep.experiments.plan import words_of
 from ddep.tasks import load_config
@@ -21,7 +21,8 @@ def describe_protocol(outcomes: Outcomes) -> Iterator[str]:
 def _data(experiment: Experiment) -> Iterator[str]:
     if experiment.shapes is not None:
         numbers = ", ".join(f"{key} {value}" for key, value in experiment.shapes.items())
-        yield f"Data: generated shapes ({numbers or 'the default numbers of images'})."
+        shifts = "".join(f"; the same with the look of {shift}" for shift in experiment.shifts)
+        yield f"Data: generated shapes ({numbers or 'the default numbers of images'}){shifts}."
     for stage in experiment.stages.values():
         images = f"`images:{stage.images}`" if stage.images else _sets(stage, "TRAIN")
         source = f", from `{stage.weights}`" if stage.weights else ""
@@ -31,17 +32,24 @@ def _data(experiment: Experiment) -> Iterator[str]:
             f"{images}; {runs}."
         )
     fine_tuning = experiment.fine_tuning
-    yield (
-        f"Fine-tuning of all starts: `{fine_tuning.config}`{_options(fine_tuning.options)}, on "
-        f"{_sets(fine_tuning, 'TRAIN')}; tested on {_sets(fine_tuning, 'TEST')}."
-    )
+    without_own = [start for start in experiment.starts.values() if not start.config]
+    if without_own:
+        of = "all starts" if len(without_own) == len(experiment.starts) else "the other starts"
+        yield (
+            f"Fine-tuning of {of}: `{fine_tuning.config}`{_options(fine_tuning.options)}, on "
+            f"{_sets(fine_tuning, 'TRAIN')}; tested on {_sets(fine_tuning, 'TEST')}."
+        )
 
 
 def _starts(experiment: Experiment) -> Iterator[str]:
     for start in experiment.starts.values():
         source = f"weights of `{start.weights}`" if start.weights else "random numbers"
         baseline = " (the baseline)" if start.name == experiment.baseline else ""
-        yield f"Start *{start.name}*{baseline}: {source}{_options(start.options)}."
+        own = ""
+        if start.config:
+            sets = f"on {_sets(start, 'TRAIN')}, tested on {_sets(start, 'TEST')}"
+            own = f"; `{start.config}`, {sets}"
+        yield f"Start *{start.name}*{baseline}: {source}{own}{_options(start.options)}."
 
 
 def _rules(experiment: Experiment) -> Iterator[str]:
@@ -65,7 +73,7 @@ def _rules(experiment: Experiment) -> Iterator[str]:
     yield f"Each run has {threads}; another number adds up in another order, as another seed does."
 
 
-def _sets(trained: Stage | FineTuning, key: str) -> str:
+def _sets(trained: Stage | FineTuning | Start, key: str) -> str:
     cfg = load_config(trained.config, words_of(trained.options))
     return ", ".join(f"`{name}`" for name in cfg.DATASETS[key])
 

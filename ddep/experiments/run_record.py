@@ -94,7 +94,7 @@ def settings_of(
         digest = hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
         settings["MODEL.WEIGHTS"] = f"{run.weights} with the settings {digest[:16]}"
     settings |= {"threads": experiment.threads, "num_gpus": run.num_gpus}
-    settings["data"] = None if experiment.shapes is None else dict(experiment.shapes)
+    settings["data"] = experiment.generated
     return json.loads(json.dumps(settings, default=str))
 
 

@@ -17,7 +17,10 @@ def test_everything_is_read(tmp_path: Path) -> None:
         "b": {"config": "b.yaml", "weights": "a", "options": {"SOLVER.BASE_LR": 0.1}},
         "a": {"config": "a.yaml", "per_seed": False, "num_gpus": 2},
     }
-    starts = {"x": {"weights": "b"}, "y": {"options": {"SOLVER.OPTIMIZER": "SGD"}}}
+    starts = {
+        "x": {"weights": "b", "config": "x.yaml"},
+        "y": {"options": {"SOLVER.OPTIMIZER": "SGD"}},
+    }
     search = {"seeds": [9], "labels": ["all"], "options": {"SOLVER.BASE_LR": [1, 2]}}
     experiment = small_experiment(
         tmp_path,
@@ -34,6 +37,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert experiment.stages["a"].num_gpus == 2
     assert experiment.stages["b"].weights == "a"
     assert experiment.starts["y"].options == {"SOLVER.OPTIMIZER": "SGD"}
+    assert [start.config for start in experiment.starts.values()] == ["x.yaml", None]
     assert [labels.options for labels in experiment.labels] == [
         {"DATASETS.LABEL_COUNT": 5},
         {"DATASETS.LABEL_FRACTION": 0.0625},
@@ -44,6 +48,7 @@ def test_everything_is_read(tmp_path: Path) -> None:
     assert [labels.text for labels in experiment.search.labels] == ["all"]
     assert (experiment.smaller_is_better, experiment.threads) == (True, 2)
     assert experiment.shapes is None
+    assert experiment.generated is None
     assert experiment.metric_name == "mIoU"
 
 
@@ -106,6 +111,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         r"starts.x.options has A, which search.options varies",
     ),
     ({"data": {"coco": {}}}, r"data has the unknown key coco; expected shapes"),
+    ({"data": {"shapes": {"shift": "night"}}}, r"data.shapes has the unknown key shift"),
+    ({"data": {"shifts": ["dusk"]}}, r"data.shifts is \['dusk'\]; expected a list of different lo"),
     ({"data": {"shapes": {"train": "x"}}}, r"data.shapes.train is 'x'; expected a whole number"),
     ({"better": "more"}, r"better is 'more'; expected larger or smaller"),
 ]

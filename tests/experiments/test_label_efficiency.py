@@ -282,6 +282,27 @@ def test_a_report_on_what_is_done(
     assert "**11 of 15 runs are done.**" in report
 
 
+def test_a_comparison_with_data_in_other_looks(tmp_path: Path) -> None:
+    common = small_experiment(tmp_path).fine_tuning.config
+    own = tmp_path / "oracle.yaml"
+    own.write_text(f"_BASE_: {common}\nDATASETS: {{TRAIN: [shapes_fog_panoptic_train]}}\n")
+    experiment = small_experiment(
+        tmp_path,
+        data={"shapes": {"train": 3, "val": 2, "unlabelled": 1, "size": 48}, "shifts": ["fog"]},
+        labels=["all"],
+        starts={"random": {}, "oracle": {"config": str(own)}},
+        pretraining=None,
+    )
+    report = run_experiment(experiment).read_text()
+    shapes = experiment.output / "datasets" / "shapes"
+    assert len(list((shapes / "train").iterdir())) == 3
+    assert len(list((shapes / "fog" / "train").iterdir())) == 3
+    assert "| all (3)           | random  | 50.50 (44.15 to 56.85) | 50.00, 51.00 |" in report
+    assert "unlabelled 1, size 48); the same with the look of fog." in report
+    assert f"oracle*: random numbers; `{own}`, on `shapes_fog_panoptic_train`, tested on" in report
+    assert "Fine-tuning of the other starts: " in report
+
+
 def test_impossible_data_are_explained(tmp_path: Path) -> None:
     experiment = small_experiment(tmp_path, data={"shapes": {"size": 3}})
     with pytest.raises(UserError, match=r"small.yaml: data.shapes: --size is 3; expected at least"):

@@ -56,6 +56,17 @@ def test_equal_seeds_have_equal_labels_and_lengths_for_all_starts(tmp_path: Path
     assert ours == others
 
 
+def test_a_start_may_have_a_config_of_its_own(tmp_path: Path) -> None:
+    common = small_experiment(tmp_path).fine_tuning.config
+    own = tmp_path / "own.yaml"
+    own.write_text(f"_BASE_: {common}\nSOLVER: {{MAX_ITER: 9}}\n")
+    starts = {"random": {}, "x": {"config": str(own), "weights": "denoising"}}
+    runs = plan_runs(small_experiment(tmp_path, starts=starts))
+    ours, others = runs["comparison/3/x/seed0"], runs["comparison/3/random/seed0"]
+    assert (ours.config, ours.iterations) == (str(own), 9)
+    assert (others.config, others.iterations) == (common, 6)
+
+
 def test_a_search_gives_each_start_the_same_trials(tmp_path: Path) -> None:
     search = {
         "seeds": [8, 9],
