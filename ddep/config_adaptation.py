@@ -88,7 +88,7 @@ def _add_consistency(adaptation: CfgNode) -> None:
     # The teacher's class counts where its probability is at least this.
     consistency.THRESHOLD = 0.95
     # How often a box of another target image is pasted into a strong view (CutMix), the range of
-    # its area as a fraction of the image's, and of its width divided by its height.
+    # its area as a fraction of the image's, and of its height divided by its width.
     consistency.CUTMIX_PROBABILITY = 0.5
     consistency.CUTMIX_AREA = [0.02, 0.4]
     consistency.CUTMIX_ASPECT = [0.3, 1 / 0.3]

@@ -6,6 +6,7 @@ checkpoints, evaluation and prediction are the same with and without.
 
 from ddep.adaptation.adapted_model import AdaptedModel
 from ddep.adaptation.check import check_adaptation
+from ddep.adaptation.consistency import Consistency
 from ddep.adaptation.mean_teacher import MeanTeacher
 from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.registry import METHODS, adapts, method_of, register_method
@@ -15,6 +16,7 @@ __all__ = [
     "METHODS",
     "AdaptationBatch",
     "AdaptedModel",
+    "Consistency",
     "MeanTeacher",
     "Method",
     "SelfSupervisedConsistency",
