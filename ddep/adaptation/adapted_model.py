@@ -34,7 +34,7 @@ class AdaptedModel(nn.Module):
         Args:
             classifier: the model in parts.
             method: on the model's device.
-            teacher: None unless the method needs it.
+            teacher: None unless there is an average of the weights.
             model_normalisers: :meth:`ddep.tasks.Task.normalisers` of the model.
         """
         super().__init__()

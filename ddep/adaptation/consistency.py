@@ -115,16 +115,14 @@ class Consistency(Method):
     def draw_box(self, size: tuple[int, int], generator: torch.Generator) -> Box:
         """Draw a box in an image of ``size``, height and width.
 
-        Its area and its height divided by its width are uniform in CUTMIX_AREA and CUTMIX_ASPECT,
-        as far as it fits the image; then its place is.
+        Its area and its height divided by its width are uniform in CUTMIX_AREA and CUTMIX_ASPECT;
+        what does not fit is cut off. Then its place is uniform.
         """
         height, width = size
-        while True:
-            area = _uniform(self.cutmix_area, generator) * height * width
-            aspect = _uniform(self.cutmix_aspect, generator)
-            rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if rows <= height and columns <= width:
-                break
+        area = _uniform(self.cutmix_area, generator) * height * width
+        aspect = _uniform(self.cutmix_aspect, generator)
+        rows = min(height, round(math.sqrt(area * aspect)))
+        columns = min(width, round(math.sqrt(area / aspect)))
         top = int(torch.randint(height - rows + 1, (), generator=generator))
         left = int(torch.randint(width - columns + 1, (), generator=generator))
         return Box(top, left, top + rows, left + columns)

@@ -19,7 +19,7 @@ class AdaptationBatch:
 
     Attributes:
         classifier: the model in parts.
-        teacher: the model with averaged weights; None unless the method needs it.
+        teacher: the model with averaged weights; None without SOLVER.EMA.
         source, target: samples of the labelled and of the target images.
         source_images: the labelled images, normalised and padded.
         source_predictions: the model's for them, in training mode, with gradients.

@@ -19,7 +19,7 @@ def build_adapted_model(
     Args:
         cfg: with a MODEL.ADAPTATION.METHOD.
         model: a semantic model, on its device.
-        average: of its weights, the method's teacher; None if the method needs none.
+        average: of its weights, the teacher; None if the method needs none.
 
     Raises:
         UserError: an impossible value in MODEL.ADAPTATION.
@@ -27,5 +27,5 @@ def build_adapted_model(
     task = task_of(cfg)
     classifier = task.pixel_classifier(cfg, model)
     method = method_of(cfg)(cfg, classifier.num_classes).to(cfg.MODEL.DEVICE)
-    teacher = Teacher(classifier, average.in_place) if method.needs_teacher else None
+    teacher = Teacher(classifier, average.in_place) if average is not None else None
     return AdaptedModel(classifier, method, teacher, task.normalisers(model))

@@ -201,17 +201,21 @@ def valid_pixels(images: ImageList, size: tuple[int, int]) -> Tensor:
 
 
 def _of_logits(logits: Tensor) -> Tensor:
-    return logits.float().log_softmax(1)
+    return _at_least_float32(logits).log_softmax(1)
 
 
 def _of_queries(layer: Mapping[str, Tensor]) -> Tensor:
     """``pred_logits`` (B, Q, K+1), ``pred_masks`` (B, Q, h, w) -> (B, K, h, w)."""
     with torch.autocast(layer["pred_logits"].device.type, enabled=False):
-        classes = layer["pred_logits"].float().softmax(-1)[..., :-1]
-        masks = layer["pred_masks"].float().sigmoid()
+        classes = _at_least_float32(layer["pred_logits"]).softmax(-1)[..., :-1]
+        masks = _at_least_float32(layer["pred_masks"]).sigmoid()
         scores = torch.einsum("bqk,bqhw->bkhw", classes, masks)
         scores = scores.clamp_min(torch.finfo(scores.dtype).tiny)
         return scores.log() - scores.sum(1, keepdim=True).log()
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class _InputsOf:
