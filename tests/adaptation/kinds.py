@@ -15,6 +15,7 @@ from tests.engine.tiny_runs import per_pixel_config, shapes_config, write_images
 # Keys of each method, by name; a method with several variants has several rows, whose names go on
 # after a dash.
 KINDS: dict[str, dict[str, Any]] = {
+    "teacher": {"MODEL.ADAPTATION.TEACHER.THRESHOLD": 0.1},
     "consistency": {"MODEL.ADAPTATION.CONSISTENCY.THRESHOLD": 0.1},
 }
 # Crops of one size, so that parts of a batch are padded alike; the target's images are larger.
