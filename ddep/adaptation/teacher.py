@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ddep.modeling.eval_mode import eval_mode
 from ddep.modeling.pixel_classifier import PixelClassifier, Predictions
 
 
@@ -50,17 +50,5 @@ class Teacher:
             enabled=torch.is_autocast_enabled(device_type),
             cache_enabled=False,
         )
-        with torch.no_grad(), autocast, self._average_in_place(), _eval_mode(model):
+        with torch.no_grad(), autocast, self._average_in_place(), eval_mode(model):
             return self.classifier.predict(self.classifier.features(images))
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Inside, all modules are in eval mode; afterwards each is in its own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -27,6 +27,7 @@ _OPTIONS = {
     "adaptation": "MODEL.ADAPTATION.METHOD",
     "ema": "SOLVER.EMA.ENABLED",
     "transferred": "SOLVER.TRANSFERRED_MULTIPLIER or SOLVER.NEW_ONLY_ITERS",
+    "whitening": "MODEL.ISW",
 }
 
 

@@ -25,6 +25,7 @@ from ddep.engine.checkpoint_hooks import check_checkpoints
 from ddep.engine.frozen_backbone import frozen_backbone_error
 from ddep.engine.train_step import PRECISIONS
 from ddep.engine.wandb_writer import check_wandb
+from ddep.engine.whitening import check_whitening
 from ddep.errors import UserError
 from ddep.evaluation.semantic import compare_classes
 from ddep.tasks import task_of
@@ -122,6 +123,8 @@ _VALUES = (
 def _check_model(run: Run) -> list[str]:
     notes = task_of(run.cfg).check(run.cfg)
     check_transfer(run.cfg.MODEL.DDEP.TRANSFER)
+    if not run.eval_only:
+        check_whitening(run.cfg)
     return notes
 
 

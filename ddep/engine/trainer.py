@@ -33,6 +33,7 @@ from ddep.engine.stop_signals import StopRequest
 from ddep.engine.train_step import PRECISIONS, StepResult, TrainStep
 from ddep.engine.trainer_parts import TrainerParts
 from ddep.engine.transferred import TransferredParameters
+from ddep.engine.whitening import build_whitened_model
 from ddep.engine.writers import build_writers
 from ddep.tasks import task_of
 
@@ -54,6 +55,7 @@ class Trainer(TrainerParts):
     Attributes:
         average: the moving average of the weights, None unless SOLVER.EMA.ENABLED.
         adapted: the model with the losses of target images, None without MODEL.ADAPTATION.METHOD.
+        whitened: either with the loss of MODEL.ISW, None without it.
         state: how far training has come.
         transferred: what is from MODEL.WEIGHTS, None if that makes no difference.
 
@@ -74,12 +76,17 @@ class Trainer(TrainerParts):
             WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
         )
         self.adapted = build_adapted_model(cfg, model, self.average) if adapts(cfg) else None
+        trained = self.adapted or model
+        normalisers = self.adapted.normalisers if self.adapted else task.normalisers(model)
+        self.whitened = build_whitened_model(cfg, model, trained, normalisers)
+        if self.whitened is not None:
+            trained, normalisers = self.whitened, self.whitened.normalisers
         amp = cfg.SOLVER.AMP
         self._trainer = TrainStep(
-            distribute(self.adapted or model),
+            distribute(trained),
             self.build_train_loader(cfg),
             optimizer,
-            normalisers=self.adapted.normalisers if self.adapted else task.normalisers(model),
+            normalisers=normalisers,
             precision=PRECISIONS[amp.PRECISION] if amp.ENABLED else None,
             parts=cfg.SOLVER.ACCUMULATION_STEPS,
             max_grad_norm=max_grad_norm(cfg),
@@ -97,13 +104,15 @@ class Trainer(TrainerParts):
         )
         if self.adapted is not None:
             self.checkpointer.add_checkpointable("adaptation", MethodState(self.adapted.method))
+        if self.whitened is not None:
+            self.checkpointer.add_checkpointable("whitening", self.whitened.whitening)
         self._stop = StopRequest()
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:
         """What happens around the steps, in every process."""
         cfg = self.cfg
-        precise = precise_batch_norm(cfg, self.model, self.build_train_loader)
+        precise = precise_batch_norm(cfg, self.checkpointer.model, self.build_train_loader)
         return [
             hooks.IterationTimer(),
             HeadLRScheduler(),
@@ -171,6 +180,8 @@ class Trainer(TrainerParts):
             self.average.update()
         if self.adapted is not None:
             self.adapted.method.finish_step(result.skipped)
+        if self.whitened is not None:
+            self.whitened.whitening.finish_step(result.skipped)
         self.state.complete_iteration()
         if comm.is_main_process():
             self._store(result)

@@ -1,6 +1,17 @@
-"""Encoders: Swin Transformer and any model of timm. ResNets come from detectron2."""
+"""Encoders: Swin Transformer, any model of timm, and ResNets: detectron2's, and whitened ones."""
 
 from ddep.modeling.backbone.swin import D2SwinTransformer
 from ddep.modeling.backbone.timm_backbone import TimmBackbone
+from ddep.modeling.backbone.whitened_resnet import (
+    WHITENED,
+    build_whitened_resnet_backbone,
+    build_whitened_resnet_deeplab_backbone,
+)
 
-__all__ = ["D2SwinTransformer", "TimmBackbone"]
+__all__ = [
+    "WHITENED",
+    "D2SwinTransformer",
+    "TimmBackbone",
+    "build_whitened_resnet_backbone",
+    "build_whitened_resnet_deeplab_backbone",
+]
