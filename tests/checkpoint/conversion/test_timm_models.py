@@ -10,6 +10,8 @@ from transformers import (
     Dinov2Model,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
 )
 
 from ddep.checkpoint.conversion import convert
@@ -136,6 +138,73 @@ def test_dinov2_has_hugging_faces_features(has_registers: bool) -> None:
     for ours, index in zip(tokens(found.model, images), (3, 6, 9, 12), strict=True):
         expected = states[index][:, prefix:].transpose(1, 2).unflatten(2, (37, 37))
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+DINOV3_NAMES = {
+    "embeddings.patch_embeddings": "patch_embed.proj",
+    "embeddings.register_tokens": "storage_tokens",
+    "embeddings.": "",
+    "model.layer": "blocks",
+    "attention.o_proj": "attn.proj",
+    "layer_scale1.lambda1": "ls1.gamma",
+    "layer_scale2.lambda1": "ls2.gamma",
+    "mlp.up_proj": "mlp.fc1",
+    "mlp.down_proj": "mlp.fc2",
+}
+
+
+def original_dinov3(state: State) -> State:
+    """Hugging Face's weights under the authors' names, with query, key and value joined."""
+    found = {}
+    for name, tensor in state.items():
+        target = name
+        for theirs, authors in DINOV3_NAMES.items():
+            target = target.replace(theirs, authors)
+        if "attention.q_proj" in name:
+            parts = [state.get(name.replace("q_proj", f"{part}_proj")) for part in "qkv"]
+            parts = [torch.zeros_like(tensor) if part is None else part for part in parts]
+            found[target.replace("attention.q_proj", "attn.qkv")] = torch.cat(parts)
+        elif ".k_proj." not in name and ".v_proj." not in name:
+            found[target] = tensor
+    return found
+
+
+@pytest.mark.parametrize("has_biases", [False, True])
+@torch.no_grad()
+def test_dinov3_has_hugging_faces_features(has_biases: bool) -> None:
+    """With rotary positions and registers, on images that are not square."""
+    settings = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}
+    with uninitialised():
+        theirs = DINOv3ViTModel(DINOv3ViTConfig(num_register_tokens=4, **settings))
+    randomise(theirs)
+    for name, parameter in theirs.named_parameters():
+        if name.endswith(("q_proj.bias", "v_proj.bias")) and not has_biases:
+            parameter.zero_()
+    found, conversion = backbone(original_dinov3(theirs.state_dict()))
+    assert conversion.format_name == "dinov3"
+    suffix = "_qkvb" if has_biases else ""
+    assert conversion.config["MODEL.DDEP.TIMM.NAME"] == f"vit_small_patch16_dinov3{suffix}"
+    assert conversion.missing == []
+    images = torch.randn(1, 3, 80, 112)
+    states = theirs(images, output_hidden_states=True).hidden_states
+    # There the last block's output is normalised.
+    for ours, index in zip(tokens(found.model, images)[:3], (3, 6, 9), strict=True):
+        expected = states[index][:, 5:].transpose(1, 2).unflatten(2, (5, 7))
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_timms_dinov3_keeps_its_names() -> None:
+    with uninitialised():
+        theirs = timm.create_model("vit_small_patch16_dinov3", dynamic_img_size=True)
+    state = randomise(theirs).state_dict()
+    found, conversion = backbone(state)
+    assert conversion.format_name == "dinov3"
+    assert conversion.config["MODEL.DDEP.TIMM.NAME"] == "vit_small_patch16_dinov3"
+    assert (conversion.missing, conversion.unused) == ([], ["norm.weight", "norm.bias"])
+    images = torch.randn(1, 3, 64, 96)
+    for ours, expected in zip(tokens(found.model, images), tokens(theirs, images), strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
