@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from ddep.adaptation.mean_teacher import learn_sure_pixels
 from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.registry import register_method
 from ddep.data.photometric import check_probability
@@ -68,10 +69,8 @@ class Consistency(Method):
         """
         classifier, target = batch.classifier, batch.target
         weak = classifier.images(target)
-        teacher = batch.teacher.predict(weak.tensor).log_probabilities[0]
-        confidences, labels = teacher.max(1)
-        confidences = confidences.exp()
-        size = tuple(labels.shape[-2:])
+        taught = batch.teacher.predict(weak.tensor).log_probabilities[0]
+        size = tuple(taught.shape[-2:])
         generators = [torch.Generator().manual_seed(inputs["seed"]) for inputs in target]
         images, boxes = zip(
             *(self._mix(target, view, generators) for view in range(_VIEWS)), strict=True
@@ -79,17 +78,14 @@ class Consistency(Method):
         strong = classifier.batch_images([image for view in images for image in view])
         features = classifier.features(strong.tensor)
         predictions = classifier.predict(self._drop_channels(features, generators))
-        student = predictions.log_probabilities[0].chunk(_VIEWS)
+        learned = predictions.log_probabilities[0].chunk(_VIEWS)
         valid = valid_pixels(weak, size)
-        losses = []
-        for log_probabilities, view_boxes in zip(student, boxes, strict=True):
-            pasted = _inside(view_boxes, size, tuple(weak.tensor.shape[-2:])).to(labels.device)
-            mixed = torch.where(pasted, _partners(labels), labels)
-            sure = torch.where(pasted, _partners(confidences), confidences) >= self.threshold
-            errors = -log_probabilities.gather(1, mixed[:, None])[:, 0]
-            errors = torch.where(sure & valid, errors, 0.0)
-            losses.append(errors.sum((1, 2)) / valid.sum((1, 2)))
-        per_image = torch.stack(losses).mean(0)
+        of_views = []
+        for log_probabilities, view_boxes in zip(learned, boxes, strict=True):
+            pasted = _inside(view_boxes, size, tuple(weak.tensor.shape[-2:])).to(taught.device)
+            mixed = torch.where(pasted[:, None], _partners(taught), taught)
+            of_views.append(learn_sure_pixels(log_probabilities, mixed, valid, self.threshold))
+        per_image = torch.stack(of_views).mean(0)
         return {"loss_consistency": self.weight * batch.target_mean(per_image)}
 
     def _mix(
