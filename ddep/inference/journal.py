@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import IO, Any
 
+from detectron2.config import CfgNode
+
 from ddep.errors import UserError
 from ddep.output_files import check_writable
 
 NAME = ".predicted.jsonl"
+
+
+def model_identity(cfg: CfgNode) -> dict[str, Any]:
+    """What tells a model from another one, for the settings of a :class:`Journal`.
+
+    ``config`` is a hash; ``weights`` when the file was written, in ns, which tells it from a later
+    one of the same name.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    return {
+        "config": hashlib.sha256(cfg.dump().encode()).hexdigest(),
+        "weights": os.stat(weights).st_mtime_ns if os.path.exists(weights) else None,
+    }
 
 
 class Journal:
@@ -37,8 +53,9 @@ class Journal:
         entries, size = _read(self.path) if resume else ([], 0)
         if entries and entries[0] != settings:
             raise UserError(
-                f"--resume: {output} has results of another model, --save, --ids or --batch; "
-                "repeat them, choose another folder or leave --resume out to start anew"
+                f"--resume: {output} has results of other settings "
+                f"({', '.join(_different(entries[0], settings))}); repeat them, choose another "
+                "folder or leave --resume out to start anew"
             )
         self.done = {entry["name"]: entry for entry in entries[1:]}
         self._file: IO[bytes] = _open(self.path, size)
@@ -70,6 +87,10 @@ class Journal:
                 f"{self.path} cannot be written: {error.strerror}; free some space, then "
                 "continue with --resume"
             ) from error
+
+
+def _different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return sorted(key for key in {**one, **other} if one.get(key) != other.get(key))
 
 
 def _open(path: Path, size: int) -> IO[bytes]:

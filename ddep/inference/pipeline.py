@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
+from ddep.data.record import Record
 from ddep.errors import UserError
-from ddep.inference.plan import Job
-from ddep.inference.prediction import Prediction
-from ddep.inference.predictor import Predictor
 
-Item = TypeVar("Item")
+
+class PipelineJob(Protocol):
+    """An image: its name for messages, and what the mapper is given."""
+
+    @property
+    def image(self) -> str | Path: ...
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def record(self) -> Record: ...
+
+
+Job = TypeVar("Job", bound=PipelineJob)
 Result = TypeVar("Result")
+
+
+class BatchPredictor(Protocol[Result]):
+    """The part of :class:`ddep.inference.Predictor` that a pipeline needs."""
+
+    def map_record(self, record: Mapping[str, Any], position: int) -> dict[str, Any]: ...
+
+    def predict(self, inputs: Sequence[Mapping[str, Any]]) -> Sequence[Result]: ...
+
+
 # Predictions that wait for the writer: more would only take memory.
 _WAITING = 4
 
 
 def run_pipeline(
-    predictor: Predictor,
+    predictor: BatchPredictor[Result],
     jobs: Iterable[Job],
-    write: Callable[[Job, Prediction], None],
+    write: Callable[[Job, Result], None],
     fail: Callable[[Job, UserError], None],
     *,
     batch: int,
@@ -59,13 +82,12 @@ def run_pipeline(
 
 
 def _decode(
-    pool: ThreadPoolExecutor, predictor: Predictor, jobs: Iterable[Job], ahead: int
+    pool: ThreadPoolExecutor, predictor: BatchPredictor[Result], jobs: Iterable[Job], ahead: int
 ) -> Iterator[tuple[Job, Future[dict[str, Any]]]]:
     """Start to decode, a few images ahead, and yield them in order."""
 
     def read(job: Job) -> dict[str, Any]:
-        record = {"file_name": str(job.image), "image_id": job.image_id}
-        return predictor.map_record(record, job.position)
+        return predictor.map_record(job.record, job.position)
 
     remaining = iter(jobs)
     started = deque((job, pool.submit(read, job)) for job in islice(remaining, ahead))
@@ -105,10 +127,10 @@ def _group(
 
 
 def _predict(
-    predictor: Predictor,
+    predictor: BatchPredictor[Result],
     group: list[tuple[Job, dict[str, Any]]],
     fail: Callable[[Job, UserError], None],
-) -> Iterator[tuple[Job, Prediction]]:
+) -> Iterator[tuple[Job, Result]]:
     """Predict a batch; if the memory is too small for it, one image after the other."""
     jobs = [job for job, _ in group]
     try:

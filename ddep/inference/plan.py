@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ddep.data.datasets.image_folder import find_images
 from ddep.data.json_file import read_json
+from ddep.data.record import Record
 from ddep.errors import UserError
 
 
@@ -26,6 +27,11 @@ class Job:
     name: str
     position: int
     image_id: int | str
+
+    @property
+    def record(self) -> Record:
+        """What the mapper is given."""
+        return {"file_name": str(self.image), "image_id": self.image_id}
 
 
 def plan_jobs(inputs: Sequence[Path], output: Path, annotations: Path | None = None) -> list[Job]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from tqdm import tqdm
 
 from ddep.errors import UserError, one_line
 from ddep.files import remove_leftovers
-from ddep.inference.journal import Journal
+from ddep.inference.journal import Journal, model_identity
 from ddep.inference.pipeline import run_pipeline
 from ddep.inference.plan import Job, plan_jobs
 from ddep.inference.prediction import Prediction
@@ -76,8 +74,7 @@ def predict_files(
     files = ResultFiles(output, kinds, ids, predictor.metadata)
     _check_replaces_no_image(jobs, files)
     settings = {
-        "config": hashlib.sha256(predictor.cfg.dump().encode()).hexdigest(),
-        "weights": _modification_time(predictor.cfg.MODEL.WEIGHTS),
+        **model_identity(predictor.cfg),
         "save": list(kinds),
         "ids": ids,
         "batch": batch,
@@ -124,11 +121,6 @@ def _check_replaces_no_image(jobs: Sequence[Job], files: ResultFiles) -> None:
                 raise UserError(
                     f"--output {files.output} would replace {path}; choose another folder"
                 )
-
-
-def _modification_time(weights: str) -> int | None:
-    """When a file was written, in ns, which tells it from a later one of the same name."""
-    return os.stat(weights).st_mtime_ns if os.path.exists(weights) else None
 
 
 def _identity(job: Job) -> dict[str, object]:

@@ -200,7 +200,7 @@ def test_a_run_that_was_stopped_goes_on_and_gives_equal_files(
     journal.write_text(journal.read_text()[:-5])
     first = Path(seen[0]).stem
     (parts / "semantic" / f"{first}.png").unlink()
-    with pytest.raises(UserError, match="has results of another model, --save, --ids or --batch"):
+    with pytest.raises(UserError, match=r"has results of other settings \(save\)"):
         predict_files(run, images, parts, save="semantic", resume=True)
     seen[:] = [*seen, "no more interrupts"]
     predict_files(run, images, parts, save=EVERYTHING, resume=True)
