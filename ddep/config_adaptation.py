@@ -16,7 +16,8 @@ def add_adaptation_config(cfg: CfgNode) -> None:
 
     adaptation = cfg.MODEL.ADAPTATION = CfgNode()
     # What the target images are for: entropy (MinEnt), adversarial (AdaptSegNet, AdvEnt), teacher
-    # (mean teacher), sac (DA-SAC), consistency (UniMatch V2) or prototypes (ProDA). Empty: nothing.
+    # (mean teacher), sac (DA-SAC), consistency (UniMatch V2), prototypes or distillation
+    # (ProDA). Empty: nothing.
     adaptation.METHOD = ""
     _add_strong_views(adaptation)
     _add_entropy(adaptation)
@@ -98,4 +99,27 @@ def _add_consistency(adaptation: CfgNode) -> None:
 
 
 def _add_prototypes(adaptation: CfgNode) -> None:
-    pass
+    # Folder that tools/pseudo-labels.py has written, for METHOD prototypes and distillation.
+    adaptation.PSEUDO_LABELS = ""
+
+    # ProDA (arXiv 2101.10979).
+    prototypes = adaptation.PROTOTYPES = CfgNode()
+    # Nearness to prototypes is softmax(-distance / TEMPERATURE). It suits the lengths of the
+    # model's features: with larger ones, and a small temperature, only the nearest class counts.
+    prototypes.TEMPERATURE = 1.0
+    # In each step, a prototype is MOMENTUM times itself plus the rest times the batch's mean.
+    prototypes.MOMENTUM = 0.9999
+    # Weights of the cross entropy with corrected pseudo-labels, of the reverse cross entropy, of
+    # the divergence of nearness to prototypes in the strong view, and of the regulariser. The last
+    # two are averaged over the classes as well.
+    prototypes.CROSS_ENTROPY_WEIGHT = 0.1
+    prototypes.REVERSE_WEIGHT = 1.0
+    prototypes.CONSISTENCY_WEIGHT = 10.0
+    prototypes.REGULARISER_WEIGHT = 0.1
+
+    # ProDA's later stages: pseudo-labels of the adapted model train a fresh one.
+    distillation = adaptation.DISTILLATION = CfgNode()
+    # A pseudo-label's class counts where its probability is above this.
+    distillation.THRESHOLD = 0.95
+    # Weight of the divergence from the pseudo-label's probabilities, averaged over the classes.
+    distillation.DIVERGENCE_WEIGHT = 1.0

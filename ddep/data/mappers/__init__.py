@@ -21,6 +21,7 @@ from ddep.data.mappers.panoptic import PanopticMapper
 from ddep.data.mappers.semantic import SemanticMapper
 from ddep.data.mappers.target import StrongTargetMapper, WeakTargetMapper
 from ddep.data.mappers.target_crops import TargetCropsMapper
+from ddep.data.mappers.target_pseudo_labels import PseudoLabelTargetMapper
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
@@ -50,6 +51,7 @@ __all__ = [
     "InstanceMapper",
     "Mapper",
     "PanopticMapper",
+    "PseudoLabelTargetMapper",
     "SemanticMapper",
     "StrongTargetMapper",
     "TargetCropsMapper",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
@@ -55,15 +56,26 @@ class WeakTargetMapper:
         Raises:
             UnreadableImageError: the image cannot be read.
         """
+        return self.weak_view(record)[0]
+
+    def weak_view(self, record: Record) -> tuple[Record, np.ndarray]:
+        """As :meth:`__call__`, and where the original image lies in ``image``.
+
+        Returns:
+            The sample, and (2, 2) float64: x and y, in pixels of ``image``, of the corners that
+            were the original's upper left and lower right one; they may be outside.
+        """
         with open_image(record["file_name"]) as file:
             sample = describe(record, file.size)
             window, augmentations = draw_window(self.geometry.augs, file.size)
             pixels = read_window(file, window, self.image_format, draft=False)
+        (height, width), top, left = window.whole, window.top, window.left
+        corners = np.array([[-left, -top], [width - left, height - top]], dtype=np.float64)
         augmented = _Unpadded(pixels)
-        T.AugmentationList(augmentations)(augmented)
+        corners = T.AugmentationList(augmentations)(augmented).apply_coords(corners)
         image = to_tensor(augmented.image)
         seed = int(torch.randint(2**31, ()))
-        return {**sample, "is_target": True, "image": image, "seed": seed}
+        return {**sample, "is_target": True, "image": image, "seed": seed}, corners
 
 
 @register_target_mapper("target_strong")
