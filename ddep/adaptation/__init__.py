@@ -7,8 +7,10 @@ checkpoints, evaluation and prediction are the same with and without.
 from ddep.adaptation.adapted_model import AdaptedModel
 from ddep.adaptation.check import check_adaptation
 from ddep.adaptation.consistency import Consistency
+from ddep.adaptation.distillation import Distillation
 from ddep.adaptation.mean_teacher import MeanTeacher
 from ddep.adaptation.method import AdaptationBatch, Method
+from ddep.adaptation.prototypes import Prototypes
 from ddep.adaptation.registry import METHODS, adapts, method_of, register_method
 from ddep.adaptation.sac import SelfSupervisedConsistency
 
@@ -20,6 +22,8 @@ __all__ = [
     "MeanTeacher",
     "Method",
     "SelfSupervisedConsistency",
+    "Distillation",
+    "Prototypes",
     "adapts",
     "check_adaptation",
     "method_of",

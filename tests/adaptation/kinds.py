@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from detectron2.config import CfgNode
 
+from ddep.adaptation import METHODS
 from ddep.data.datasets import register_from_config
+from ddep.data.pseudo_labels import PseudoLabels, SoftLabel, label_path, write_label
 from ddep.device import adapt_to_device
 from ddep.tasks import load_config
 from tests.engine.tiny_runs import per_pixel_config, shapes_config, write_images
@@ -17,6 +21,8 @@ from tests.engine.tiny_runs import per_pixel_config, shapes_config, write_images
 KINDS: dict[str, dict[str, Any]] = {
     "teacher": {"MODEL.ADAPTATION.TEACHER.THRESHOLD": 0.1},
     "consistency": {"MODEL.ADAPTATION.CONSISTENCY.THRESHOLD": 0.1},
+    "prototypes": {"MODEL.ADAPTATION.PROTOTYPES.MOMENTUM": 0.5},
+    "distillation": {"MODEL.ADAPTATION.DISTILLATION.THRESHOLD": 0.1},
 }
 # Crops of one size, so that parts of a batch are padded alike; the target's images are larger.
 COMMON: dict[str, Any] = {
@@ -41,6 +47,19 @@ def target_folder(folder: Path) -> Path:
     return write_images(folder / "target", 7)
 
 
+def write_pseudo_labels(folder: Path, images: Path) -> Path:
+    """Random pseudo-labels and prototypes for the tiny models, in ``folder/pseudo_labels``."""
+    labels, generator = folder / "pseudo_labels", torch.Generator().manual_seed(0)
+    for image in sorted(images.iterdir()):
+        probabilities = (3 * torch.rand(8, 12, 12, generator=generator)).softmax(0)
+        path = label_path(labels, str(images), str(image))
+        write_label(path, SoftLabel(probabilities, (12, 11.5)))
+    means = torch.randn(8, 32, generator=generator).numpy()
+    np.savez(labels / "prototypes.npz", means=means, images=np.array([1] * 7 + [0]))
+    PseudoLabels(str(images), [f"images:{images}"], 8, None, {}, []).write(labels)
+    return labels
+
+
 def adapted_run(folder: Path, kind: str, *, masks: bool = False) -> tuple[str, list[str]]:
     """A config file of a run that adapts to :func:`target_folder`, and what follows --config-file.
 
@@ -50,7 +69,10 @@ def adapted_run(folder: Path, kind: str, *, masks: bool = False) -> tuple[str, l
         masks: Mask2Former instead of a head that classifies pixels.
     """
     config = shapes_config(folder) if masks else per_pixel_config(folder)
-    keys = settings(kind) | {"DATASETS.TARGET": f"('images:{target_folder(folder)}',)"}
+    target = target_folder(folder)
+    keys = settings(kind) | {"DATASETS.TARGET": f"('images:{target}',)"}
+    if METHODS[keys["MODEL.ADAPTATION.METHOD"]].target_mapper == "target_pseudo_labels":
+        keys["MODEL.ADAPTATION.PSEUDO_LABELS"] = write_pseudo_labels(folder, target)
     return config, [str(item) for pair in keys.items() for item in pair]
 
 

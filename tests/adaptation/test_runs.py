@@ -146,7 +146,9 @@ def test_two_processes_and_parts_do_what_one_does(
         assert mine["losses"] == pytest.approx(expected["losses"], rel=1e-5)
         for name in ("gradients", "buffers"):
             assert mine[name].keys() == expected[name].keys()
-            largest = max((value.abs().max() for value in expected[name].values()), default=0)
+            largest = max(
+                (value.double().abs().max() for value in expected[name].values()), default=0
+            )
             for key, value in expected[name].items():
                 torch.testing.assert_close(
                     mine[name][key], value, rtol=1e-6, atol=1e-9 * float(largest), msg=key
