@@ -65,7 +65,7 @@ def _add_sac(adaptation: CfgNode) -> None:
     # Weight of the loss of target images.
     sac.WEIGHT = 5.0
     # Views of each target image, all of which student and teacher see: the image itself, and crops
-    # that are enlarged to its size. Beside INPUT.RANDOM_FLIP, half of the crops are flipped.
+    # that are enlarged to its size, half of them flipped as INPUT.RANDOM_FLIP says.
     sac.VIEWS = 4
     # Smallest and largest side of a crop as a fraction of the image's.
     sac.ZOOM = [0.5, 1.0]

@@ -20,6 +20,7 @@ from tests.engine.tiny_runs import per_pixel_config, shapes_config, write_images
 # after a dash.
 KINDS: dict[str, dict[str, Any]] = {
     "teacher": {"MODEL.ADAPTATION.TEACHER.THRESHOLD": 0.1},
+    "sac": {"MODEL.ADAPTATION.SAC.LEAST_THRESHOLD": 0.1},
     "consistency": {"MODEL.ADAPTATION.CONSISTENCY.THRESHOLD": 0.1},
     "prototypes": {"MODEL.ADAPTATION.PROTOTYPES.MOMENTUM": 0.5},
     "distillation": {"MODEL.ADAPTATION.DISTILLATION.THRESHOLD": 0.1},
