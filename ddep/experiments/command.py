@@ -14,6 +14,9 @@ from ddep.files import atomic_write
 
 FILE = "commands.sh"
 TRAIN_NET = Path(__file__).parents[2] / "train_net.py"
+PSEUDO_LABELS = Path(__file__).parents[2] / "tools" / "pseudo-labels.py"
+# In the folder of a run: what another one takes by this key.
+_FILES = {"MODEL.WEIGHTS": "model_final.pth", "MODEL.ADAPTATION.PSEUDO_LABELS": "pseudo_labels"}
 
 
 def command_of(experiment: Experiment, run: Run, chosen: Options) -> list[str]:
@@ -25,8 +28,12 @@ def command_of(experiment: Experiment, run: Run, chosen: Options) -> list[str]:
         chosen: the settings that it takes from its trials.
     """
     options = {**run.options, **chosen}
-    if run.weights:
-        options["MODEL.WEIGHTS"] = str(experiment.output / run.weights / "model_final.pth")
+    for key, source in run.sources.items():
+        options[key] = str(experiment.output / source / _FILES[key])
+    if run.pseudo_labels_of:
+        words = [_as_typed(PSEUDO_LABELS), "--config-file", run.config, "--dataset"]
+        labels = experiment.output / run.name / _FILES["MODEL.ADAPTATION.PSEUDO_LABELS"]
+        return [*words, *run.pseudo_labels_of, "--output", str(labels), *words_of(options)]
     words = [_as_typed(TRAIN_NET), "--config-file", run.config]
     if run.num_gpus > 1:
         words += ["--num-gpus", str(run.num_gpus)]

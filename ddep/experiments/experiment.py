@@ -12,7 +12,7 @@ Options = Mapping[str, Any]  # config key -> value
 
 @dataclass(frozen=True)
 class Stage:
-    """A pretraining: one run for all seeds, or one for each.
+    """A pretraining, or the pseudo-labels of a model: one run for all seeds, or one for each.
 
     Attributes:
         name: in the file.
@@ -22,6 +22,8 @@ class Stage:
         images: folder of images to train on; None leaves that to the config.
         per_seed: whether each seed has its own run.
         num_gpus: processes of the run, one for each GPU; on the CPU, as many processes.
+        pseudo_labels_of: data sets; if there are any, nothing is trained: the model's pseudo-labels
+            of them are written.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Stage:
     images: str | None = None
     per_seed: bool = False
     num_gpus: int = 1
+    pseudo_labels_of: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class Start:
         weights: a stage, a checkpoint, or None for random numbers.
         options: config keys on top of those of fine-tuning.
         config: path of a config in place of fine-tuning's; None: fine-tuning's.
+        pseudo_labels: a stage that writes those that it trains on.
     """
 
     name: str
     weights: str | None
     options: Options
     config: str | None = None
+    pseudo_labels: str | None = None
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,21 @@ _KEYS = (
     "seeds",
     "search",
 )
-_STAGE_KEYS = ("config", "options", "weights", "images", "per_seed", "num_gpus")
+_STAGE_KEYS = (
+    "config",
+    "options",
+    "weights",
+    "images",
+    "per_seed",
+    "num_gpus",
+    "pseudo_labels_of",
+)
 # Keys that the experiment sets itself, and what does so.
 _SET_FOR_ALL = {"OUTPUT_DIR": "--output or the key output"}
 _SET_FOR_CELLS = {
     "SEED": "seeds",
     "MODEL.WEIGHTS": "weights",
+    "MODEL.ADAPTATION.PSEUDO_LABELS": "pseudo_labels",
     "DATASETS.LABEL_SEED": "seeds",
     "DATASETS.LABEL_COUNT": "labels",
     "DATASETS.LABEL_FRACTION": "labels",
@@ -167,6 +176,9 @@ def _read_stage(section: Section, name: str, images: str | None) -> Stage:
         images=(images or own) if own else None,
         per_seed=stage.take("per_seed", boolean, "true or false", False),
         num_gpus=_num_gpus(stage),
+        pseudo_labels_of=stage.take(
+            "pseudo_labels_of", list_of(text), "a list of different data sets", []
+        ),
     )
 
 
@@ -188,11 +200,20 @@ def _read_starts(top: Section, stages: Mapping[str, Stage]) -> dict[str, Start]:
         )
     starts = {}
     for name in section.content:
-        start = section.section(name, ("weights", "options", "config"))
+        start = section.section(name, ("weights", "options", "config", "pseudo_labels"))
         options = _options(start, _SET_FOR_ALL | _SET_FOR_CELLS)
         config = start.take("config", text, "the path of a config", None)
-        starts[name] = Start(name, _weights(start, stages), options, config)
+        starts[name] = Start(
+            name, _weights(start, stages), options, config, _pseudo_labels(start, stages)
+        )
     return starts
+
+
+def _pseudo_labels(section: Section, stages: Mapping[str, Stage]) -> str | None:
+    """A stage that writes pseudo-labels; None without the key."""
+    writing = [name for name, stage in stages.items() if stage.pseudo_labels_of]
+    expected = "a pretraining with the key pseudo_labels_of"
+    return section.take("pseudo_labels", one_of(writing), expected, None)
 
 
 def _weights(section: Section, stages: Mapping[str, Any]) -> str | None:

@@ -76,12 +76,14 @@ class Outcomes:
 
     def is_ready(self, run: Run) -> bool:
         """Whether a run can start, if it has not."""
-        return self.is_settled(run) and (run.weights is None or run.weights in self.done)
+        return self.is_settled(run) and self.done.keys() >= set(run.sources.values())
 
     def obstacle(self, run: Run) -> str:
         """Why a run can never start, or an empty string."""
-        if run.weights in self.failed or run.weights in self.skipped:
-            return f"{run.weights}, whose weights it needs, failed"
+        for name in run.sources.values():
+            if name in self.failed or name in self.skipped:
+                what = "weights" if name == run.weights else "pseudo-labels"
+                return f"{name}, whose {what} it needs, failed"
         if run.trials and self.is_settled(run) and best_trial(self, run) is None:
             return "all trials of its search failed"
         return ""
@@ -97,8 +99,8 @@ class Outcomes:
 
     def _settings_of(self, name: str) -> dict[str, Any]:
         run = self.runs[name]
-        weights = self.settings(self.runs[run.weights]) if run.weights else None
-        return settings_of(self.experiment, run, self.chosen(run), weights)
+        sources = {key: self.settings(self.runs[name]) for key, name in run.sources.items()}
+        return settings_of(self.experiment, run, self.chosen(run), sources)
 
     def metric(self, name: str) -> float:
         """The experiment's metric of a run that is done."""

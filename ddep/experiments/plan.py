@@ -42,13 +42,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Run:
-    """One ``train_net.py`` command.
+    """One ``train_net.py`` command, or one of ``tools/pseudo-labels.py``.
 
     Attributes:
         name: its folder below the experiment's.
         config: path of a config.
         options: config keys on top of it, without those that depend on other runs.
         weights: the run whose weights it starts from, None if it needs no run.
+        pseudo_labels: the run that writes those that it trains on, None if it needs none.
+        pseudo_labels_of: data sets, if it writes the pseudo-labels of its model and trains nothing.
         trials: those of which it takes the best settings on top of its options; often none.
         num_gpus: its processes.
         cell: what a fine-tuning compares; None for a pretraining.
@@ -65,6 +67,8 @@ class Run:
     iterations: float
     cell: Cell | None = None
     trials: Sequence[Trial] = field(default=())
+    pseudo_labels: str | None = None
+    pseudo_labels_of: Sequence[str] = ()
 
     @property
     def is_trial(self) -> bool:
@@ -74,9 +78,16 @@ class Run:
     @property
     def needs(self) -> set[str]:
         """The names of the runs that must end before this one starts."""
-        return {name for trial in self.trials for name in trial.runs} | (
-            {self.weights} if self.weights else set()
-        )
+        return {name for trial in self.trials for name in trial.runs} | set(self.sources.values())
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The runs whose files it takes, by the config key that says so."""
+        named = {
+            "MODEL.WEIGHTS": self.weights,
+            "MODEL.ADAPTATION.PSEUDO_LABELS": self.pseudo_labels,
+        }
+        return {key: name for key, name in named.items() if name}
 
 
 def plan_runs(experiment: Experiment) -> dict[str, Run]:
@@ -118,6 +129,7 @@ def _pretrainings(experiment: Experiment) -> Iterator[Run]:
                 num_gpus=stage.num_gpus,
                 on_gpu=cfg.MODEL.DEVICE == "cuda",
                 iterations=cfg.SOLVER.MAX_ITER,
+                pseudo_labels_of=stage.pseudo_labels_of,
             )
 
 
@@ -165,6 +177,7 @@ def _fine_tuning(
     }
     if not run:  # the config may name weights that the start does not have
         options["MODEL.WEIGHTS"] = checkpoint or ""
+    labels_run, _ = _weights(experiment, start.pseudo_labels, seed)
     where = f"{experiment.file}: starts.{start.name}"
     cfg = _checked_config(where, config, options)
     if limits_labels(_checked_config(where, config, {})):
@@ -185,6 +198,7 @@ def _fine_tuning(
         iterations=fmean(lengths or [length]),
         cell=Cell(labels.text, start.name, seed),
         trials=tuple(trials),
+        pseudo_labels=labels_run,
     )
 
 

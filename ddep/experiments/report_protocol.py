@@ -27,6 +27,10 @@ def _data(experiment: Experiment) -> Iterator[str]:
         images = f"`images:{stage.images}`" if stage.images else _sets(stage, "TRAIN")
         source = f", from `{stage.weights}`" if stage.weights else ""
         runs = "one run for each seed" if stage.per_seed else "one run for all seeds"
+        if stage.pseudo_labels_of:
+            sets = ", ".join(f"`{name}`" for name in stage.pseudo_labels_of)
+            yield f"Pseudo-labels *{stage.name}*: of {sets}{source}; {runs}."
+            continue
         yield (
             f"Pretraining *{stage.name}*: `{stage.config}`{_options(stage.options)}{source}, on "
             f"{images}; {runs}."
@@ -45,10 +49,10 @@ def _starts(experiment: Experiment) -> Iterator[str]:
     for start in experiment.starts.values():
         source = f"weights of `{start.weights}`" if start.weights else "random numbers"
         baseline = " (the baseline)" if start.name == experiment.baseline else ""
-        own = ""
+        own = f", pseudo-labels of `{start.pseudo_labels}`" if start.pseudo_labels else ""
         if start.config:
             sets = f"on {_sets(start, 'TRAIN')}, tested on {_sets(start, 'TEST')}"
-            own = f"; `{start.config}`, {sets}"
+            own += f"; `{start.config}`, {sets}"
         yield f"Start *{start.name}*{baseline}: {source}{own}{_options(start.options)}."
 
 

@@ -78,7 +78,7 @@ def read_record(folder: Path) -> RunRecord | None:
 
 
 def settings_of(
-    experiment: Experiment, run: Run, chosen: Options, weights: Mapping[str, Any] | None
+    experiment: Experiment, run: Run, chosen: Options, sources: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """All that decides the results of a run, wherever its files are.
 
@@ -86,13 +86,15 @@ def settings_of(
         experiment: says what all runs have in common.
         run: the run.
         chosen: the settings that it takes from its trials.
-        weights: settings of the run that it starts from.
+        sources: settings of the runs whose files it takes, by config key as in ``run.sources``.
     """
     settings = {**keys_of_file(run.config), **run.options, **chosen}
     settings.pop("OUTPUT_DIR", None)
-    if weights:
-        digest = hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()
-        settings["MODEL.WEIGHTS"] = f"{run.weights} with the settings {digest[:16]}"
+    for key, source in sources.items():
+        digest = hashlib.sha256(json.dumps(source, sort_keys=True).encode()).hexdigest()
+        settings[key] = f"{run.sources[key]} with the settings {digest[:16]}"
+    if run.pseudo_labels_of:
+        settings["pseudo-labels of"] = list(run.pseudo_labels_of)
     settings |= {"threads": experiment.threads, "num_gpus": run.num_gpus}
     settings["data"] = experiment.generated
     return json.loads(json.dumps(settings, default=str))

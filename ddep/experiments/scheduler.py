@@ -180,7 +180,8 @@ class Scheduler:
                 self._fail(run, _explain(status, folder / OUTPUT))
             return
         try:
-            record = replace(record, metrics=read_metrics(folder))
+            metrics = {} if run.pseudo_labels_of else read_metrics(folder)
+            record = replace(record, metrics=metrics)
         except UserError as error:
             self._fail(run, str(error))
             return

@@ -44,13 +44,17 @@ def check_test_images(experiment: Experiment, runs: Mapping[str, Run]) -> None:
             for name in cfg.DATASETS.TEST:
                 tested |= _paths(DatasetCatalog.get(name))
     for run, cfg in configs.values():
-        for name in dict.fromkeys(cfg.DATASETS.TRAIN):
+        for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TARGET)):
             if shared := _shared(name, tested):
                 raise UserError(
                     f"{experiment.file}: {run.name} trains on {name}, which has {len(shared)} of "
                     f"the {len(tested)} test images of fine-tuning, such as {min(shared)}; "
-                    "expected others (DATASETS.TRAIN)"
+                    f"expected others (DATASETS.{_key(cfg, name)})"
                 )
+
+
+def _key(cfg: CfgNode, name: str) -> str:
+    return "TRAIN" if name in cfg.DATASETS.TRAIN else "TARGET"
 
 
 def _shared(train_set: str, tested: set[str]) -> set[str]:

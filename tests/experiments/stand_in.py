@@ -1,4 +1,5 @@
 """Stands for train_net.py: takes its arguments, trains nothing, and writes results in no time.
+It stands for tools/pseudo-labels.py as well.
 
 Environment variables hold parts of output folders: runs in STAND_IN_FAILS fail, those in
 STAND_IN_WAITS wait until a signal comes. STAND_IN_LOG is a file that gets a line for each start and
@@ -20,9 +21,10 @@ def main() -> None:
     words = sys.argv[2:]
     resume = "--resume" in words
     config = words[words.index("--config-file") + 1]
-    first = words.index("OUTPUT_DIR")
+    writes_labels = sys.argv[1].endswith("pseudo-labels.py")
+    first = words.index("--output" if writes_labels else "OUTPUT_DIR")
     options = dict(zip(words[first::2], words[first + 1 :: 2], strict=True))
-    folder = Path(options["OUTPUT_DIR"])
+    folder = Path(options["--output" if writes_labels else "OUTPUT_DIR"])
     folder.mkdir(parents=True, exist_ok=True)
     log("start", folder, resume)
     if is_named("STAND_IN_WAITS", folder):
@@ -35,6 +37,13 @@ def main() -> None:
     weights = options.get("MODEL.WEIGHTS")
     if weights and not Path(weights).exists():
         sys.exit(f"error: no weights {weights}")
+    if writes_labels:
+        (folder / "index.json").write_text("{}")
+        log("end", folder, resume)
+        return
+    labels = options.get("MODEL.ADAPTATION.PSEUDO_LABELS")
+    if labels and not Path(labels, "index.json").exists():
+        sys.exit(f"error: no pseudo-labels {labels}")
     (folder / "inference").mkdir(exist_ok=True)
     # The best rate depends on the start: 0.01 with weights, 0.001 without.
     best = 0.01 if weights else 0.001

@@ -114,6 +114,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"data": {"shapes": {"shift": "night"}}}, r"data.shapes has the unknown key shift"),
     ({"data": {"shifts": ["dusk"]}}, r"data.shifts is \['dusk'\]; expected a list of different lo"),
     ({"data": {"shapes": {"train": "x"}}}, r"data.shapes.train is 'x'; expected a whole number"),
+    (
+        {"starts": {"x": {"pseudo_labels": "denoising"}, "random": {}}},
+        r"starts.x.pseudo_labels is 'denoising'; expected a pretraining with the key pseudo",
+    ),
     ({"better": "more"}, r"better is 'more'; expected larger or smaller"),
 ]
 

@@ -303,6 +303,72 @@ def test_a_comparison_with_data_in_other_looks(tmp_path: Path) -> None:
     assert "Fine-tuning of the other starts: " in report
 
 
+def test_pseudo_labels_come_between_two_trainings(tmp_path: Path, stand_in_log: Path) -> None:
+    config = small_experiment(tmp_path).fine_tuning.config
+    stages = {
+        "source": {"config": config, "per_seed": True},
+        "labels": {
+            "config": config,
+            "weights": "source",
+            "pseudo_labels_of": ["shapes_panoptic_train", "images:x"],
+            "per_seed": True,
+        },
+    }
+    starts = {
+        "source only": {"weights": "source"},
+        "taught": {"weights": "source", "pseudo_labels": "labels"},
+    }
+    changes = {"pretraining": stages, "starts": starts, "baseline": "source only"}
+    experiment = small_experiment(tmp_path, **changes, labels=["all"])
+    report = run_experiment(experiment, jobs=2).read_text()
+    ended = events(stand_in_log, "end")
+    for seed in (0, 1):
+        names = [
+            f"pretraining/source/seed{seed}",
+            f"pretraining/labels/seed{seed}/pseudo_labels",
+            f"comparison/all/taught/seed{seed}",
+        ]
+        assert sorted(names, key=ended.index) == names
+    out = experiment.output
+    commands = (out / "commands.sh").read_text()
+    assert (
+        f"python tools/pseudo-labels.py --config-file {config} --dataset shapes_panoptic_train "
+        f"images:x --output {out}/pretraining/labels/seed1/pseudo_labels SEED 1 MODEL.WEIGHTS "
+        f"{out}/pretraining/source/seed1/model_final.pth\n" in commands
+    )
+    assert (
+        f"MODEL.ADAPTATION.PSEUDO_LABELS {out}/pretraining/labels/seed1/pseudo_labels" in commands
+    )
+    assert "Pseudo-labels *labels*: of `shapes_panoptic_train`, `images:x`, from `source`" in report
+    assert "Start *taught*: weights of `source`, pseudo-labels of `labels`." in report
+    stand_in_log.write_text("")
+    run_experiment(experiment)
+    assert events(stand_in_log) == []  # all are done
+    stages["source"]["options"] = {"SOLVER.BASE_LR": 0.5}
+    with pytest.raises(
+        UserError, match="MODEL.ADAPTATION.PSEUDO_LABELS was|MODEL.WEIGHTS was|BASE"
+    ):
+        run_experiment(small_experiment(tmp_path, **changes, labels=["all"]))
+
+
+def test_what_needs_pseudo_labels_is_skipped_without_them(
+    tmp_path: Path, stand_in_log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_experiment(tmp_path).fine_tuning.config
+    labels = {"config": config, "pseudo_labels_of": ["shapes_panoptic_train"]}
+    experiment = small_experiment(
+        tmp_path,
+        pretraining={"labels": labels},
+        starts={"random": {}, "taught": {"pseudo_labels": "labels"}},
+        labels=["all"],
+    )
+    monkeypatch.setenv("STAND_IN_FAILS", "pretraining/labels")
+    with pytest.raises(UserError, match="3 runs failed, pretraining/labels first"):
+        run_experiment(experiment)
+    report = (experiment.output / "report.md").read_text()
+    assert "pretraining/labels, whose pseudo-labels it needs, failed" in report
+
+
 def test_impossible_data_are_explained(tmp_path: Path) -> None:
     experiment = small_experiment(tmp_path, data={"shapes": {"size": 3}})
     with pytest.raises(UserError, match=r"small.yaml: data.shapes: --size is 3; expected at least"):
