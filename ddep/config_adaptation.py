@@ -79,6 +79,10 @@ def _add_sac(adaptation: CfgNode) -> None:
     sac.SHARE_MOMENTUM = 0.99
     # A pixel's loss is multiplied by the teacher's confidence and by (1 - share) to this power.
     sac.FOCAL_POWER = 3.0
+    # With PSEUDO_LABELS (of the model that training starts from), target images are drawn by their
+    # shares of the classes' pixels, classes counting the same; this fraction of the draws is
+    # uniform.
+    sac.UNIFORM_SHARE = 0.25
 
 
 def _add_consistency(adaptation: CfgNode) -> None:
@@ -99,7 +103,8 @@ def _add_consistency(adaptation: CfgNode) -> None:
 
 
 def _add_prototypes(adaptation: CfgNode) -> None:
-    # Folder that tools/pseudo-labels.py has written, for METHOD prototypes and distillation.
+    # Folder that tools/pseudo-labels.py has written, for METHOD prototypes and distillation, and
+    # (optional) for sac.
     adaptation.PSEUDO_LABELS = ""
 
     # ProDA (arXiv 2101.10979).

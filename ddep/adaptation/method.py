@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ddep.adaptation.teacher import Teacher
+from ddep.data.record import Record
 from ddep.modeling.pixel_classifier import PixelClassifier, Predictions
 
 
@@ -80,6 +83,16 @@ class Method(nn.Module):
     @classmethod
     def check(cls, cfg: CfgNode) -> None:
         """Raise :class:`UserError` if one of the method's keys has an impossible value."""
+
+    @classmethod
+    def target_weights(cls, cfg: CfgNode, sets: Sequence[Sequence[Record]]) -> np.ndarray | None:
+        """How often each target image is drawn, (N,) float64; None: all in turn.
+
+        Args:
+            cfg: the whole config.
+            sets: the records of each target set.
+        """
+        return None
 
     def losses(self, batch: AdaptationBatch) -> dict[str, Tensor]:
         """Compute the method's weighted losses, by names that start with ``loss_``.

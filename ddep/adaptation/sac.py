@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor
@@ -14,7 +16,10 @@ from ddep.adaptation.image_means import image_means
 from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.registry import register_method
 from ddep.adaptation.warping import fuse_views, on_canvas
+from ddep.data.importance import importance_weights, read_class_pixels
 from ddep.data.photometric import check_probability
+from ddep.data.pseudo_labels import check_pseudo_labels
+from ddep.data.record import Record
 from ddep.errors import UserError
 from ddep.modeling.pixel_classifier import valid_pixels
 
@@ -45,13 +50,25 @@ class SelfSupervisedConsistency(Method):
     def check(cls, cfg: CfgNode) -> None:
         """As :meth:`Method.check`."""
         path, keys = "MODEL.ADAPTATION.SAC", cfg.MODEL.ADAPTATION.SAC
-        for key in ("PEAK_FRACTION", "LEAST_THRESHOLD", "SHARE_MOMENTUM"):
+        for key in ("PEAK_FRACTION", "LEAST_THRESHOLD", "SHARE_MOMENTUM", "UNIFORM_SHARE"):
             check_probability(f"{path}.{key}", keys[key])
         for key in ("WEIGHT", "FOCAL_POWER"):
             if keys[key] < 0:
                 raise UserError(f"{path}.{key} is {keys[key]}; expected 0 or more")
         if keys.RARE_SHARE <= 0:
             raise UserError(f"{path}.RARE_SHARE is {keys.RARE_SHARE}; expected more than 0")
+        if cfg.MODEL.ADAPTATION.PSEUDO_LABELS:
+            check_pseudo_labels(cfg)
+
+    @classmethod
+    def target_weights(cls, cfg: CfgNode, sets: Sequence[Sequence[Record]]) -> np.ndarray | None:
+        """As :meth:`Method.target_weights`: importance sampling, if there are pseudo-labels."""
+        folder = cfg.MODEL.ADAPTATION.PSEUDO_LABELS
+        if not folder:
+            return None
+        file_names = (record["file_name"] for records in sets for record in records)
+        class_pixels = read_class_pixels(folder, file_names)
+        return importance_weights(class_pixels, cfg.MODEL.ADAPTATION.SAC.UNIFORM_SHARE)
 
     def losses(self, batch: AdaptationBatch) -> dict[str, Tensor]:
         """As :meth:`Method.losses`."""

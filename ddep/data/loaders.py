@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MapDataset
@@ -11,13 +14,19 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from ddep.data.mappers import build_mapper, build_target_mapper
 from ddep.data.paired_loader import PairedLoader
+from ddep.data.record import Record
 from ddep.data.records import (
     check_training_sets,
     load_records,
     load_target_sets,
     load_training_sets,
 )
-from ddep.data.samplers import TrainingSampler, build_train_sampler
+from ddep.data.samplers import (
+    GroupSampler,
+    TrainingSampler,
+    TrainSampler,
+    build_train_sampler,
+)
 from ddep.data.samples import TrainingPairs, TrainingSamples
 from ddep.data.steady_loader import SteadyLoader
 from ddep.data.train_loader import TrainLoader
@@ -67,7 +76,12 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     )
 
 
-def build_paired_loader(cfg: CfgNode, target_mapper: str, in_pairs: bool) -> PairedLoader:
+def build_paired_loader(
+    cfg: CfgNode,
+    target_mapper: str,
+    in_pairs: bool,
+    weigh: Callable[[CfgNode, Sequence[Sequence[Record]]], np.ndarray | None],
+) -> PairedLoader:
     """Build the endless loader of batches that have target images beside the labelled ones.
 
     Both streams are as in :func:`build_train_loader`, with ``DATALOADER.NUM_WORKERS`` workers each;
@@ -77,6 +91,8 @@ def build_paired_loader(cfg: CfgNode, target_mapper: str, in_pairs: bool) -> Pai
         cfg: the whole config.
         target_mapper: the registered name of the mapper of ``DATASETS.TARGET``.
         in_pairs: whether target images come in pairs, see :class:`TrainingPairs`.
+        weigh: from ``cfg`` and the records of each target set, how often each image is drawn,
+            (N,) through all sets; None: all in turn.
 
     Returns:
         An iterable over lists of ``SOLVER.IMS_PER_BATCH / processes`` labelled samples and
@@ -95,10 +111,11 @@ def build_paired_loader(cfg: CfgNode, target_mapper: str, in_pairs: bool) -> Pai
     sets = load_target_sets(cfg)
     samples = TrainingPairs if in_pairs else TrainingSamples
     mapper = build_target_mapper(cfg, target_mapper)
+    weights = weigh(cfg, sets)
     seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     target = TrainLoader(
         samples(sets, mapper, cfg.INPUT.MAX_UNREADABLE),
-        TrainingSampler(sum(map(len, sets))),
+        _target_sampler(sum(map(len, sets)), weights),
         seed=int(np.random.SeedSequence((seed, _TARGET_STREAM)).generate_state(1)[0]),
         batch_size=batch_size // images,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -107,9 +124,20 @@ def build_paired_loader(cfg: CfgNode, target_mapper: str, in_pairs: bool) -> Pai
             "SEED": cfg.SEED,
             "DATASETS.TARGET": list(cfg.DATASETS.TARGET),
             "number of target images in each set": [len(records) for records in sets],
+            "checksum of the weights of target images": _checksum(weights),
         },
     )
     return PairedLoader(source, target, parts)
+
+
+def _target_sampler(size: int, weights: np.ndarray | None) -> TrainSampler:
+    if weights is None:
+        return TrainingSampler(size)
+    return GroupSampler(np.arange(size)[:, None], weights)
+
+
+def _checksum(weights: np.ndarray | None) -> str | None:
+    return None if weights is None else hashlib.sha256(weights.tobytes()).hexdigest()
 
 
 def target_batch_size(cfg: CfgNode) -> int:

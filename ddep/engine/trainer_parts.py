@@ -65,7 +65,9 @@ class TrainerParts(DefaultTrainer):
         if not adapts(cfg):
             return build_train_loader(cfg)
         method = method_of(cfg)
-        return build_paired_loader(cfg, method.target_mapper, method.in_pairs)
+        return build_paired_loader(
+            cfg, method.target_mapper, method.in_pairs, method.target_weights
+        )
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
