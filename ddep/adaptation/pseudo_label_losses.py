@@ -7,22 +7,10 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
+from ddep.adaptation.image_means import image_means
+
 # The reverse cross entropy needs the logarithm of labels that are 0: they count as this much.
 _SMALLEST_LABEL = 1e-4
-
-
-def image_means(values: Tensor, valid: Tensor) -> Tensor:
-    """Average each image's values over its valid pixels; 0 if it has none.
-
-    Args:
-        values: (B, h, w).
-        valid: (B, h, w) bool.
-
-    Returns:
-        (B,).
-    """
-    total = values.masked_fill(~valid, 0).sum((1, 2))
-    return total / valid.sum((1, 2)).clamp_min(1)
 
 
 def cross_entropy(log_probabilities: Tensor, labels: Tensor, ignore_label: int) -> Tensor:
