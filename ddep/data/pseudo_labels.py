@@ -146,7 +146,7 @@ def label_path(folder: Path, root: str, file_name: str) -> Path:
         UserError: the image is not below ``root``.
     """
     relative = os.path.relpath(_absolute(file_name), root)
-    if relative.startswith(os.pardir):
+    if relative.split(os.sep)[0] == os.pardir:
         raise UserError(
             f"image {file_name} is not in {root}, whose images the pseudo-labels in {folder} are "
             "of; make them again for the images where they are now"
