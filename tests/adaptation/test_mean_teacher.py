@@ -11,6 +11,7 @@ from ddep.adaptation import MeanTeacher
 from ddep.adaptation.mean_teacher import learn_sure_pixels
 from ddep.config import add_ddep_config
 from ddep.errors import UserError
+from tests.adaptation.colour_classifier import CLASSES, ColourClassifier, target_batch
 
 LOGITS = torch.randn(2, 2, 4, 5, 6, generator=torch.Generator().manual_seed(0)).double()
 
@@ -43,6 +44,27 @@ def test_only_the_student_learns() -> None:
     assert not logits.grad[1].any()
     sure = taught.exp().amax(1, keepdim=True) >= 0.5
     assert ((logits.grad[0] != 0) == sure).all()
+
+
+def test_the_teacher_sees_weak_views_and_the_student_strong_ones() -> None:
+    """Of two images, the second of which is padded."""
+    cfg = get_cfg()
+    add_ddep_config(cfg)
+    cfg.MODEL.ADAPTATION.TEACHER.WEIGHT = 3.0
+    cfg.MODEL.ADAPTATION.TEACHER.THRESHOLD = 0.6
+    generator = torch.Generator().manual_seed(1)
+    draw = lambda size: torch.randint(256, (3, *size), generator=generator).byte()  # noqa: E731
+    samples = [{"image": draw(s), "strong": [draw(s)]} for s in ((16, 24), (8, 20))]
+    student, teacher = ColourClassifier(seed=5), ColourClassifier(seed=7)
+    losses = MeanTeacher(cfg, CLASSES).losses(target_batch(student, teacher, samples, count=3))
+    expected = 0.0
+    for sample in samples:
+        confidences, labels = teacher.alone(sample["image"]).exp().max(0)
+        learned = student.alone(sample["strong"][0]).gather(0, labels[None])[0]
+        expected += -3 * (learned * (confidences >= 0.6)).mean() / 3
+    assert losses.keys() == {"loss_teacher"}
+    torch.testing.assert_close(losses["loss_teacher"], expected, rtol=1e-12, atol=0)
+    assert expected > 0
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from ddep.adaptation import AdaptationBatch, SelfSupervisedConsistency
+from ddep.adaptation import SelfSupervisedConsistency
 from ddep.config import add_ddep_config
 from ddep.errors import UserError
-from ddep.modeling.pixel_classifier import PixelClassifier, Predictions
+from tests.adaptation.colour_classifier import (
+    CLASSES,
+    STRIDE,
+    ColourClassifier,
+    target_batch,
+)
 from tests.adaptation.warping_loops import fuse_by_loops
 
-CLASSES, STRIDE, VIEWS = 4, 4, 3
+VIEWS = 3
 # The image itself, its lower right part, and a flipped part of its middle.
 TO_FRAME = torch.tensor(
     [
@@ -30,38 +33,6 @@ TO_FRAME = torch.tensor(
 )
 SIZES = [(16, 24), (8, 20)]
 SHARES = torch.tensor([1e-4, 0.5, 0.02, 0.3], dtype=torch.float64)
-
-
-class _Classifier(PixelClassifier):
-    """Classifies the mean colour of squares of 4 pixels, in float64."""
-
-    def __init__(self, seed: int) -> None:
-        model = nn.Conv2d(3, CLASSES, 1).double()
-        generator = torch.Generator().manual_seed(seed)
-        for parameter in model.parameters():
-            parameter.data = 2 * torch.randn(parameter.shape, generator=generator).double()
-        model.register_buffer("pixel_mean", torch.full((3, 1, 1), 128.0).double())
-        model.register_buffer("pixel_std", torch.full((3, 1, 1), 64.0).double())
-        super().__init__(model, num_classes=CLASSES, ignore_label=255)
-
-    @property
-    def _size_divisibility(self) -> int:
-        return 8
-
-    def features(self, images: Tensor) -> dict[str, Tensor]:
-        return {"images": images}
-
-    def predict(self, features: dict[str, Tensor]) -> Predictions:
-        logits = self.model(F.avg_pool2d(features["images"], STRIDE))
-        return Predictions(logits, [logits.log_softmax(1)], logits)
-
-    def losses(self, *_: Any) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def alone(self, image: Tensor) -> Tensor:
-        """Logarithms of probabilities of one image without padding, (K, h, w)."""
-        images = (image.double() - 128) / 64
-        return self.predict(self.features(images[None])).log_probabilities[0][0]
 
 
 @pytest.fixture
@@ -83,29 +54,20 @@ def _samples() -> list[dict[str, Any]]:
 
 
 def _losses(
-    method: SelfSupervisedConsistency, student: _Classifier, samples: list[dict[str, Any]]
+    method: SelfSupervisedConsistency, student: ColourClassifier, samples: list[dict[str, Any]]
 ) -> Tensor:
-    teacher = _Classifier(seed=7)
-    teacher.model.requires_grad_(False)
-    batch = AdaptationBatch(
-        classifier=student,
-        teacher=SimpleNamespace(predict=lambda images: teacher.predict(teacher.features(images))),
-        source=[],
-        target=samples,
-        source_images=None,
-        source_predictions=None,
-        source_count=torch.tensor(0.0),
-        target_count=torch.tensor(float(len(SIZES)), dtype=torch.float64),
-    )
+    batch = target_batch(student, ColourClassifier(seed=7), samples, count=len(SIZES))
     losses = method.losses(batch)
     assert list(losses) == ["loss_sac"]
     return losses["loss_sac"]
 
 
-def _expected(samples: list[dict[str, Any]], student: _Classifier) -> tuple[float, np.ndarray, int]:
+def _expected(
+    samples: list[dict[str, Any]], student: ColourClassifier
+) -> tuple[float, np.ndarray, int]:
     """The loss, each image's shares (images, K), and the number of pixels that learn."""
     loss, shares, learning = 0.0, np.zeros((len(samples), CLASSES)), 0
-    teacher = _Classifier(seed=7)
+    teacher = ColourClassifier(seed=7)
     for index, sample in enumerate(samples):
         taught = torch.stack([teacher.alone(view).exp().detach() for view in sample["views"]])
         shares[index] = taught.numpy().mean((0, 2, 3))
@@ -131,7 +93,7 @@ def test_loss_follows_the_paper(cfg: CfgNode) -> None:
     """Of two images, the second of which is padded."""
     method = SelfSupervisedConsistency(cfg, CLASSES)
     method.class_shares.shares.copy_(SHARES)
-    samples, student = _samples(), _Classifier(seed=5)
+    samples, student = _samples(), ColourClassifier(seed=5)
     actual = _losses(method, student, samples)
     expected, shares, learning = _expected(samples, student)
     pixels = VIEWS * sum(height * width for height, width in SIZES) / STRIDE**2
@@ -146,7 +108,7 @@ def test_loss_follows_the_paper(cfg: CfgNode) -> None:
 def test_parts_add_up_to_the_batch(cfg: CfgNode) -> None:
     """Each image is padded in another way, and what is gathered is used in the next step."""
     whole, parts = (SelfSupervisedConsistency(cfg, CLASSES) for _ in range(2))
-    samples, student = _samples(), _Classifier(seed=5)
+    samples, student = _samples(), ColourClassifier(seed=5)
     for _ in range(3):
         expected = _losses(whole, student, samples)
         actual = sum(_losses(parts, student, [sample]) for sample in samples)
