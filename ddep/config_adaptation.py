@@ -22,6 +22,7 @@ def add_adaptation_config(cfg: CfgNode) -> None:
     _add_strong_views(adaptation)
     _add_entropy(adaptation)
     _add_adversarial(adaptation)
+    _add_class_ratio(adaptation)
     _add_teacher(adaptation)
     _add_sac(adaptation)
     _add_consistency(adaptation)
@@ -43,11 +44,35 @@ def _add_strong_views(adaptation: CfgNode) -> None:
 
 
 def _add_entropy(adaptation: CfgNode) -> None:
-    pass
+    # MinEnt (arXiv 1811.12833).
+    entropy = adaptation.ENTROPY = CfgNode()
+    # Weights of the mean entropy of target pixels, of the decoder's last layer and, if there are
+    # more numbers, of the layers before it, from the last to the first. ADVENT's: [0.001, 0.0002].
+    entropy.WEIGHTS = [0.001]
 
 
 def _add_adversarial(adaptation: CfgNode) -> None:
-    pass
+    # AdaptSegNet (arXiv 1802.10349) and AdvEnt (arXiv 1811.12833).
+    adversarial = adaptation.ADVERSARIAL = CfgNode()
+    # What discriminators see: softmax (AdaptSegNet: class probabilities) or self_information
+    # (AdvEnt: -p log p / log K of each class).
+    adversarial.MAPS = "self_information"
+    # Weights of the losses that fool the discriminators, of the decoder's last layer and, if there
+    # are more numbers, of the layers before it, from the last to the first; each layer has a
+    # discriminator. Both papers' for two layers: [0.001, 0.0002].
+    adversarial.WEIGHTS = [0.001]
+    # The discriminators' optimizer is Adam; its learning rate follows SOLVER's schedule.
+    adversarial.BASE_LR = 1e-4
+    adversarial.BETAS = [0.9, 0.99]
+
+
+def _add_class_ratio(adaptation: CfgNode) -> None:
+    # A prior for entropy and adversarial (arXiv 1811.12833, section 3.3): the mean probability of
+    # each class in a target image should be at least MU times its share of the labelled pixels.
+    prior = adaptation.CLASS_RATIO = CfgNode()
+    # Of the missing shares' sum; 0: no prior.
+    prior.WEIGHT = 0.0
+    prior.MU = 0.5
 
 
 def _add_teacher(adaptation: CfgNode) -> None:

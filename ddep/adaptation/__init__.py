@@ -5,9 +5,11 @@ checkpoints, evaluation and prediction are the same with and without.
 """
 
 from ddep.adaptation.adapted_model import AdaptedModel
+from ddep.adaptation.adversarial import AdversarialAdaptation
 from ddep.adaptation.check import check_adaptation
 from ddep.adaptation.consistency import Consistency
 from ddep.adaptation.distillation import Distillation
+from ddep.adaptation.entropy import EntropyMinimisation
 from ddep.adaptation.mean_teacher import MeanTeacher
 from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.prototypes import Prototypes
@@ -18,7 +20,9 @@ __all__ = [
     "METHODS",
     "AdaptationBatch",
     "AdaptedModel",
+    "AdversarialAdaptation",
     "Consistency",
+    "EntropyMinimisation",
     "MeanTeacher",
     "Method",
     "SelfSupervisedConsistency",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch import Tensor, nn
@@ -91,6 +92,16 @@ class Method(nn.Module):
         Args:
             cfg: the whole config.
             sets: the records of each target set.
+        """
+        return None
+
+    def check_model(self, classifier: PixelClassifier) -> None:
+        """Raise :class:`UserError` if the method cannot work with a model."""
+
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """A new optimizer of the parameters, with ``fused=True``; None if there are none.
+
+        SOLVER's schedule multiplies its learning rates.
         """
         return None
 

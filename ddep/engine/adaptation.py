@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode
 from torch import nn
 
 from ddep.adaptation import AdaptedModel, method_of
 from ddep.adaptation.teacher import Teacher
 from ddep.engine.ema import WeightAverage
+from ddep.engine.optimizer import finish_optimizer
 from ddep.tasks import task_of
 
 
@@ -22,10 +24,17 @@ def build_adapted_model(
         average: of its weights, the teacher; None if the method needs none.
 
     Raises:
-        UserError: an impossible value in MODEL.ADAPTATION.
+        UserError: an impossible value in MODEL.ADAPTATION, or one that the model cannot do.
     """
     task = task_of(cfg)
     classifier = task.pixel_classifier(cfg, model)
     method = method_of(cfg)(cfg, classifier.num_classes).to(cfg.MODEL.DEVICE)
+    method.check_model(classifier)
     teacher = Teacher(classifier, average.in_place) if average is not None else None
     return AdaptedModel(classifier, method, teacher, task.normalisers(model))
+
+
+def method_optimizers(cfg: CfgNode, adapted: AdaptedModel | None) -> list[torch.optim.Optimizer]:
+    """The optimizer of the method's own parameters, if there are a method and parameters."""
+    optimizer = adapted.method.optimizer() if adapted else None
+    return [finish_optimizer(cfg, optimizer)] if optimizer else []

@@ -17,7 +17,7 @@ from ddep.adaptation import adapts
 from ddep.adaptation.adapted_model import MethodState
 from ddep.checkpoint import Checkpointer
 from ddep.distributed.data_parallel import distribute
-from ddep.engine.adaptation import build_adapted_model
+from ddep.engine.adaptation import build_adapted_model, method_optimizers
 from ddep.engine.batch_norm_check import check_batch_norms
 from ddep.engine.checkpoint_hooks import checkpoint_hooks
 from ddep.engine.ema import WeightAverage, evaluate_average
@@ -86,6 +86,7 @@ class Trainer(TrainerParts):
             distribute(trained),
             self.build_train_loader(cfg),
             optimizer,
+            more_optimizers=method_optimizers(cfg, self.adapted),
             normalisers=normalisers,
             precision=PRECISIONS[amp.PRECISION] if amp.ENABLED else None,
             parts=cfg.SOLVER.ACCUMULATION_STEPS,
@@ -115,7 +116,9 @@ class Trainer(TrainerParts):
         precise = precise_batch_norm(cfg, self.checkpointer.model, self.build_train_loader)
         return [
             hooks.IterationTimer(),
-            HeadLRScheduler(),
+            HeadLRScheduler(
+                [self.build_lr_scheduler(cfg, other) for other in self._trainer.more_optimizers]
+            ),
             *([precise] if precise else []),
             # Checkpoints come before evaluations: a signal in an evaluation ends training at once.
             *checkpoint_hooks(cfg, self.checkpoints, self._evaluate),

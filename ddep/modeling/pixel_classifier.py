@@ -17,8 +17,8 @@ class Predictions:
     Attributes:
         outputs: of the decoder, for :meth:`PixelClassifier.losses`.
         log_probabilities: (B, K, h, w) float32 each: the logarithm of the probability of each class
-            at each pixel, at the decoder's resolution. The last layer comes first, then the earlier
-            ones that predict. Each is computed when it is first asked for.
+            at each pixel, at the decoder's resolution. The last layer comes first, then the ones
+            before it that predict, back to the first. Each is computed when it is first asked for.
         embeddings: (B, C, h, w): the features that pixels are classified by.
     """
 
@@ -72,6 +72,11 @@ class PixelClassifier(ABC):
         self.model = model
         self.num_classes = num_classes
         self.ignore_label = ignore_label
+
+    @property
+    def num_layers(self) -> int:
+        """Length of :attr:`Predictions.log_probabilities` in training."""
+        return getattr(self.model.sem_seg_head.predictor, "num_predictions", 1)
 
     @property
     @abstractmethod
@@ -162,7 +167,8 @@ class PixelwiseClassifier(PixelClassifier):
         head = self.model.sem_seg_head
         with _InputsOf(head.predictor) as inputs:
             outputs = head.layers(features)
-        layers = outputs if isinstance(outputs, list) else [outputs]
+        last, *earlier = outputs if isinstance(outputs, list) else [outputs]
+        layers = [last, *reversed(earlier)]
         return Predictions(outputs, _Layers(layers, _of_logits), inputs.positional[-1])
 
     def losses(

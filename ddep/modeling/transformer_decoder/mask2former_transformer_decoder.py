@@ -132,6 +132,11 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             "dec_layers": mask_former.DEC_LAYERS - 1,
         }
 
+    @property
+    def num_predictions(self) -> int:
+        """How many predictions training gets: from the queries themselves and every layer."""
+        return self.num_layers + 1
+
     def forward(
         self, multi_scale_features: list[torch.Tensor], mask_features: torch.Tensor
     ) -> dict[str, torch.Tensor | list[Predictions]]:

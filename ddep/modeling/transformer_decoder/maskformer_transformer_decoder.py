@@ -110,6 +110,11 @@ class StandardTransformerDecoder(nn.Module):
             "deep_supervision": mask_former.DEEP_SUPERVISION,
         }
 
+    @property
+    def num_predictions(self) -> int:
+        """How many predictions training gets: from every layer, or from the last one only."""
+        return len(self.transformer.decoder.layers) if self.deep_supervision else 1
+
     def forward(
         self, feature: torch.Tensor, mask_features: torch.Tensor
     ) -> dict[str, torch.Tensor | list[dict[str, torch.Tensor]]]:
