@@ -19,6 +19,8 @@ from tests.engine.tiny_runs import per_pixel_config, shapes_config, write_images
 # Keys of each method, by name; a method with several variants has several rows, whose names go on
 # after a dash.
 KINDS: dict[str, dict[str, Any]] = {
+    "entropy": {"MODEL.ADAPTATION.CLASS_RATIO.WEIGHT": 0.1},
+    "adversarial": {"MODEL.ADAPTATION.CLASS_RATIO.WEIGHT": 0.1},
     "teacher": {"MODEL.ADAPTATION.TEACHER.THRESHOLD": 0.1},
     "sac": {"MODEL.ADAPTATION.SAC.LEAST_THRESHOLD": 0.1},
     "consistency": {"MODEL.ADAPTATION.CONSISTENCY.THRESHOLD": 0.1},

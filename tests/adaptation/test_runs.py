@@ -73,7 +73,7 @@ def do_step(folder: Path, kind: str, parts: int = 1, poison: bool = False) -> di
     with torch.no_grad():  # the teacher is not the student
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))
-    adapted = build_adapted_model(cfg, model, average)
+    adapted = build_adapted_model(cfg, model, average).double()
     batch = next(iter(Trainer.build_train_loader(cfg)))
     if poison and dist.get_rank() == 1:
         batch[-1] = poisoned(batch[-1])
@@ -162,7 +162,7 @@ def test_the_poison_of_one_process_changes_nothing_in_any(
     kind: str, folder: Path, found: list[dict[tuple[str, int, bool], Any]]
 ) -> None:
     cfg = adapted_config(folder, kind)
-    fresh = build_adapted_model(cfg, Trainer.build_model(cfg), None).method
+    fresh = build_adapted_model(cfg, Trainer.build_model(cfg), None).method.double()
     for process in found:
         mine = process[kind, 1, True]
         assert mine["skipped"]
