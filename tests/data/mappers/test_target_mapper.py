@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,3 +150,20 @@ def test_impossible_strong_views(config: Config, key: str, value: object, expect
     cfg = config(*SIZE, f"MODEL.ADAPTATION.STRONG.{key}", value)
     with pytest.raises(UserError, match=rf"STRONG\.{key} is .*{expected}"):
         build_target_mapper(cfg, "target_strong")
+
+
+@pytest.mark.parametrize("name", ["target", "target_strong", "target_strong_pair", "target_crops"])
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_mappers_can_be_sent_to_processes(
+    config: Config, record: Record, name: str, order: str
+) -> None:
+    mapper = build_target_mapper(config(*SIZE, *CROP, "INPUT.FORMAT", order), name)
+    samples = []
+    for own in (mapper, pickle.loads(pickle.dumps(mapper))):
+        with seeded(1, 2):
+            samples.append(own(record))
+    first, second = samples
+    assert first.keys() == second.keys()
+    assert torch.equal(first["image"], second["image"])
+    for one, other in zip(first.get("strong", []), second.get("strong", []), strict=True):
+        assert torch.equal(one, other)
