@@ -67,6 +67,13 @@ def _add_datasets_config(cfg: CfgNode) -> None:
     # DATALOADER.SAMPLER_TRAIN, one of detectron2's keys, can also be ClassUniformSampler, which
     # draws a class uniformly, then one of the images that show it. With TRAIN_WEIGHTS it first
     # draws the set by these weights, then one of the classes in that set.
+    # With TrainingSampler, this expected share of the images is drawn that way, and INPUT.CROP
+    # shows a place of the class: of the image's tiles of TILE_SIZE pixels that show the class, one
+    # is drawn uniformly, and the place is the centroid of the class's pixels there. RobustNet
+    # (arXiv 2103.15597) has 0.5. Needs semantic labels.
+    class_uniform = cfg.DATALOADER.CLASS_UNIFORM = CfgNode()
+    class_uniform.SHARE = 0.0
+    class_uniform.TILE_SIZE = 1024
 
 
 def _add_input_config(cfg: CfgNode) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
+from ddep.data.class_centre import CropAtClass
 from ddep.data.colour_augmentation import build_recolouring
 from ddep.data.mapper_registry import mapper_class
 from ddep.errors import UserError
@@ -113,16 +114,13 @@ def _crop(cfg: CfgNode, has_map: bool) -> list[T.Augmentation]:
     kinds = ("relative_range", "relative", "absolute", "absolute_range")
     kind = one_of(crop, "TYPE", kinds, "INPUT.CROP")
     _check_crop_size(kind, crop.SIZE)
-    if crop.SINGLE_CATEGORY_MAX_AREA < 1 and has_map:
-        return [
-            MixedCrop(
-                kind,
-                crop.SIZE,
-                crop.SINGLE_CATEGORY_MAX_AREA,
-                cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
-            )
-        ]
-    return [T.RandomCrop(kind, crop.SIZE)]
+    largest, ignored = crop.SINGLE_CATEGORY_MAX_AREA, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    augmentation = T.RandomCrop(kind, crop.SIZE)
+    if largest < 1 and has_map:
+        augmentation = MixedCrop(kind, crop.SIZE, largest, ignored)
+    if cfg.DATALOADER.CLASS_UNIFORM.SHARE > 0 and has_map:
+        augmentation = CropAtClass(augmentation)
+    return [augmentation]
 
 
 def _check_crop_size(kind: str, size: Sequence[float]) -> None:
@@ -243,18 +241,28 @@ class PadToSquare(T.Augmentation):
 class LabelledImage(T.AugInput):
     """detectron2's AugInput, whose semantic labels :func:`transform_labels` transforms."""
 
-    def __init__(self, image: np.ndarray, sem_seg: np.ndarray | None, ignore_label: int) -> None:
+    def __init__(
+        self,
+        image: np.ndarray,
+        sem_seg: np.ndarray | None,
+        ignore_label: int,
+        class_centre: np.ndarray | None = None,
+    ) -> None:
         """
         Args:
             image: (H, W, 3) uint8.
             sem_seg: (H, W) integers, or None.
             ignore_label: value of ``sem_seg`` outside the image.
+            class_centre: x, y of a place that crops should show, or None.
         """
         super().__init__(image, sem_seg=sem_seg)
         self.ignore_label = ignore_label
+        self.class_centre = class_centre
 
     def transform(self, tfm: T.Transform) -> None:
         self.image = tfm.apply_image(self.image)
+        if self.class_centre is not None:
+            [self.class_centre] = tfm.apply_coords(self.class_centre[None].copy())
         if self.sem_seg is not None:
             self.sem_seg = transform_labels(tfm, self.sem_seg, self.ignore_label)
 

@@ -87,8 +87,8 @@ def _of_image(record: Record) -> np.ndarray:
 
 def _no_labels(record: Record, key: str) -> UserError:
     return UserError(
-        f"image {record['file_name']} has no labels ({key}), which ClassUniformSampler needs; "
-        "choose another DATALOADER.SAMPLER_TRAIN, INPUT.DATASET_MAPPER_NAME or data set"
+        f"image {record['file_name']} has no labels ({key}), which class-uniform sampling "
+        "needs; choose another DATALOADER.SAMPLER_TRAIN, INPUT.DATASET_MAPPER_NAME or data set"
     )
 
 

@@ -26,6 +26,7 @@ from ddep.data.samplers import (
     TrainingSampler,
     TrainSampler,
     build_train_sampler,
+    class_uniform_keys,
 )
 from ddep.data.samples import TrainingPairs, TrainingSamples
 from ddep.data.steady_loader import SteadyLoader
@@ -58,9 +59,10 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     mapper = build_mapper(cfg, is_train=True)
     check_training_sets(cfg)
     sets = load_training_sets(cfg)
+    sampler = build_train_sampler(cfg, sets)
     return TrainLoader(
-        TrainingSamples(sets, mapper, cfg.INPUT.MAX_UNREADABLE),
-        build_train_sampler(cfg, sets),
+        TrainingSamples(sets, mapper, cfg.INPUT.MAX_UNREADABLE, sampler.class_images),
+        sampler,
         seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
@@ -72,6 +74,7 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
             "DATASETS.TRAIN_WEIGHTS": list(cfg.DATASETS.TRAIN_WEIGHTS),
             "DATALOADER.SAMPLER_TRAIN": cfg.DATALOADER.SAMPLER_TRAIN,
             "DATALOADER.REPEAT_THRESHOLD": cfg.DATALOADER.REPEAT_THRESHOLD,
+            **class_uniform_keys(cfg),
         },
     )
 

@@ -7,6 +7,7 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,31 @@ SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "ClassUniformSampl
 _DRAWN_AT_ONCE = 1024
 
 
+class ClassImages:
+    """Pairs of an image and a class that it shows.
+
+    Args:
+        images: index of each pair's image, (P,) int64.
+        classes: each pair's class, (P,) int64.
+    """
+
+    def __init__(self, images: np.ndarray, classes: np.ndarray) -> None:
+        self.images = images
+        self.classes = classes
+
+    def __getitem__(self, pair: int) -> tuple[int, int]:
+        """The index of the image, and the class."""
+        return int(self.images[pair]), int(self.classes[pair])
+
+
 class TrainSampler(ABC):
-    """An endless stream of indices that depends only on a seed."""
+    """An endless stream of indices that depends only on a seed.
+
+    Attributes:
+        class_images: what indices beyond those of the images stand for, if there are any.
+    """
+
+    class_images: ClassImages | None = None
 
     @abstractmethod
     def indices(self, seed: int, start: int) -> Iterator[int]:
@@ -151,6 +175,7 @@ def check_sampler_keys(cfg: CfgNode) -> None:
             f"DATALOADER.SAMPLER_TRAIN is {sampler}, which needs labels, but denoising has none; "
             "expected TrainingSampler"
         )
+    _check_class_uniform(cfg)
     if not weights:
         return
     if len(weights) != len(names):
@@ -167,8 +192,41 @@ def check_sampler_keys(cfg: CfgNode) -> None:
         )
 
 
+def class_uniform_keys(cfg: CfgNode) -> dict[str, Any]:
+    """The keys of DATALOADER.CLASS_UNIFORM that the samples depend on; none if it is off."""
+    keys = cfg.DATALOADER.CLASS_UNIFORM
+    if not keys.SHARE:
+        return {}
+    return {f"DATALOADER.CLASS_UNIFORM.{name}": keys[name] for name in ("SHARE", "TILE_SIZE")}
+
+
+def _check_class_uniform(cfg: CfgNode) -> None:
+    keys, sampler = cfg.DATALOADER.CLASS_UNIFORM, cfg.DATALOADER.SAMPLER_TRAIN
+    share, tile = keys.SHARE, keys.TILE_SIZE
+    if not (isinstance(share, (int, float)) and 0 <= share <= 1):
+        raise UserError(
+            f"DATALOADER.CLASS_UNIFORM.SHARE is {share!r}; expected a number from 0 to 1"
+        )
+    if not (isinstance(tile, int) and tile >= 1):
+        raise UserError(
+            f"DATALOADER.CLASS_UNIFORM.TILE_SIZE is {tile!r}; expected a whole number of at least 1"
+        )
+    if share and sampler != "TrainingSampler":
+        raise UserError(
+            f"DATALOADER.CLASS_UNIFORM.SHARE is {share}, but DATALOADER.SAMPLER_TRAIN is "
+            f"{sampler}; expected TrainingSampler, which the other images are drawn by"
+        )
+    name = cfg.INPUT.DATASET_MAPPER_NAME
+    if share and mapper_class(name).needs_labels != "sem_seg":
+        raise UserError(
+            f"DATALOADER.CLASS_UNIFORM.SHARE is {share}, but INPUT.DATASET_MAPPER_NAME is {name}, "
+            "which reads no semantic labels; expected mask_former_semantic"
+        )
+
+
 def build_train_sampler(cfg: CfgNode, sets: Sequence[Sequence[Record]]) -> TrainSampler:
-    """Build the sampler from ``DATALOADER.SAMPLER_TRAIN`` and ``DATASETS.TRAIN_WEIGHTS``.
+    """Build the sampler from ``DATALOADER.SAMPLER_TRAIN``, ``DATALOADER.CLASS_UNIFORM`` and
+    ``DATASETS.TRAIN_WEIGHTS``.
 
     Args:
         cfg: the whole config.
@@ -182,13 +240,15 @@ def build_train_sampler(cfg: CfgNode, sets: Sequence[Sequence[Record]]) -> Train
     check_sampler_keys(cfg)
     name = cfg.DATALOADER.SAMPLER_TRAIN
     sizes = [len(records) for records in sets]
-    weights = cfg.DATASETS.TRAIN_WEIGHTS
-    if name == "TrainingSampler" and not weights:
+    weights, share = cfg.DATASETS.TRAIN_WEIGHTS, cfg.DATALOADER.CLASS_UNIFORM.SHARE
+    if name == "TrainingSampler" and not weights and not share:
         return TrainingSampler(sum(sizes))
     if not weights:
         sizes, weights = [sum(sizes)], (1.0,)
     ends = itertools.accumulate(sizes)
     parts = [range(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    if share:
+        return _partly_class_uniform_sampler(cfg, _joined(sets), parts, weights)
     if name == "TrainingSampler":
         return GroupSampler(parts, weights)
     if name == "RepeatFactorTrainingSampler":
@@ -219,32 +279,76 @@ def _class_uniform_sampler(
     cfg: CfgNode, records: list[Record], parts: Sequence[range], weights: Sequence[float]
 ) -> GroupSampler:
     """Each group is the images of one part that show one class."""
+    groups: list[np.ndarray] = []
+    group_weights: list[float] = []
+    shown = _by_class(cfg, "DATALOADER.SAMPLER_TRAIN is ClassUniformSampler", records, parts)
+    for found, weight in zip(shown, weights, strict=True):
+        groups += found.values()
+        group_weights += [weight / len(found)] * len(found)
+    return GroupSampler(groups, group_weights)
+
+
+def _partly_class_uniform_sampler(
+    cfg: CfgNode, records: list[Record], parts: Sequence[range], weights: Sequence[float]
+) -> GroupSampler:
+    """Each part has a group of all its images, and one of each class with the pairs that show it.
+
+    The indices of pairs come after those of the images.
+    """
+    share = cfg.DATALOADER.CLASS_UNIFORM.SHARE
+    key = f"DATALOADER.CLASS_UNIFORM.SHARE is {share}"
+    groups: list[Sequence[int]] = []
+    group_weights: list[float] = []
+    images: list[np.ndarray] = []
+    classes: list[np.ndarray] = []
+    end = len(records)
+    shown = _by_class(cfg, key, records, parts)
+    for part, found, weight in zip(parts, shown, weights, strict=True):
+        if share < 1:
+            groups.append(part)
+            group_weights.append(weight * (1 - share))
+        for class_id, of_class in found.items():
+            groups.append(range(end, end + len(of_class)))
+            group_weights.append(weight * share / len(found))
+            images.append(of_class)
+            classes.append(np.full(len(of_class), class_id))
+            end += len(of_class)
+    sampler = GroupSampler(groups, group_weights)
+    sampler.class_images = ClassImages(np.concatenate(images), np.concatenate(classes))
+    return sampler
+
+
+def _by_class(
+    cfg: CfgNode, key: str, records: list[Record], parts: Sequence[range]
+) -> list[dict[int, np.ndarray]]:
+    """For each part, the indices of the images that show each class.
+
+    Args:
+        key: what asks for it, for messages.
+    """
     classes = find_classes(cfg, records)
     counts = np.bincount(np.concatenate(classes), minlength=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     shown = np.flatnonzero(counts)
     if not len(shown):
         raise UserError(
-            "DATALOADER.SAMPLER_TRAIN is ClassUniformSampler, but no training image shows any "
-            "class; expected labels that are not all void"
+            f"{key}, but no training image shows any class; expected labels that are not all void"
         )
     rarest = shown[counts[shown].argmin()]
     logger.info(
-        f"ClassUniformSampler: {len(shown)} of {len(counts)} classes are in the {len(records)} "
-        f"training images; the rarest, class {rarest}, is in {counts[rarest]}; "
-        f"{sum(len(found) == 0 for found in classes)} images show none and are never drawn"
+        f"{key}: {len(shown)} of {len(counts)} classes are in the {len(records)} training images; "
+        f"the rarest, class {rarest}, is in {counts[rarest]}; "
+        f"{sum(len(found) == 0 for found in classes)} images show none and are never drawn for one"
     )
-    groups: list[np.ndarray] = []
-    group_weights: list[float] = []
-    for part, weight, name in zip(parts, weights, cfg.DATASETS.TRAIN, strict=False):
+    of_parts = []
+    for part, name in zip(parts, cfg.DATASETS.TRAIN, strict=False):
         found = group_by_class(classes[part.start : part.stop])
         if not found:
             raise UserError(
-                f"DATALOADER.SAMPLER_TRAIN is ClassUniformSampler, but no image of data set {name} "
-                "shows any class; take it out of DATASETS.TRAIN"
+                f"{key}, but no image of data set {name} shows any class; take it out of "
+                "DATASETS.TRAIN"
             )
-        groups += [part.start + images for images in found.values()]
-        group_weights += [weight / len(found)] * len(found)
-    return GroupSampler(groups, group_weights)
+        of_parts.append({class_id: part.start + images for class_id, images in found.items()})
+    return of_parts
 
 
 def group_by_class(classes: Sequence[np.ndarray]) -> dict[int, np.ndarray]:

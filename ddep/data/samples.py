@@ -9,8 +9,10 @@ from typing import NamedTuple
 from detectron2.data import DatasetFromList
 from torch.utils.data import ConcatDataset, Dataset
 
+from ddep.data.class_centre import CLASS_TO_SHOW
 from ddep.data.image_reader import UnreadableImageError
 from ddep.data.record import Record
+from ddep.data.samplers import ClassImages
 from ddep.data.seeding import seeded
 from ddep.data.unreadable import check_limit
 from ddep.errors import UserError
@@ -21,7 +23,7 @@ class SampleKey(NamedTuple):
 
     seed: int  # of the stream
     position: int  # in the stream of all processes
-    index: int  # of the record
+    index: int  # of the record, or of an image and its class, see TrainingSamples
 
 
 class Sample(NamedTuple):
@@ -45,6 +47,7 @@ class TrainingSamples(Dataset):
         sets: Sequence[Sequence[Record]],
         mapper: Callable[[Record], Record],
         max_unreadable: int,
+        class_images: ClassImages | None = None,
     ) -> None:
         """
         Args:
@@ -53,12 +56,15 @@ class TrainingSamples(Dataset):
                 kept as they are.
             mapper: from a record to a sample's content.
             max_unreadable: at most this many files may turn out unreadable for one sample.
+            class_images: what indices from the number of records on mean: an image and a class,
+                which the mapper finds in the record as ``class_to_show``.
         """
         self.records = ConcatDataset(
             [DatasetFromList(s, copy=False) if isinstance(s, list) else s for s in sets]
         )
         self.mapper = mapper
         self.max_unreadable = max_unreadable
+        self.class_images = class_images
 
     def __len__(self) -> int:
         return len(self.records)
@@ -77,8 +83,14 @@ class TrainingSamples(Dataset):
         return self._map(index, unreadable)
 
     def _map(self, index: int, unreadable: dict[str, str]) -> Record:
+        shown = {}
+        if index >= len(self):
+            index, class_id = self.class_images[index - len(self)]
+            shown = {CLASS_TO_SHOW: class_id}
         for candidate in self._candidates(index):
             record = self.records[candidate]
+            if candidate == index:
+                record = {**record, **shown}
             try:
                 return self.mapper(record)
             except UnreadableImageError as error:

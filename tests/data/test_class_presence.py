@@ -137,5 +137,5 @@ def test_listed_objects(cfg, mapper: str, key: str) -> None:
 )
 def test_images_without_labels(cfg, mapper: str, key: str) -> None:
     cfg.INPUT.DATASET_MAPPER_NAME = mapper
-    with pytest.raises(UserError, match=rf"image a\.jpg has no labels \({key}\), which Class"):
+    with pytest.raises(UserError, match=rf"image a\.jpg has no labels \({key}\), which class"):
         find_classes(cfg, [{"file_name": "a.jpg"}])

@@ -124,8 +124,11 @@ def same(first: list[list[dict]], second: list[list[dict]]) -> bool:
     )
 
 
-@pytest.mark.parametrize("mapper", ["ddep_denoising", "mask_former_semantic"])
-def test_resumed_to_the_last_bit(semantic, records, mapper):
+@pytest.mark.parametrize(
+    ("mapper", "share"),
+    [("ddep_denoising", 0.0), ("mask_former_semantic", 0.0), ("mask_former_semantic", 0.5)],
+)
+def test_resumed_to_the_last_bit(semantic, records, tmp_path, mapper, share):
     """Sizes, crops, colours, noise, replaced images and groups: all as without a stop."""
     break_image(records[5])
     augmented = (
@@ -133,6 +136,7 @@ def test_resumed_to_the_last_bit(semantic, records, mapper):
         *("INPUT.MIN_SIZE_TRAIN", (16, 20, 24), "INPUT.CROP.ENABLED", True),
         *("INPUT.CROP.TYPE", "absolute", "INPUT.CROP.SIZE", (12, 12)),
         *("DATALOADER.ASPECT_RATIO_GROUPING", True, "SOLVER.IMS_PER_BATCH", 4),
+        *("DATALOADER.CLASS_UNIFORM.SHARE", share, "OUTPUT_DIR", str(tmp_path)),
     )
     loader = build_train_loader(semantic(*augmented, "SEED", -1))
     first = list(itertools.islice(loader, 5))
@@ -155,6 +159,7 @@ def test_resumed_to_the_last_bit(semantic, records, mapper):
         (("DATASETS.LABEL_COUNT", 5), r"images in each set is \[5\], but .* has \[8\]"),
         (("DATASETS.TRAIN_WEIGHTS", (2.0,)), r"TRAIN_WEIGHTS is \[2.0\], but .* has \[\]"),
         (("DATALOADER.SAMPLER_TRAIN", "ClassUniformSampler"), "SAMPLER_TRAIN is ClassUniform"),
+        (("DATALOADER.CLASS_UNIFORM.SHARE", 0.5), "SHARE is 0.5, but the resumed run has None"),
     ],
 )
 def test_resumed_with_another_config(semantic, tmp_path, overrides, message):

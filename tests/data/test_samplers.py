@@ -12,6 +12,7 @@ import torch
 from detectron2.data import samplers as detectron2_samplers
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy.stats import chisquare
 
 from ddep.data.samplers import (
@@ -108,6 +109,42 @@ def test_classes_are_uniform_within_weighted_sets(make) -> None:
     kinds = [0] * 6 + [1] * 2 + [2] * 3 + [3]
     second = [1 / 4 * 2 / 3, 1 / 4 * 1 / 3]
     assert fits([kinds[i] for i in drawn], [3 / 8, 3 / 8, *second])
+
+
+@pytest.fixture
+def label_images(tmp_path):
+    """Makes records of label images that show these classes."""
+
+    def make(classes: list[list[int]]) -> list[dict]:
+        records = []
+        for found in classes:
+            path = str(tmp_path / f"classes{'-'.join(map(str, found))}.png")
+            Image.fromarray(np.array([found or [255]], dtype=np.uint8)).save(path)
+            records.append({"file_name": f"{len(records)}.jpg", "sem_seg_file_name": path})
+        return records
+
+    return make
+
+
+def test_a_share_of_the_images_is_drawn_by_class(make, label_images, tmp_path) -> None:
+    sets = [label_images([[0], [0, 2], [], [0]]), label_images([[4], [4]])]
+    overrides = ("INPUT.DATASET_MAPPER_NAME", "mask_former_semantic", "OUTPUT_DIR", str(tmp_path))
+    overrides += ("DATALOADER.CLASS_UNIFORM.SHARE", 0.25, "DATASETS.TRAIN_WEIGHTS", (3, 1))
+    sampler = make(sets, *overrides)
+    drawn = take(sampler)
+    pairs = [sampler.class_images[index - 6] for index in range(6, 12)]
+    assert pairs == [(0, 0), (1, 0), (3, 0), (1, 2), (4, 4), (5, 4)]
+    any_image = [*[0.75 * 0.75 / 4] * 4, *[0.25 * 0.75 / 2] * 2]
+    by_class = [*[0.75 * 0.25 / 2 / 3] * 3, 0.75 * 0.25 / 2, *[0.25 * 0.25 / 2] * 2]
+    assert fits(drawn, [*any_image, *by_class])
+    assert take(sampler, 100, start=1030) == drawn[1030:1130]
+
+
+def test_all_images_can_be_drawn_by_class(make, label_images, tmp_path) -> None:
+    overrides = ("INPUT.DATASET_MAPPER_NAME", "mask_former_semantic", "OUTPUT_DIR", str(tmp_path))
+    overrides += ("DATALOADER.CLASS_UNIFORM.SHARE", 1.0)
+    drawn = take(make([label_images([[1], [3, 1]])], *overrides))
+    assert fits(drawn, [0, 0, 1 / 4, 1 / 4, 1 / 2])
 
 
 def test_without_weights_sets_are_joined(make) -> None:
@@ -230,13 +267,24 @@ def test_grouping_by_class(classes: list[set[int]]) -> None:
         ),
         (("DATALOADER.SAMPLER_TRAIN", "Best"), "'Best'; expected one of TrainingSampler, Repeat"),
         ((*UNIFORM, "INPUT.DATASET_MAPPER_NAME", "ddep_denoising"), "needs labels, but denoising"),
+        (("DATALOADER.CLASS_UNIFORM.SHARE", 1.5), "SHARE is 1.5; expected a number from 0 to 1"),
+        (("DATALOADER.CLASS_UNIFORM.TILE_SIZE", 0), "TILE_SIZE is 0; expected a whole number"),
+        (
+            ("DATALOADER.CLASS_UNIFORM.SHARE", 0.5),
+            "SHARE is 0.5, but INPUT.DATASET_MAPPER_NAME is mask_former_panoptic, which reads no",
+        ),
+        (
+            (*UNIFORM, "DATALOADER.CLASS_UNIFORM.SHARE", 0.5),
+            "SHARE is 0.5, but DATALOADER.SAMPLER_TRAIN is ClassUniformSampler; expected Training",
+        ),
     ],
 )
 def test_impossible_keys(make, config, overrides, message) -> None:
     with pytest.raises(UserError, match=message):
         make([panoptic([{0}])] * 2, *overrides)
     with pytest.raises(UserError, match=message):
-        check_sampler_keys(config("DATASETS.TRAIN", ("a", "b"), *overrides))
+        mapper = ("INPUT.DATASET_MAPPER_NAME", "mask_former_panoptic")
+        check_sampler_keys(config("DATASETS.TRAIN", ("a", "b"), *mapper, *overrides))
 
 
 def test_a_set_that_shows_no_class(make) -> None:

@@ -8,6 +8,7 @@ import torch
 from detectron2.data import DatasetFromList
 
 from ddep.data.image_reader import UnreadableImageError
+from ddep.data.samplers import ClassImages
 from ddep.data.samples import SampleKey, TrainingSamples
 from ddep.errors import UserError
 
@@ -63,6 +64,23 @@ def test_sets_are_joined_and_only_lists_are_copied():
     assert names == ["a", "lazy0", "lazy13999999", "b"] and Lazy.asked == [0, 13_999_999]
     kinds = [type(records) for records in samples.records.datasets]
     assert kinds == [DatasetFromList, Lazy, DatasetFromList]
+
+
+def test_indices_beyond_the_images_name_an_image_and_a_class():
+    pairs = ClassImages(np.array([2, 0, 1]), np.array([5, 4, 3]))
+    records = [{"file_name": name} for name in ("a", "broken", "c")]
+
+    def mapper(record: dict) -> dict:
+        return {**fake_mapper(record), "class": record.get("class_to_show")}
+
+    samples = TrainingSamples([records], mapper, 1, pairs)
+    found = [samples[SampleKey(0, 0, index)] for index in (0, 2, 3, 4, 5)]
+    shown = [(sample.content["file_name"], sample.content["class"]) for sample in found]
+    assert shown[:4] == [("a", None), ("c", None), ("c", 5), ("a", 4)]
+    # What replaces an image need not show the class.
+    assert shown[4][0] in "ac" and shown[4][1] is None
+    assert list(found[4].unreadable) == ["broken"]
+    assert records[0] == {"file_name": "a"}
 
 
 def test_another_image_replaces_an_unreadable_one():

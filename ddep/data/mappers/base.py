@@ -14,6 +14,7 @@ from detectron2.structures import Instances
 
 from ddep.config import get_key
 from ddep.data.augmentation import LabelledImage, build_augmentations, transform_labels
+from ddep.data.class_centre import CLASS_TO_SHOW, draw_class_centre
 from ddep.data.image_reader import open_image
 from ddep.data.record import Record
 from ddep.data.window import draw_resizing
@@ -41,6 +42,7 @@ class SegmentationMapper:
         image_format: str,
         num_classes: int,
         ignore_label: int,
+        tile_size: int,
     ) -> None:
         """
         Args:
@@ -49,12 +51,14 @@ class SegmentationMapper:
             image_format: order of the channels, RGB or BGR.
             num_classes: classes are 0 .. ``num_classes - 1``.
             ignore_label: label of pixels that do not count.
+            tile_size: see :func:`ddep.data.class_centre.draw_class_centre`.
         """
         self.is_train = is_train
         self.augmentations = augmentations
         self.image_format = image_format
         self.num_classes = num_classes
         self.ignore_label = ignore_label
+        self.tile_size = tile_size
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
@@ -72,12 +76,14 @@ class SegmentationMapper:
             "image_format": cfg.INPUT.FORMAT,
             "num_classes": get_key(cfg, cls.num_classes_key),
             "ignore_label": ignore_label,
+            "tile_size": cfg.DATALOADER.CLASS_UNIFORM.TILE_SIZE,
         }
 
     def __call__(self, record: Record) -> Record:
         """
         Args:
-            record: one image in detectron2's standard data set format; it is not modified.
+            record: one image in detectron2's standard data set format; it is not modified. If it
+                has ``class_to_show``, a crop in training shows that class's centroid.
 
         Returns:
             ``image`` (3, H, W) uint8 in the order of ``INPUT.FORMAT``; ``file_name``, ``image_id``
@@ -99,9 +105,11 @@ class SegmentationMapper:
         check_size(record, size)
         maps = self.read_maps(record, size) if self.is_train else {}
         sem_seg = maps.get("sem_seg")
+        centre = None
         if sem_seg is not None:
+            centre = self._class_centre(record, sem_seg, resizing)
             sem_seg = transform_labels(T.TransformList(resizing), sem_seg, self.ignore_label)
-        augmented = LabelledImage(image, sem_seg, self.ignore_label)
+        augmented = LabelledImage(image, sem_seg, self.ignore_label, centre)
         following = T.AugmentationList(augmentations)(augmented)
         transforms = T.TransformList([*resizing, *following.transforms])
         sample["image"] = to_tensor(augmented.image)
@@ -116,6 +124,15 @@ class SegmentationMapper:
         for name, labels in maps.items():
             sample[name] = torch.from_numpy(labels.astype(np.int64))
         return sample
+
+    def _class_centre(
+        self, record: Record, sem_seg: np.ndarray, resizing: list[T.Transform]
+    ) -> np.ndarray | None:
+        """Where the resized image shows the record's ``class_to_show``, if it has one."""
+        if CLASS_TO_SHOW not in record:
+            return None
+        centre = draw_class_centre(sem_seg, record[CLASS_TO_SHOW], self.tile_size)
+        return None if centre is None else T.TransformList(resizing).apply_coords(centre[None])[0]
 
     def make_instances(
         self,
