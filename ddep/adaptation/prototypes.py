@@ -138,7 +138,3 @@ class Prototypes(Method):
                 f"{KEY} {self.folder} has prototypes of {found} channels; the model classifies "
                 f"pixels by {expected}: make them with a model of this config"
             )
-
-    def extra_repr(self) -> str:
-        """The number of classes that have a prototype."""
-        return f"{int(self.known.sum())} of {self.num_classes} classes have a prototype"
