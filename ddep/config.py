@@ -235,7 +235,12 @@ def _add_encoder_config(cfg: CfgNode) -> None:
     # Keep the pretrained encoder as it is in fine-tuning: no gradients, eval mode, not in the
     # optimizer. It is the backbone without an FPN around it. In denoising pretraining
     # MODEL.DDEP.FREEZE_BACKBONE says so.
+    # Checkpoints then hold what is trained, and say which file has the encoder: MODEL.WEIGHTS of
+    # the run, or what that says itself.
     cfg.MODEL.BACKBONE.FREEZE = False
+    # The file with the frozen encoder of such a checkpoint, if it is no longer where it was, nor
+    # beside the checkpoint.
+    cfg.MODEL.BACKBONE.WEIGHTS = ""
 
     # Rein (arXiv 2312.04265): learnable tokens that refine the features of a frozen plain vision
     # transformer (TimmBackbone) after each block. Needs MODEL.BACKBONE.FREEZE.

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
+from torch import nn
 
 from ddep.checkpoint.checksum import verify_checksum, write_with_checksum
 from ddep.checkpoint.fallback import LAST_CHECKPOINT, newest_valid
+from ddep.checkpoint.frozen_encoder import KEY, FrozenEncoder, restore_encoder
 from ddep.checkpoint.groups import TRANSFERABLE
 from ddep.checkpoint.load_report import LoadReport
 from ddep.checkpoint.loading import from_model_zoo, load_weights
@@ -43,6 +45,30 @@ class Checkpointer(DetectionCheckpointer):
 
     report: LoadReport | None = None
 
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        encoder: str = "",
+        saves_encoder: bool = True,
+        **more: Any,
+    ) -> None:
+        """
+        Args:
+            model: may be wrapped in DistributedDataParallel.
+            save_dir: where to save; empty saves nothing.
+            encoder: MODEL.BACKBONE.WEIGHTS, the file with the frozen encoder of checkpoints that do
+                not hold theirs; empty: where they say that it is.
+            saves_encoder: False if the encoder is frozen: then checkpoints leave out what
+                :meth:`load` has found of it, and say in which file it is.
+            more: as for detectron2's.
+        """
+        super().__init__(model, save_dir, **more)
+        self._encoder_file = encoder
+        self._saves_encoder = saves_encoder
+        self._encoder: FrozenEncoder | None = None
+
     def load(
         self,
         path: str,
@@ -64,7 +90,7 @@ class Checkpointer(DetectionCheckpointer):
 
         Raises:
             UserError: the file is missing or unreadable, contradicts its checksum, or is not a
-                checkpoint of this model.
+                checkpoint of this model; or the frozen encoder that it needs is not found.
         """
         if not path:
             return {}
@@ -73,7 +99,13 @@ class Checkpointer(DetectionCheckpointer):
         checkpoint = read_checkpoint(local)
         names = list(self.checkpointables) if checkpointables is None else checkpointables
         _check_state(checkpoint, names, path)
+        encoder = path
+        if "backbone" in transfer:
+            encoder = restore_encoder(self.model, checkpoint, path, self._encoder_file) or path
         self._load_weights(checkpoint, path, transfer, resume=bool(names))
+        if not self._saves_encoder:
+            encoder = encoder if "://" in encoder else os.path.abspath(encoder)
+            self._encoder = FrozenEncoder.of(self.model, encoder, self.report.loaded)
         for name in names:
             try:
                 self.checkpointables[name].load_state_dict(checkpoint.pop(name))
@@ -103,6 +135,10 @@ class Checkpointer(DetectionCheckpointer):
         if not self.save_dir:
             return
         data = {"model": self.model.state_dict()}
+        if self._encoder is not None:
+            for encoder_weight in self._encoder.names:
+                del data["model"][encoder_weight]
+            data[KEY] = self._encoder.entry()
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         if not self.save_to_disk:
             return

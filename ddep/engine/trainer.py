@@ -94,7 +94,12 @@ class Trainer(TrainerParts):
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.state = TrainingState(self._trainer, self._hooks)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+        self.checkpointer = Checkpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            encoder=cfg.MODEL.BACKBONE.WEIGHTS,
+            saves_encoder=not cfg.MODEL.BACKBONE.FREEZE,
+        )
         self.transferred = (
             TransferredParameters(model, cfg.SOLVER.NEW_ONLY_ITERS, self._rebuild_optimizer)
             if tells_transferred(cfg)

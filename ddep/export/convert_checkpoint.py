@@ -12,6 +12,7 @@ from detectron2.modeling import build_backbone, build_model
 from ddep.checkpoint import read_checkpoint, read_settings
 from ddep.checkpoint.checksum import remove_checksum
 from ddep.checkpoint.conversion import OWN_NAMES, Conversion, convert
+from ddep.checkpoint.frozen_encoder import KEY
 from ddep.checkpoint.groups import TRANSFERABLE, group_of
 from ddep.checkpoint.load_report import group_table
 from ddep.config import add_ddep_config, get_key
@@ -56,7 +57,13 @@ def convert_file(
     """
     _check_destination(source, destination, overwrite)
     cfg = load_config(config_file) if config_file else None
-    weights = read_checkpoint(source)["model"]
+    checkpoint = read_checkpoint(source)
+    weights = checkpoint["model"]
+    if KEY in checkpoint:
+        raise UserError(
+            f"SRC {source} does not hold its frozen encoder, which is in "
+            f"{checkpoint[KEY]['weights']}; name SRC itself in MODEL.WEIGHTS, which brings both"
+        )
     conversion = convert(weights, format_name, read_settings(source))
     if cfg is not None:
         conversion.fit(_expected(cfg, conversion))

@@ -15,6 +15,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ddep.checkpoint import read_checkpoint
+from ddep.checkpoint.frozen_encoder import encoder_weights
 from ddep.checkpoint.groups import group_of
 from ddep.engine import Trainer, main, setup
 from ddep.errors import UserError
@@ -129,13 +130,16 @@ def test_training_keeps_it_and_resumes_to_the_bit(
     words = [*words, "MODEL.WEIGHTS", path, "SOLVER.CHECKPOINT_PERIOD", 1]
     words += ["SOLVER.EMA.ENABLED", True]
     whole, interrupted = tmp_path / "whole", tmp_path / "interrupted"
-    main(arguments(*words, "OUTPUT_DIR", whole))
-    before = read_checkpoint(str(path))["model"]
-    after = read_checkpoint(str(whole / "model_final.pth"))["model"]
+    trainer = Trainer(setup(arguments(*words, "OUTPUT_DIR", whole)))
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    before, after = read_checkpoint(str(path))["model"], trainer.model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     adapters = {name for name in before if group_of(name) == "adapter"}
     assert changed > adapters
     assert not any(name.startswith(prefix) for name in changed - adapters)
+    saved = read_checkpoint(str(whole / "model_final.pth"))["model"]
+    assert before.keys() - saved.keys() == encoder_weights(trainer.model).keys()
 
     interrupted.mkdir()
     shutil.copy(whole / "model_0000000.pth", interrupted)
