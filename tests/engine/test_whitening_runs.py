@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 
 from ddep.checkpoint import read_checkpoint
 from ddep.engine import main, setup
+from ddep.engine.whitening import check_whitening, whitens
 from ddep.errors import UserError
+from ddep.modeling.backbone.whitened_resnet import whitening_layers
+from ddep.tasks import load_config
 from tests.engine.tiny_runs import (
     STATEFUL,
     arguments,
@@ -111,3 +115,13 @@ def test_denoising_has_no_whitening_loss(tmp_path: Path) -> None:
     words = ["MODEL.BACKBONE.NAME", "build_whitened_resnet_backbone"]
     with pytest.raises(UserError, match="images of denoising are noisy.*set MODEL.ISW.WEIGHT to 0"):
         setup(arguments("--config-file", config, *words))
+
+
+def test_shipped_config_builds_the_whitened_model() -> None:
+    folder = Path(__file__).parents[2] / "configs/adapt/cityscapes"
+    assert not whitens(load_config(str(folder / "deeplab_source_only.yaml")))
+    cfg = load_config(str(folder / "deeplab_isw.yaml"), ["MODEL.DEVICE", "cpu"])
+    assert whitens(cfg)
+    check_whitening(cfg)
+    layers = whitening_layers(build_model(cfg).backbone)
+    assert [layer.num_features for layer in layers] == [64, 256, 512]

@@ -43,41 +43,68 @@ _CLASS_OF_ID = {
 _HIGHEST_CLASS = 22
 _LABEL_OF_CLASS = label_table(_CLASS_OF_ID, _HIGHEST_CLASS)
 _LABELS = "labels_19"
-_NAMES = "all.txt"
+ALL = "all"
+# Lists of the images of RobustNet's split (arXiv 2103.15597), from its repository.
+SPLITS = {"train": "synthia_split_train.txt", "val": "synthia_split_val.txt"}
 _EXPECTED = "SYNTHIA-RAND-CITYSCAPES: RGB/NAME.png and GT/LABELS/NAME.png"
 
 
 def register_synthia(root: Path) -> None:
-    """Register ``synthia_sem_seg_all`` below ``root``; there is no official split."""
+    """Register ``synthia_sem_seg_{all,train,val}`` below ``root``.
+
+    There is no official split.
+    """
     folder = root / "RAND_CITYSCAPES"
-    register_19_classes(
-        "synthia_sem_seg_all",
-        folder / "RGB",
-        folder / _LABELS,
-        image_extension="png",
-        names_file=folder / _NAMES,
-    )
+    for split in (ALL, *SPLITS):
+        register_19_classes(
+            f"synthia_sem_seg_{split}",
+            folder / "RGB",
+            folder / _LABELS,
+            image_extension="png",
+            names_file=folder / f"{split}.txt",
+        )
 
 
 def prepare_synthia(folder: Path, workers: int) -> dict[str, dict[str, int]]:
-    """Write labels of Cityscapes' 19 classes, and the names of the images.
+    """Write labels of Cityscapes' 19 classes, and the names of the images of each split.
+
+    The splits need RobustNet's two lists; without one, its split is left out.
 
     Args:
         folder: RAND_CITYSCAPES, with ``RGB`` and ``GT/LABELS``, which are not changed.
         workers: number of processes.
 
     Returns:
-        The number of images.
+        For each split, the number of images.
 
     Raises:
         UserError: a file missing or unreadable, a label out of range, sizes that differ.
     """
     pairs = image_pairs(folder / "RGB", folder / "GT" / "LABELS", ".png", _EXPECTED)
-    (folder / _NAMES).unlink(missing_ok=True)
+    there = {image.stem for image, _ in pairs}
+    splits = {ALL: there, **_read_splits(folder)}
+    for split in (ALL, *SPLITS):
+        (folder / f"{split}.txt").unlink(missing_ok=True)
     jobs = [LabelJob(image, labels, folder / _LABELS / labels.name) for image, labels in pairs]
     write_labels(jobs, read_synthia, workers, "synthia")
-    write_names(folder / _NAMES, (image.stem for image, _ in pairs))
-    return {"all": {"images": len(pairs)}}
+    counts = {}
+    for split, names in splits.items():
+        write_names(folder / f"{split}.txt", names & there)
+        missing = len(names - there)
+        counts[split] = {
+            "images": len(names & there),
+            **({"not there": missing} if missing else {}),
+        }
+    return counts
+
+
+def _read_splits(folder: Path) -> dict[str, set[str]]:
+    """Names of the images of each split whose list is there: lines such as ``0000001.png``."""
+    return {
+        split: {Path(line).stem for line in (folder / name).read_text("utf-8").split()}
+        for split, name in SPLITS.items()
+        if (folder / name).exists()
+    }
 
 
 def read_synthia(path: Path) -> np.ndarray:
@@ -104,8 +131,11 @@ declare(
     DatasetDeclaration(
         name="synthia",
         how_to_get={
-            "synthia_*": "unpack SYNTHIA-RAND-CITYSCAPES, then run python datasets/prepare.py "
-            "synthia"
+            "synthia_sem_seg_all": "unpack SYNTHIA-RAND-CITYSCAPES, then run python "
+            "datasets/prepare.py synthia",
+            "synthia_*": "unpack SYNTHIA-RAND-CITYSCAPES, put RobustNet's "
+            f"{' and '.join(SPLITS.values())} beside RGB, then run python datasets/prepare.py "
+            "synthia",
         },
         register=register_synthia,
         preparation=Preparation(

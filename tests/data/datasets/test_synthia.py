@@ -29,6 +29,16 @@ def test_labels(synthia: Path) -> None:
     np.testing.assert_array_equal(found, stripes([0, 13, 255, 255]))
 
 
+def test_splits(synthia: Path) -> None:
+    (synthia / "synthia_split_val.txt").write_text("0000001.png\n0000007.png\n")
+    found = prepare_synthia(synthia, workers=1)
+    assert found == {"all": {"images": 2}, "val": {"images": 1, "not there": 1}}
+    [record] = DatasetCatalog.get("synthia_sem_seg_val")
+    assert record["file_name"] == str(synthia / "RGB" / "0000001.png")
+    with pytest.raises(UserError, match=r"train\.txt cannot be read \(No such file"):
+        DatasetCatalog.get("synthia_sem_seg_train")
+
+
 def test_every_number_has_its_label(tmp_path: Path) -> None:
     numbers = np.zeros((1, 23, 3), dtype=np.uint16)
     numbers[0, :, 0] = np.arange(23)
