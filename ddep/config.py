@@ -240,7 +240,7 @@ def _add_encoder_config(cfg: CfgNode) -> None:
     cfg.MODEL.BACKBONE.FREEZE = False
     # The file with the frozen encoder of such a checkpoint, if it is no longer where it was, nor
     # beside the checkpoint.
-    cfg.MODEL.BACKBONE.WEIGHTS = ""
+    cfg.MODEL.BACKBONE.FROZEN_WEIGHTS = ""
 
     # Rein (arXiv 2312.04265): learnable tokens that refine the features of a frozen plain vision
     # transformer (TimmBackbone) after each block. Needs MODEL.BACKBONE.FREEZE.

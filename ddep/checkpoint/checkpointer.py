@@ -58,8 +58,8 @@ class Checkpointer(DetectionCheckpointer):
         Args:
             model: may be wrapped in DistributedDataParallel.
             save_dir: where to save; empty saves nothing.
-            encoder: MODEL.BACKBONE.WEIGHTS, the file with the frozen encoder of checkpoints that do
-                not hold theirs; empty: where they say that it is.
+            encoder: MODEL.BACKBONE.FROZEN_WEIGHTS, the file with the frozen encoder of checkpoints
+                that do not hold theirs; empty: where they say that it is.
             saves_encoder: False if the encoder is frozen: then checkpoints leave out what
                 :meth:`load` has found of it, and say in which file it is.
             more: as for detectron2's.

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 # What a checkpoint calls the encoder that it does not hold.
 KEY = "encoder"
-_ADVICE = "name the file with it in MODEL.BACKBONE.WEIGHTS"
+_ADVICE = "name the file with it in MODEL.BACKBONE.FROZEN_WEIGHTS"
 
 
 class FrozenEncoder(NamedTuple):
@@ -85,8 +85,8 @@ def restore_encoder(
         model: what the checkpoint is for. Its encoder gets the weights.
         checkpoint: as :func:`ddep.checkpoint.read_checkpoint` returns it.
         path: where it comes from.
-        chosen: the file with the encoder (MODEL.BACKBONE.WEIGHTS); empty looks for it where the
-            checkpoint says, then in the checkpoint's folder.
+        chosen: the file with the encoder (MODEL.BACKBONE.FROZEN_WEIGHTS); empty looks for it where
+            the checkpoint says, then in the checkpoint's folder.
 
     Returns:
         The file with the encoder; None if the checkpoint needs none.
@@ -96,6 +96,10 @@ def restore_encoder(
     """
     entry = checkpoint.pop(KEY, None)
     if entry is None:
+        if chosen:
+            logger.warning(
+                f"{path} holds its encoder: MODEL.BACKBONE.FROZEN_WEIGHTS {chosen} is not used"
+            )
         return None
     file = chosen or _find(str(entry["weights"]), path)
     weights = checkpoint["model"]

@@ -151,6 +151,11 @@ def _check_weights(run: Run) -> list[str]:
             "--eval-only needs weights, but MODEL.WEIGHTS is empty; add MODEL.WEIGHTS and the path "
             "of a checkpoint, or --resume to evaluate the last one in OUTPUT_DIR"
         )
+    elif cfg.MODEL.BACKBONE.FROZEN_WEIGHTS:
+        raise UserError(
+            "MODEL.BACKBONE.FROZEN_WEIGHTS is for a checkpoint that lacks its encoder, but "
+            "MODEL.WEIGHTS is empty; name a pretrained encoder to start from in MODEL.WEIGHTS"
+        )
     elif task_of(cfg).freezes_encoder(cfg):
         raise frozen_backbone_error("MODEL.WEIGHTS is empty", task_of(cfg).freeze_key)
     if run.resume:

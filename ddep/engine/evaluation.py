@@ -78,7 +78,7 @@ def _evaluate(cfg: CfgNode, path: str) -> dict[str, Any]:
     # A new model each time: weights that this checkpoint lacks must not stay from the last one.
     model = Trainer.build_model(cfg)
     prepare_execution(cfg, model)
-    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, encoder=cfg.MODEL.BACKBONE.WEIGHTS)
+    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, encoder=cfg.MODEL.BACKBONE.FROZEN_WEIGHTS)
     rest = checkpointer.load(path, checkpointables=[])
     absent = checkpointer.absent_parameters()
     if absent:

@@ -97,7 +97,7 @@ class Trainer(TrainerParts):
         self.checkpointer = Checkpointer(
             model,
             cfg.OUTPUT_DIR,
-            encoder=cfg.MODEL.BACKBONE.WEIGHTS,
+            encoder=cfg.MODEL.BACKBONE.FROZEN_WEIGHTS,
             saves_encoder=not cfg.MODEL.BACKBONE.FREEZE,
         )
         self.transferred = (

@@ -44,7 +44,7 @@ def export_to_hugging_face(
     cfg.MODEL.DEVICE = "cpu"
     register_custom_sets(cfg)
     model = build_model(cfg)
-    checkpointer = Checkpointer(model, encoder=cfg.MODEL.BACKBONE.WEIGHTS)
+    checkpointer = Checkpointer(model, encoder=cfg.MODEL.BACKBONE.FROZEN_WEIGHTS)
     checkpointer.load(source)
     absent = checkpointer.absent_parameters()
     if absent:

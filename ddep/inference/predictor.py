@@ -179,7 +179,7 @@ def _read_config(
 
 def _load(model: nn.Module, cfg: CfgNode, task: Task) -> None:
     """Load MODEL.WEIGHTS; UserError unless it has all parameters of the model."""
-    checkpointer = Checkpointer(model, encoder=cfg.MODEL.BACKBONE.WEIGHTS)
+    checkpointer = Checkpointer(model, encoder=cfg.MODEL.BACKBONE.FROZEN_WEIGHTS)
     checkpointer.load(cfg.MODEL.WEIGHTS)
     absent = checkpointer.absent_parameters()
     if not absent:

@@ -103,6 +103,12 @@ def test_a_run_that_trains_the_encoder_starts_from_it_and_saves_all(root: Path, 
     trainer.checkpoints.save("start")
     content = read_checkpoint(str(root / "whole" / "start.pth"))
     assert "encoder" not in content
+    log = (root / "whole" / "log.txt").read_text()
+    assert "its frozen one is from" in log
+    assert "is not used" not in log
+    unneeded = ("MODEL.BACKBONE.FROZEN_WEIGHTS", root / "encoder.pth")
+    evaluate(root, "MODEL.WEIGHTS", root / "whole" / "start.pth", *unneeded)
+    assert "is not used" in (root / "evaluated" / "log.txt").read_text()
     assert content["model"].keys() == trainer.model.state_dict().keys()
 
 
@@ -120,13 +126,13 @@ def test_the_encoder_may_move(root: Path, moved: Path) -> None:
     weights = ("MODEL.WEIGHTS", moved / "model_final.pth")
     message = (
         r"^\S+model_final\.pth does not hold the frozen encoder .* neither \S+/encoder\.pth nor "
-        r"\S+/run/encoder\.pth exists; copy it there, or name .* in MODEL\.BACKBONE\.WEIGHTS$"
+        r"\S+/run/encoder\.pth exists; copy it there, or name .* BACKBONE\.FROZEN_WEIGHTS$"
     )
     with pytest.raises(UserError, match=message):
         evaluate(root, *weights)
     with pytest.raises(UserError, match=message):
         Predictor(moved)
-    expected = evaluate(root, *weights, "MODEL.BACKBONE.WEIGHTS", root / "elsewhere.pth")
+    expected = evaluate(root, *weights, "MODEL.BACKBONE.FROZEN_WEIGHTS", root / "elsewhere.pth")
     shutil.copy(root / "elsewhere.pth", moved / "encoder.pth")
     assert evaluate(root, *weights)["panoptic_seg"] == pytest.approx(
         expected["panoptic_seg"], nan_ok=True
@@ -161,8 +167,8 @@ def test_another_encoder_is_refused(
         other |= change(name, tensor)
     torch.save(other, tmp_path / "other.pth")
     weights = ("MODEL.WEIGHTS", run / "model_final.pth")
-    with pytest.raises(UserError, match=rf"{message}.*in MODEL\.BACKBONE\.WEIGHTS$"):
-        evaluate(root, *weights, "MODEL.BACKBONE.WEIGHTS", tmp_path / "other.pth")
+    with pytest.raises(UserError, match=rf"{message}.*in MODEL\.BACKBONE\.FROZEN_WEIGHTS$"):
+        evaluate(root, *weights, "MODEL.BACKBONE.FROZEN_WEIGHTS", tmp_path / "other.pth")
 
 
 def test_weights_that_no_file_has_are_saved(

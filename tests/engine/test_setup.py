@@ -92,6 +92,10 @@ def test_a_config_file_is_needed_and_must_exist(tmp_path: Path) -> None:
             ["MODEL.DDEP.FREEZE_BACKBONE", True],
             r"frozen.*MODEL.WEIGHTS is empty.*MODEL.WEIGHTS to .*FREEZE_BACKBONE False",
         ),
+        (
+            ["MODEL.BACKBONE.FROZEN_WEIGHTS", "a.pth"],
+            r"FROZEN_WEIGHTS is for a checkpoint that lacks .* to start from in MODEL\.WEIGHTS$",
+        ),
         (["MODEL.BACKBONE.FREEZE", True], r"FREEZE_BACKBONE, .*in denoising, is False; set both"),
     ],
 )
