@@ -31,10 +31,9 @@ _MAPS: dict[str, Callable[[Tensor], Tensor]] = {
 class AdversarialAdaptation(OutputSpaceMethod):
     """Each layer has a discriminator and two losses.
 
-    ``loss_adversarial_<layer>`` is small if the discriminator takes target images for source
-    images; it changes the model only. ``d_loss_<layer>`` is the discriminator's own, half of it for
-    each domain; it changes the discriminator only. Both see the discriminator's weights before the
-    step.
+    ``loss_adversarial`` is small if the discriminator takes target images for source images; it
+    changes the model only. ``d_loss`` is the discriminator's own, half of it for each domain; it
+    changes the discriminator only. Both see the discriminator's weights before the step.
     """
 
     name: ClassVar = "adversarial"
@@ -81,6 +80,6 @@ class AdversarialAdaptation(OutputSpaceMethod):
         on_target = torch.stack([discriminator.loss(maps.detach(), TARGET) for maps in target])
         own = (batch.source_mean(on_source) + batch.target_mean(on_target)) / 2
         return {
-            f"loss_adversarial_{layer}": self.weights[layer] * batch.target_mean(fooling),
-            f"d_loss_{layer}": own,
+            "loss_adversarial": self.weights[layer] * batch.target_mean(fooling),
+            "d_loss": own,
         }

@@ -16,7 +16,7 @@ from ddep.adaptation.registry import register_method
 
 @register_method
 class EntropyMinimisation(OutputSpaceMethod):
-    """``loss_entropy_<layer>``: the mean entropy of the pixels of target images, from 0 to 1."""
+    """``loss_entropy``: the weighted mean entropy, from 0 to 1, of the pixels of target images."""
 
     name: ClassVar = "entropy"
     section: ClassVar = "ENTROPY"
@@ -26,4 +26,4 @@ class EntropyMinimisation(OutputSpaceMethod):
     ) -> dict[str, Tensor]:
         """As :meth:`OutputSpaceMethod.layer_losses`."""
         of_images = torch.stack([entropy(maps).mean() for maps in target_maps])
-        return {f"loss_entropy_{layer}": self.weights[layer] * batch.target_mean(of_images)}
+        return {"loss_entropy": self.weights[layer] * batch.target_mean(of_images)}

@@ -81,7 +81,9 @@ class OutputSpaceMethod(Method):
         losses: dict[str, Tensor] = {}
         for layer in range(len(self.weights)):
             maps = image_maps(predictions.log_probabilities[layer], images)
-            losses.update(self.layer_losses(batch, layer, maps))
+            suffix = f"_{layer}" if layer else ""
+            of_layer = self.layer_losses(batch, layer, maps)
+            losses |= {f"{name}{suffix}": loss for name, loss in of_layer.items()}
             if layer == 0 and self.prior is not None:
                 self.prior.gather(batch.source)
                 shortage = batch.target_mean(torch.stack([self.prior.loss(m) for m in maps]))
@@ -92,7 +94,7 @@ class OutputSpaceMethod(Method):
     def layer_losses(
         self, batch: AdaptationBatch, layer: int, target_maps: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """The losses of one layer; their names end in its number.
+        """The losses of one layer; :meth:`losses` adds the number of an earlier one to names.
 
         Args:
             batch: as in :meth:`losses`.

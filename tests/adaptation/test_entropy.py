@@ -27,10 +27,10 @@ def test_the_loss_is_the_mean_entropy_of_target_images_for_each_layer() -> None:
     classifier = TwoLayerClassifier()
     target = [sample(seed, target=True) for seed in range(3)]
     found = method.losses(batch_of(classifier, [sample(9)], target))
-    assert found.keys() == {"loss_entropy_0", "loss_entropy_1"}
-    for layer, weight in enumerate((0.5, 0.25)):
+    assert found.keys() == {"loss_entropy", "loss_entropy_1"}
+    for layer, name, weight in ((0, "loss_entropy", 0.5), (1, "loss_entropy_1", 0.25)):
         expected = sum(mean_entropy(classifier, image, layer) for image in target) / 3
-        assert found[f"loss_entropy_{layer}"].item() == pytest.approx(weight * expected)
+        assert found[name].item() == pytest.approx(weight * expected)
 
 
 def test_padding_and_the_parts_of_a_batch_make_no_difference() -> None:
@@ -38,10 +38,10 @@ def test_padding_and_the_parts_of_a_batch_make_no_difference() -> None:
     classifier = TwoLayerClassifier()
     target = [sample(0, (32, 64), target=True), sample(1, (48, 40), target=True)]
     source = [sample(9)]
-    whole = method.losses(batch_of(classifier, source, target))["loss_entropy_0"]
+    whole = method.losses(batch_of(classifier, source, target))["loss_entropy"]
     gradient = torch.autograd.grad(whole, classifier.model.last.weight)[0]
     parts = [
-        method.losses(batch_of(classifier, source, [image], (1, 2)))["loss_entropy_0"]
+        method.losses(batch_of(classifier, source, [image], (1, 2)))["loss_entropy"]
         for image in target
     ]
     # Padding reaches half a cell of stride 4 into an image.
