@@ -258,9 +258,7 @@ class TrainStep:
         """
         others = state.get("more_optimizers", [])
         if len(others) != len(self.more_optimizers):
-            raise ValueError(
-                f"it had {1 + len(others)} optimizers instead of {len(self._optimizers)}"
-            )
+            raise ValueError(f"its optimizers were {1 + len(others)}, not {len(self._optimizers)}")
         for optimizer, saved in zip(self._optimizers, (state["optimizer"], *others), strict=True):
             optimizer.load_state_dict(saved)
         if self._scaler.is_enabled() and state.get("grad_scaler"):

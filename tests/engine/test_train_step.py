@@ -388,5 +388,5 @@ def test_a_state_of_fewer_optimizers_is_refused() -> None:
     step = two_steps()
     state = step.state_dict()
     del state["more_optimizers"]
-    with pytest.raises(ValueError, match="it had 1 optimizers instead of 2"):
+    with pytest.raises(ValueError, match="its optimizers were 1, not 2"):
         step.load_state_dict(state)
