@@ -16,7 +16,8 @@ from ddep.tasks import load_config, task_of
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(
     path
-    for path in (*CONFIGS.glob("adapt/*/*.yaml"), *CONFIGS.glob("demo/adapt_*.yaml"))
+    for pattern in ("adapt/gta5/*.yaml", "adapt/synthia/*.yaml", "demo/adapt_*.yaml")
+    for path in CONFIGS.glob(pattern)
     if not path.name.startswith("Base-")
 )
 
