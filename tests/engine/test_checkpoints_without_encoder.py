@@ -126,7 +126,7 @@ def test_the_encoder_may_move(root: Path, moved: Path) -> None:
     weights = ("MODEL.WEIGHTS", moved / "model_final.pth")
     message = (
         r"^\S+model_final\.pth does not hold the frozen encoder .* neither \S+/encoder\.pth nor "
-        r"\S+/run/encoder\.pth exists; copy it there, or name .* BACKBONE\.FROZEN_WEIGHTS$"
+        r"\S+/run/encoder\.pth exists; copy it there, or name .*\.FROZEN_WEIGHTS$"
     )
     with pytest.raises(UserError, match=message):
         evaluate(root, *weights)
