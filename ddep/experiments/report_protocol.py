@@ -68,6 +68,11 @@ def _rules(experiment: Experiment) -> Iterator[str]:
             "trials, on seeds that the comparison does not use. The test images also "
             "judged the trials, for all starts alike."
         )
+    elif any(start.config for start in experiment.starts.values()):
+        yield (
+            "Starts have settings of their own, in their configs, which need not be the best ones "
+            "for each."
+        )
     else:
         yield (
             "All starts have the same settings, which need not be the best ones for each; a search "

@@ -301,6 +301,7 @@ def test_a_comparison_with_data_in_other_looks(tmp_path: Path) -> None:
     assert "unlabelled 1, size 48); the same with the look of fog." in report
     assert f"oracle*: random numbers; `{own}`, on `shapes_fog_panoptic_train`, tested on" in report
     assert "Fine-tuning of the other starts: " in report
+    assert "- Starts have settings of their own, in their configs" in report
 
 
 def test_pseudo_labels_come_between_two_trainings(tmp_path: Path, stand_in_log: Path) -> None:
