@@ -97,9 +97,9 @@ def measured(whitening: SelectiveWhitening, *seeds: int, skipped: bool = False) 
     whitening.finish_step(skipped)
 
 
-def expected_masks(*seeds: int) -> list[Tensor]:
-    """From variances computed number by number."""
-    masks = []
+def expected_variances(*seeds: int) -> list[Tensor]:
+    """Of both layers, computed number by number."""
+    of_layers = []
     for layer, channels in enumerate((3, 4)):
         variances = torch.zeros(channels, channels, dtype=torch.float64)
         for i in range(channels):
@@ -110,8 +110,12 @@ def expected_masks(*seeds: int) -> list[Tensor]:
                     mean = (one + other) / 2
                     found.append((one - mean) ** 2 + (other - mean) ** 2)
                 variances[i, j] = sum(found) / len(found)
-        masks.append(sensitive(variances, 2))
-    return masks
+        of_layers.append(variances)
+    return of_layers
+
+
+def expected_masks(*seeds: int) -> list[Tensor]:
+    return [sensitive(variances, 2) for variances in expected_variances(*seeds)]
 
 
 def assert_masks(whitening: SelectiveWhitening, masks: list[Tensor]) -> None:
@@ -125,6 +129,10 @@ def test_steps_do_nothing_then_measure_then_have_the_loss():
     whole.finish_step(False)
     measured(whole, 1, 2)
     measured(whole, 3)
+    state = whole.state_dict()
+    assert state["images"] == 3
+    for total, mean in zip(state["variances"], expected_variances(1, 2, 3), strict=True):
+        assert torch.allclose(total / 3, mean, rtol=1e-12)
     assert_masks(whole, expected_masks(1, 2, 3))
     covariances = [random(2, 3, 3, seed=7), random(2, 4, 4, seed=8)]
     expected = [
