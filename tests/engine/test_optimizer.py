@@ -190,7 +190,8 @@ def test_weights_after_a_state_of_other_loops_on_a_cpu_is_loaded(name: str, devi
     def run(optimizer: torch.optim.Optimizer, steps: list[list[Tensor]]) -> None:
         for step in steps:
             for parameter, gradient in zip(model.parameters(), step, strict=True):
-                parameter.grad = gradient.to(parameter.device)
+                # A copy, because model.to moves gradients in place.
+                parameter.grad = gradient.to(parameter.device, copy=True)
             optimizer.step()
 
     first = build_optimizer(cfg, model)

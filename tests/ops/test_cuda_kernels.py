@@ -38,7 +38,8 @@ class _Arguments(ctypes.Structure):
 
 class _Gradients(ctypes.Structure):
     _fields_ = [
-        (name, ctypes.c_void_p) for name in ("value", "reference", "places", "weights", "attention")
+        (name, ctypes.c_void_p)
+        for name in ("value", "reference", "places", "weights", "attention", "exact_places")
     ]
 
 
@@ -156,7 +157,11 @@ def run_backward(
     places = torch.full_like(inputs.places, nan)
     weights = torch.full_like(inputs.weights, nan)
     attention = torch.full_like(inputs.weights, nan, dtype=real)
-    pointers = [_pointer(tensor) for tensor in (value, reference, places, weights, attention)]
+    exact_places = None
+    if fused and inputs.places.dtype != real:
+        exact_places = torch.full_like(inputs.places, nan, dtype=real)
+    outputs = (value, reference, places, weights, attention, exact_places)
+    pointers = [_pointer(tensor) for tensor in outputs]
     arguments = _arguments_of(inputs, on_device, reversed_)
     error = kernels.emulate_backward(
         ctypes.byref(arguments),
@@ -281,6 +286,17 @@ def test_half_types_match_formula(kernels, channels, dtype, sampling_dtype, fuse
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_do_not_round_the_gradient_of_reference_points(kernels, dtype) -> None:
+    """They are float32, and sums of gradients that other outputs round."""
+    inputs = make_inputs(32, fused=True, dtype=dtype, points=8)
+    size = (inputs.value.shape[0], inputs.places.shape[1], 3 * 32)
+    gradient = torch.randn(size, generator=torch.Generator().manual_seed(1)).to(dtype)
+    _, exact = expected(inputs, gradient)
+    found = run_backward(kernels, gradient, inputs)
+    assert relative_error(found.reference, exact.reference) < 1e-5
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("channels", [8, 17, 32])
 def test_atomic_operations_of_older_architectures(kernels_sm_80, channels, dtype) -> None:
@@ -367,6 +383,21 @@ def test_samples_outside_touch_nothing(kernels, x, channels) -> None:
     gradients = run_backward(kernels, torch.ones_like(output), inputs)
     for gradient in (gradients.value, gradients.places, gradients.weights):
         assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("channels", [5, 32])
+@pytest.mark.parametrize("far", [False, True])
+def test_all_masked_is_nan(kernels, far, channels) -> None:
+    """Like a softmax in PyTorch, wherever the samples are; other queries do not change."""
+    inputs = make_inputs(channels, fused=True, dtype=torch.float32)
+    if far:
+        inputs.places[0, 3] = -1e4
+    right = run_forward(kernels, inputs).unflatten(2, (3, channels))
+    inputs.weights[0, 3, 1] = -float("inf")
+    output = run_forward(kernels, inputs).unflatten(2, (3, channels))
+    assert output[0, 3, 1].isnan().all()
+    output[0, 3, 1] = right[0, 3, 1]
+    assert torch.equal(output, right)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -63,6 +63,16 @@ def test_dense_losses_of_any_size(kernels, size, mask_size) -> None:
     check_losses(kernels, make_case(points=None, size=size, mask_size=mask_size, layers=1))
 
 
+@pytest.mark.parametrize("size", [(13, 17), (33, 2)])
+def test_dense_losses_of_steep_predictions(kernels, size) -> None:
+    """Where a logit crosses 0 in a millionth of a pixel, places need all their digits."""
+    case = make_case(points=None, size=size, mask_size=(40, 50), pairs=9)
+    case = case._replace(mask_logits=[1e5 * logits for logits in case.mask_logits])
+    exact = mask_formulas.losses(*case)
+    for loss, e in zip(kernels.losses(case), exact, strict=True):
+        torch.testing.assert_close(loss.double(), e, rtol=5e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("points", [150, None], ids=["points", "dense"])
 @pytest.mark.parametrize("covered", [0, 1])
 def test_losses_of_empty_and_full_masks(kernels, points, covered) -> None:

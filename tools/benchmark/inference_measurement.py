@@ -97,6 +97,7 @@ def measure(
     with tempfile.TemporaryDirectory() as parent:
         baseline = _write_job(Path(parent), cfg, BASELINE, peers, size, batch_size)
         with Worker(baseline, OURS, "inference") as first:
+            first.wait()
             yield BASELINE.name, _take_turns(first, None, rounds)
             for variant in variants:
                 try:
@@ -153,6 +154,7 @@ def _export(cfg: CfgNode, folder: Path) -> None:
 def _beside(baseline: Worker, folder: str, name: str, rounds: int) -> Prediction | UserError:
     try:
         with Worker(folder, name, "inference") as worker:
+            worker.wait()
             return _take_turns(baseline, worker, rounds)
     except UserError as error:
         return error

@@ -150,7 +150,8 @@ def _device(name: str) -> torch.device:
         raise UserError(f"--device is '{name}'; expected cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device is '{name}', but {torch.cuda.device_count()} GPUs are visible")
-    return device
+    # PyTorch selects and asks GPUs by their number only.
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
 
 
 def _dtype(name: str) -> torch.dtype:

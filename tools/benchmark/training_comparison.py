@@ -196,10 +196,11 @@ def write_model(
 
 def _take_turns(folder: str, names: Sequence[str], mode: str, rounds: int) -> Comparison:
     with contextlib.ExitStack() as stack:
-        # Peers first: what is wrong with them shows early.
+        # They get ready side by side. Peers come first: what is wrong with them shows early.
         workers = {
             name: stack.enter_context(Worker(folder, name, mode)) for name in reversed(names)
         }
+        ready = {name: worker.wait() for name, worker in workers.items()}
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(rounds):
             for name, worker in workers.items():
@@ -208,8 +209,8 @@ def _take_turns(folder: str, names: Sequence[str], mode: str, rounds: int) -> Co
             name: Measurements(
                 seconds[name],
                 workers[name].ask("memory")["bytes"],
-                workers[name].ready["losses"],
-                workers[name].ready["note"],
+                ready[name]["losses"],
+                ready[name]["note"],
             )
             for name in names
         }
@@ -217,14 +218,10 @@ def _take_turns(folder: str, names: Sequence[str], mode: str, rounds: int) -> Co
 
 
 class Worker(contextlib.AbstractContextManager):
-    """A process of ``training_worker.py``.
-
-    Attributes:
-        ready: what it said when it was ready.
-    """
+    """A process of ``training_worker.py``."""
 
     def __init__(self, folder: str, name: str, mode: str) -> None:
-        """Start it and wait until it is ready; the arguments are the program's.
+        """Start it; the arguments are the program's. It has to be waited for before it is asked.
 
         Its environment is this process's, and with it OpenMP's settings, which ``ddep`` made.
         """
@@ -239,11 +236,10 @@ class Worker(contextlib.AbstractContextManager):
                 text=True,
                 bufsize=1,
             )
-        try:
-            self.ready = self._answer()
-        except BaseException:
-            self.__exit__()
-            raise
+
+    def wait(self) -> dict[str, Any]:
+        """Return what it says when it is ready."""
+        return self._answer()
 
     def ask(self, command: str) -> dict[str, Any]:
         """Send a command and wait for the answer."""

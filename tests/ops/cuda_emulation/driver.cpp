@@ -18,7 +18,7 @@ extern "C" struct Arguments {
 };
 
 extern "C" struct Gradients {
-  void *value, *reference, *places, *weights, *attention;
+  void *value, *reference, *places, *weights, *attention, *exact_places;
 };
 
 bool is(const char* type, const char* name) { return std::strcmp(type, name) == 0; }
@@ -84,9 +84,9 @@ extern "C" const char* emulate_backward(const Arguments* a, const void* grad_out
       using T = decltype(of_value);
       using U = decltype(of_sampling);
       using real = decltype(of_sums);
-      const BackwardOutputs<U, real> out = {static_cast<real*>(g->value),
-                                            static_cast<U*>(g->places), static_cast<U*>(g->weights),
-                                            static_cast<real*>(g->attention)};
+      const BackwardOutputs<U, real> out = {
+          static_cast<real*>(g->value), static_cast<U*>(g->places), static_cast<U*>(g->weights),
+          static_cast<real*>(g->attention), static_cast<real*>(g->exact_places)};
       launch_backward(problem_of<U, real>(*a), static_cast<const T*>(a->value),
                       static_cast<const T*>(grad_output), out, static_cast<real*>(g->reference),
                       launch_in(a->reversed));

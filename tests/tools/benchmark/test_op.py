@@ -62,3 +62,12 @@ def test_mistakes_are_one_line(monkeypatch, words, message):
     assert end.value.code.startswith("error: ")
     assert message in end.value.code
     assert "\n" not in end.value.code
+
+
+def test_a_gpu_has_a_number(monkeypatch):
+    """Without one, PyTorch refuses to select it."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    tool = runpy.run_path(str(ROOT / "tools" / "benchmark" / "op.py"))
+    assert tool["_device"]("cuda") == torch.device("cuda", 0)
+    assert tool["_device"]("cuda:1") == torch.device("cuda", 1)
+    assert tool["_device"]("cpu") == torch.device("cpu")

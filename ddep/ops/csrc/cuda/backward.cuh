@@ -30,6 +30,9 @@ struct BackwardOutputs {
   real* value;
   U *places, *weights;
   real* attention;  // (N, Q, M, L, P): space for the gradients of the attention, with a softmax
+  // (N, Q, M, L, P, 2): space for the gradients of the places before they are rounded to U. Those
+  // of the reference points are their sums. Null without reference points, or if U is `real`.
+  real* exact_places;
 };
 
 // Lanes and channels as in forward_kernel. The lane that has located a sample also turns the
@@ -124,9 +127,12 @@ __global__ void __launch_bounds__(kThreads, kExact ? 6 : 4)
     const real grad_attention = top + sample.y * (bottom - top);
     const real grad_x = x_top + sample.y * (x_bottom - x_top), grad_y = bottom - top;
     const int64_t to = first + begin + lane;
-    reinterpret_cast<Pair<U>*>(out.places)[to] = {
-        {static_cast<U>(sample.attention * grad_x * sample.x_unit),
-         static_cast<U>(sample.attention * grad_y * sample.y_unit)}};
+    const real x = sample.attention * grad_x * sample.x_unit;
+    const real y = sample.attention * grad_y * sample.y_unit;
+    reinterpret_cast<Pair<U>*>(out.places)[to] = {{static_cast<U>(x), static_cast<U>(y)}};
+    if constexpr (!std::is_same_v<U, real>) {
+      if (softmax.used) reinterpret_cast<Pair<real>*>(out.exact_places)[to] = {{x, y}};
+    }
     if (softmax.used) {
       out.attention[to] = grad_attention;
       weighted += sample.attention * grad_attention;
@@ -146,23 +152,23 @@ __global__ void __launch_bounds__(kThreads, kExact ? 6 : 4)
 }
 
 // grad_reference (N, Q, L, 2): a reference point moves the samples of its query and level in all
-// heads.
+// heads. Sums of rounded gradients would be less exact than the type of the reference points.
 template <typename U, typename real>
 __global__ void __launch_bounds__(kThreads)
     backward_reference_kernel(const __grid_constant__ Problem<U, real> p,
-                              const U* __restrict__ grad_places,
+                              const real* __restrict__ grad_places,
                               real* __restrict__ grad_reference) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t row = index / p.levels.count;
   if (row >= p.images * p.queries) return;
   const int level = static_cast<int>(index - row * p.levels.count);
-  const auto* grads =
-      reinterpret_cast<const Pair<U>*>(grad_places) + row * p.heads * p.samples + level * p.points;
+  const auto* grads = reinterpret_cast<const Pair<real>*>(grad_places) + row * p.heads * p.samples +
+                      level * p.points;
   real x = 0, y = 0;
   for (int head = 0; head < p.heads; ++head, grads += p.samples) {
     for (int point = 0; point < p.points; ++point) {
-      x += static_cast<real>(grads[point].of[0]);
-      y += static_cast<real>(grads[point].of[1]);
+      x += grads[point].of[0];
+      y += grads[point].of[1];
     }
   }
   const Level size = p.level_at(level);

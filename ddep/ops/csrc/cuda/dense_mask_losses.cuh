@@ -13,7 +13,7 @@ namespace ddep {
 constexpr int kDenseThreads = 512;
 
 // How one axis of the predictions is brought to the true masks' size (F.interpolate with
-// align_corners false): borders are replicated.
+// align_corners false): borders are replicated. 2 * from * to must fit into 32 bits.
 template <typename real>
 struct Resizing {
   int from, to;
@@ -32,12 +32,15 @@ struct Resizing {
     }
   };
 
+  // The place is (pixel + 1/2) * from / to - 1/2. In whole numbers it keeps all digits of the
+  // fraction, which rounding the place in float32 loses, and steep predictions show.
   __device__ __forceinline__ Source source(int pixel) const {
-    const real place = std::fma(scale, static_cast<real>(pixel) + real(0.5), real(-0.5));
-    const real inside = place > 0 ? place : real(0);
-    const int floor = static_cast<int>(inside);
-    const int before = floor < from ? floor : from - 1;  // rounding may have moved the place
-    return {before, before + (before < from - 1), inside - static_cast<real>(before)};
+    const unsigned unit = 2U * static_cast<unsigned>(to);
+    const unsigned end = (2U * static_cast<unsigned>(pixel) + 1U) * static_cast<unsigned>(from);
+    const unsigned place = end > static_cast<unsigned>(to) ? end - static_cast<unsigned>(to) : 0U;
+    const int before = static_cast<int>(place / unit);
+    return {before, before + (before < from - 1),
+            static_cast<real>(place % unit) / static_cast<real>(unit)};
   }
 
   // The first and the last of the pixels that a pixel of the prediction may contribute to.

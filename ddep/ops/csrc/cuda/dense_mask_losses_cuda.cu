@@ -15,6 +15,10 @@ namespace {
 template <typename real>
 PairResizing<real> resizing_of(const MaskPairs& pairs) {
   const at::Tensor &from = pairs.mask_logits[0], &to = pairs.masks;
+  for (const int axis : {1, 2}) {
+    narrow("dense_mask_losses", "twice the sides of a predicted and a true mask, multiplied,",
+           2 * from.size(axis + 1) * to.size(axis));
+  }
   return {{static_cast<int>(from.size(2)), static_cast<int>(to.size(1))},
           {static_cast<int>(from.size(3)), static_cast<int>(to.size(2))}};
 }

@@ -58,9 +58,11 @@ void launch_backward(const Problem<U, real>& p, const T* value, const T* grad_ou
            p, value, grad_output, out);
   });
   if (grad_reference == nullptr) return;
+  const real* places = out.exact_places;
+  if constexpr (std::is_same_v<U, real>) places = out.places;
   const int64_t count = p.images * p.queries * p.levels.count;
-  launch(backward_reference_kernel<U, real>, (count + kThreads - 1) / kThreads, p,
-         static_cast<const U*>(out.places), grad_reference);
+  launch(backward_reference_kernel<U, real>, (count + kThreads - 1) / kThreads, p, places,
+         grad_reference);
 }
 
 }  // namespace ddep

@@ -141,6 +141,7 @@ Gradients backward_cuda(const Tensor& grad_output_given, const Arguments& given)
   Tensor grad_places = at::empty_like(a.places), grad_weights = at::empty_like(a.weights);
   const bool separate = fused && grad_weights.scalar_type() != compute_type(a.value);
   Tensor grad_attention = separate ? at::empty(a.weights.sizes(), real_options) : grad_weights;
+  Tensor exact_places = separate ? at::empty(a.places.sizes(), real_options) : Tensor();
   with_types(a, [&](auto of_value, auto of_sampling) {
     using T = decltype(of_value);
     using U = decltype(of_sampling);
@@ -150,6 +151,7 @@ Gradients backward_cuda(const Tensor& grad_output_given, const Arguments& given)
     out.places = grad_places.mutable_data_ptr<U>();
     out.weights = grad_weights.mutable_data_ptr<U>();
     if (fused) out.attention = grad_attention.mutable_data_ptr<real>();
+    if (separate) out.exact_places = exact_places.mutable_data_ptr<real>();
     launch_backward(problem_of<U, real>(a), a.value.const_data_ptr<T>(),
                     grad_output.const_data_ptr<T>(), out,
                     fused ? grad_reference.mutable_data_ptr<real>() : nullptr, kLaunch);

@@ -133,7 +133,7 @@ constexpr uint32_t kOutside = 0xffffffffu;
 template <typename real>
 struct Sample {
   Corners<uint32_t> offsets;  // of pixels from the image's first, in vectors, or kOutside
-  Corners<real> weights;      // attention times bilinear weight; 0 outside
+  Corners<real> weights;      // attention times bilinear weight; outside 0, or NaN if attention is
   real x, y;                  // fractions, from the left and top pixels
   real attention;
   real x_unit, y_unit;  // unit of the places, in pixels
@@ -159,6 +159,7 @@ __device__ __forceinline__ Sample<real> locate(const Problem<U, real>& p,
   sample.x_unit = fused ? real(1) : static_cast<real>(level.width);
   sample.y_unit = fused ? real(1) : static_cast<real>(level.height);
   const int first = level.start + y.pixel * level.width + x.pixel;
+  const real nothing = sample.attention * real(0);
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     const int right = k % 2, bottom = k / 2;
@@ -169,7 +170,7 @@ __device__ __forceinline__ Sample<real> locate(const Problem<U, real>& p,
                         (right ? x.fraction : 1 - x.fraction);
     const uint32_t token = first + bottom * level.width + right;
     sample.offsets.of[k] = inside ? token * stride : kOutside;
-    sample.weights.of[k] = inside ? weight : real(0);
+    sample.weights.of[k] = inside ? weight : nothing;
   }
   return sample;
 }
