@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,13 +12,13 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.models import group_parameters
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddep.errors import UserError
 from ddep.modeling.backbone.lora import add_lora
 from ddep.modeling.backbone.rein import Rein
-
-STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+from ddep.modeling.backbone.resize_tokens import resize_tokens
+from ddep.modeling.backbone.timm_models import STRIDES, check_options, choose_features, create
 
 
 @BACKBONE_REGISTRY.register()
@@ -68,9 +67,9 @@ class TimmBackbone(Backbone):
                 ``rein`` or ``lora`` for another model than a plain one.
         """
         super().__init__()
-        _check_options(name, drop_path_rate, patch_size)
+        check_options(name, drop_path_rate, patch_size)
         options = {"drop_path_rate": drop_path_rate, "patch_size": patch_size}
-        self.model = _create(name, in_channels, {k: v for k, v in options.items() if v})
+        self.model = create(name, in_channels, {k: v for k, v in options.items() if v})
         if not hasattr(self.model, "forward_intermediates"):
             raise UserError(
                 f"MODEL.DDEP.TIMM.NAME {name}: timm {timm.__version__} gives no features of this"
@@ -78,7 +77,7 @@ class TimmBackbone(Backbone):
             )
         info = self.model.feature_info
         strides = [level["reduction"] for level in info]
-        self._indices, self._patch_size = _choose_features(name, strides, list(out_indices))
+        self._indices, self._patch_size = choose_features(name, strides, list(out_indices))
         self.model.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
 
         self._out_features = list(STRIDES)
@@ -88,25 +87,7 @@ class TimmBackbone(Backbone):
             for feature, index in zip(STRIDES, self._indices, strict=True)
         }
         self._check_other_size(name, in_channels)
-        if rein is not None:
-            self._check_plain(name, "MODEL.REIN.ENABLED is True")
-            self.rein = Rein(
-                depth=len(self.model.blocks),
-                channels=self.model.embed_dim,
-                patch_size=self._patch_size,
-                num_prefix_tokens=self.model.num_prefix_tokens,
-                **rein,
-            )
-            self.rein.attach(self.model.blocks)
-        if lora is not None:
-            found = f"MODEL.LORA.RANK is {lora['rank']}"
-            self._check_plain(name, found)
-            try:
-                add_lora(self.model.blocks, **lora)
-            except ValueError as error:
-                raise UserError(
-                    f"{found}, but {name} cannot have it: {error}; set it to 0"
-                ) from error
+        self._adapt(name, rein, lora)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -167,6 +148,30 @@ class TimmBackbone(Backbone):
         layers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
         return {f"model.{name}": layer for name, layer in layers.items()}
 
+    def _adapt(
+        self, name: str, rein: Mapping[str, int] | None, lora: Mapping[str, float] | None
+    ) -> None:
+        """Add what refines or adapts the features of a frozen plain model."""
+        if rein is not None:
+            self._check_plain(name, "MODEL.REIN.ENABLED is True")
+            self.rein = Rein(
+                depth=len(self.model.blocks),
+                channels=self.model.embed_dim,
+                patch_size=self._patch_size,
+                num_prefix_tokens=self.model.num_prefix_tokens,
+                **rein,
+            )
+            self.rein.attach(self.model.blocks)
+        if lora is not None:
+            found = f"MODEL.LORA.RANK is {lora['rank']}"
+            self._check_plain(name, found)
+            try:
+                add_lora(self.model.blocks, **lora)
+            except ValueError as error:
+                raise UserError(
+                    f"{found}, but {name} cannot have it: {error}; set it to 0"
+                ) from error
+
     def _check_plain(self, name: str, found: str) -> None:
         """Raise :class:`UserError` unless this is a plain vision transformer, as Rein needs."""
         parts = ("blocks", "embed_dim", "num_prefix_tokens")
@@ -202,35 +207,6 @@ class TimmBackbone(Backbone):
             )
 
 
-def resize_tokens(tokens: Tensor, patch_size: int, stride: int) -> Tensor:
-    """Resize a feature map from one stride to another, keeping positions in place.
-
-    Finer strides are interpolated bilinearly; coarser ones take the average of the area that each
-    cell covers. Both use the ratio of the strides, not of the sizes, which padding distorts.
-
-    Args:
-        tokens: (B,C,h,w); cell (i, j) starts at pixel (i, j) * ``patch_size``.
-        patch_size: its stride in pixels.
-        stride: the stride wanted.
-
-    Returns:
-        (B, C, floor(h * patch_size / stride), floor(w * patch_size / stride)).
-    """
-    if stride <= patch_size:
-        return F.interpolate(tokens, scale_factor=patch_size / stride, mode="bilinear")
-    rows, columns = (_area_weights(size, patch_size, stride, tokens) for size in tokens.shape[-2:])
-    return rows @ tokens @ columns.T
-
-
-def _area_weights(size: int, patch_size: int, stride: int, like: Tensor) -> Tensor:
-    """(cells, size): the fraction of each cell that each patch covers, along one axis."""
-    cells = torch.arange(size * patch_size // stride, device=like.device)[:, None] * stride
-    patches = torch.arange(size, device=like.device) * patch_size
-    ends = torch.minimum(cells + stride, patches + patch_size)
-    overlap = (ends - torch.maximum(cells, patches)).clamp(min=0)
-    return overlap.to(like.dtype) / stride
-
-
 def _pad(images: Tensor, multiple: int) -> Tensor:
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % multiple, 0, -height % multiple))
@@ -238,77 +214,3 @@ def _pad(images: Tensor, multiple: int) -> Tensor:
 
 def _cells(height: int, width: int, stride: int) -> tuple[int, int]:
     return (height + stride - 1) // stride, (width + stride - 1) // stride
-
-
-def _check_options(name: str, drop_path_rate: float, patch_size: int) -> None:
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() names them all"
-        raise UserError(f"MODEL.DDEP.TIMM.NAME {name} is not a model of timm; {hint}")
-    if not 0 <= drop_path_rate < 1:
-        raise UserError(
-            f"MODEL.DDEP.TIMM.DROP_PATH_RATE is {drop_path_rate}; expected at least 0 and below 1"
-        )
-    if patch_size < 0:
-        raise UserError(f"MODEL.DDEP.TIMM.PATCH_SIZE is {patch_size}; expected pixels, or 0")
-
-
-def _create(name: str, in_channels: int, chosen: dict[str, Any]) -> nn.Module:
-    options = {"pretrained": False, "in_chans": in_channels, **chosen}
-    try:
-        try:
-            return timm.create_model(name, dynamic_img_size=True, **options)
-        except TypeError as error:
-            # Models without absolute position embeddings do not have the option.
-            if "dynamic_img_size" not in str(error):
-                raise
-            return timm.create_model(name, **options)
-    except TypeError as error:
-        unknown = next((option for option in chosen if option in str(error)), None)
-        if unknown is None:
-            raise
-        what = {"drop_path_rate": "stochastic depth", "patch_size": "patches"}[unknown]
-        raise UserError(
-            f"MODEL.DDEP.TIMM.{unknown.upper()} is {chosen[unknown]}, but {name} has no {what};"
-            " set it to 0"
-        ) from error
-
-
-def _choose_features(
-    name: str, strides: list[int], chosen: list[int]
-) -> tuple[list[int], int | None]:
-    """The indices of the features to take, and the patch size of a plain model (else None).
-
-    Args:
-        name: of the model.
-        strides: of all its features.
-        chosen: MODEL.DDEP.TIMM.OUT_INDICES.
-    """
-    is_plain = len(strides) >= 4 and len(set(strides)) == 1
-    if not is_plain and not set(STRIDES.values()) <= set(strides):
-        raise UserError(
-            f"MODEL.DDEP.TIMM.NAME {name} has features at strides {', '.join(map(str, strides))};"
-            " expected 4, 8, 16 and 32 among them, or four or more blocks of one stride"
-        )
-    if chosen:
-        _check_indices(name, strides, chosen, is_plain)
-    elif is_plain:
-        chosen = [len(strides) * part // 4 - 1 for part in (1, 2, 3, 4)]
-    else:
-        chosen = [strides.index(stride) for stride in STRIDES.values()]
-    return chosen, strides[0] if is_plain else None
-
-
-def _check_indices(name: str, strides: list[int], chosen: list[int], is_plain: bool) -> None:
-    found = f"MODEL.DDEP.TIMM.OUT_INDICES is {chosen}"
-    in_order = len(chosen) == 4 and sorted(set(chosen)) == chosen
-    if not in_order or chosen[0] < 0 or chosen[-1] >= len(strides):
-        raise UserError(
-            f"{found}; expected four increasing numbers from 0 to {len(strides) - 1} for {name}"
-        )
-    chosen_strides = [strides[index] for index in chosen]
-    if not is_plain and chosen_strides != list(STRIDES.values()):
-        raise UserError(
-            f"{found}, features of {name} at strides {chosen_strides}; expected 4, 8, 16 and 32: "
-            f"those of all its features are {strides}"
-        )

@@ -17,7 +17,7 @@ from torch import nn
 from ddep.config import add_ddep_config
 from ddep.errors import UserError
 from ddep.modeling.backbone import TimmBackbone
-from ddep.modeling.backbone.timm_backbone import resize_tokens
+from ddep.modeling.backbone.resize_tokens import resize_tokens
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
