@@ -99,11 +99,13 @@ class Checkpointer(DetectionCheckpointer):
         checkpoint = read_checkpoint(local)
         names = list(self.checkpointables) if checkpointables is None else checkpointables
         _check_state(checkpoint, names, path)
-        encoder = path
+        encoder = None
         if "backbone" in transfer:
-            encoder = restore_encoder(self.model, checkpoint, path, self._encoder_file) or path
+            encoder = restore_encoder(self.model, checkpoint, path, self._encoder_file)
         self._load_weights(checkpoint, path, transfer, resume=bool(names))
-        if not self._saves_encoder:
+        # A run's own whole checkpoint is no place for the encoder: it may be removed later.
+        if not self._saves_encoder and (encoder or not names):
+            encoder = encoder or path
             encoder = encoder if "://" in encoder else os.path.abspath(encoder)
             self._encoder = FrozenEncoder.of(self.model, encoder, self.report.loaded)
         for name in names:
@@ -135,14 +137,15 @@ class Checkpointer(DetectionCheckpointer):
         if not self.save_dir:
             return
         data = {"model": self.model.state_dict()}
-        if self._encoder is not None:
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        # The file that has the encoder keeps it when it is replaced.
+        if self._encoder is not None and self._encoder.path != os.path.abspath(path):
             for encoder_weight in self._encoder.names:
                 del data["model"][encoder_weight]
             data[KEY] = self._encoder.entry()
         data |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         if not self.save_to_disk:
             return
-        path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info(f"Saving checkpoint to {path}")
         if os.path.isdir(self.save_dir):
             remove_leftovers(self.save_dir)

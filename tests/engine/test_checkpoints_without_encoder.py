@@ -192,6 +192,22 @@ def test_weights_that_no_file_has_are_saved(
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
 
 
+def test_a_run_that_replaces_the_file_of_its_encoder_keeps_it(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(root / "encoder.pth", folder / "model_final.pth")
+    words = (*FROZEN, "DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.MAX_ITER", 2)
+    start = ("MODEL.WEIGHTS", folder / "model_final.pth", "OUTPUT_DIR", folder)
+    main(arguments("--config-file", root / "shapes.yaml", *words, *start))
+    for name in ("model_0000000.pth", "model_final.pth"):
+        assert_has_encoder(root, Predictor(folder, folder / name).model)
+    # What continues from the whole file, which may be removed, is whole as well.
+    longer = (*words[:-1], 4, *start)
+    main(arguments("--resume", "--config-file", root / "shapes.yaml", *longer))
+    assert "encoder" not in read_checkpoint(str(folder / "model_0000002.pth"))
+    assert_has_encoder(root, Predictor(folder).model)
+
+
 def test_conversion_names_the_encoder_that_it_would_lose(root: Path, tmp_path: Path) -> None:
     source = str(root / "run" / "model_final.pth")
     with pytest.raises(UserError, match=r"frozen encoder, which is in \S+/encoder\.pth; name SRC"):
