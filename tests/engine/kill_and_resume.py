@@ -27,6 +27,7 @@ from torch import nn
 from ddep.checkpoint import Checkpointer, read_checkpoint
 from ddep.checkpoint.checksum import checksum_file, verify_checksum
 from ddep.engine import main as train_net
+from tests.adaptation.kinds import adapted_run
 from tests.engine.tiny_runs import (
     STATEFUL,
     arguments,
@@ -50,6 +51,10 @@ KINDS: dict[str, dict[str, Any]] = {
         "TEST.BEST_MODE": "min",
     },
     "finetune": {"TEST.BEST_METRIC": "sem_seg/mIoU"},
+    # Two streams; a discriminator and its optimizer; a teacher and class shares; prototypes.
+    "adversarial": {"TEST.BEST_METRIC": "sem_seg/mIoU"},
+    "sac": {"TEST.BEST_METRIC": "sem_seg/mIoU"},
+    "prototypes": {"TEST.BEST_METRIC": "sem_seg/mIoU"},
 }
 MOST_KILLS = 4
 # A save of the tiny model takes about as long, most of it for syncing.
@@ -57,16 +62,16 @@ SAVING_S = 0.05
 
 
 @contextlib.contextmanager
-def config_of(kind: str, folder: Path) -> Iterator[str]:
-    """The config file of a kind of run, whose data lie below ``folder``."""
+def config_of(kind: str, folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """The config file of a kind of run and keys on top, whose data lie below ``folder``."""
     if kind == "pretrain":
-        yield denoising_config(folder, write_images(folder / "images", 7))
+        yield denoising_config(folder, write_images(folder / "images", 7)), []
         return
     with shapes_root(folder):
-        yield shapes_config(folder)
+        yield (shapes_config(folder), []) if kind == "finetune" else adapted_run(folder, kind)
 
 
-def start(kind: str, config: str, folder: Path, workers: int) -> int:
+def start(kind: str, config: tuple[str, list[str]], folder: Path, workers: int) -> int:
     """Start ``train_net.py --resume`` in a process of its own; its id.
 
     It is forked from this one, which has all modules but no threads, and so needs no seconds to
@@ -83,8 +88,9 @@ def start(kind: str, config: str, folder: Path, workers: int) -> int:
         os.dup2(console, 2)
         torch.set_num_threads(1)
         keys = SETTINGS | KINDS[kind] | {"DATALOADER.NUM_WORKERS": workers, "OUTPUT_DIR": folder}
-        words = [word for pair in keys.items() for word in pair]
-        train_net(arguments("--config-file", config, "--resume", *words))
+        path, words = config
+        words = [*words, *(word for pair in keys.items() for word in pair)]
+        train_net(arguments("--config-file", path, "--resume", *words))
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -159,7 +165,9 @@ def numbered(name: str) -> re.Match[str] | None:
     return re.fullmatch(r"model_(\d{7})\.pth", name)
 
 
-def killed_run(kind: str, config: str, folder: Path, rng: random.Random, whole_s: float) -> Counter:
+def killed_run(
+    kind: str, config: tuple[str, list[str]], folder: Path, rng: random.Random, whole_s: float
+) -> Counter:
     """Train in ``folder`` with a few kills in between; how often what was being done at a kill."""
     folder.mkdir()
     kills: Counter[str] = Counter()
