@@ -108,7 +108,8 @@ def test_what_is_printed(experiment: Experiment) -> None:
         for seed in SEEDS
     }
     printed = summary(results_of(experiment, values))
-    assert "| 2                 | 42.00 (40.04 to 43.96) | 42.00 (40.04 to 43.96) |" in printed
+    each = "40.00, 41.00, 42.00, 43.00, 44.00"
+    assert f"| 2                 | other   | 42.00 (40.04 to 43.96) | {each} |" in printed
     assert (
         "third with 2 labels: +5.20 (+5.00 to +5.40) mIoU, better with 5 of 5 seeds: gain"
     ) in printed
