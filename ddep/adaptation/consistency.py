@@ -13,8 +13,7 @@ from torch import Tensor
 from ddep.adaptation.mean_teacher import learn_sure_pixels
 from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.registry import register_method
-from ddep.data.photometric import check_probability
-from ddep.errors import UserError
+from ddep.config_checks import check_probability, check_range
 from ddep.modeling.pixel_classifier import valid_pixels
 
 _VIEWS = 2
@@ -58,8 +57,8 @@ class Consistency(Method):
         path, keys = "MODEL.ADAPTATION.CONSISTENCY", cfg.MODEL.ADAPTATION.CONSISTENCY
         for key in ("THRESHOLD", "CUTMIX_PROBABILITY", "DROPOUT_PROBABILITY"):
             check_probability(f"{path}.{key}", keys[key])
-        _check_range(f"{path}.CUTMIX_AREA", keys.CUTMIX_AREA, at_most=1)
-        _check_range(f"{path}.CUTMIX_ASPECT", keys.CUTMIX_ASPECT, at_most=math.inf)
+        check_range(f"{path}.CUTMIX_AREA", keys.CUTMIX_AREA, at_most=1)
+        check_range(f"{path}.CUTMIX_ASPECT", keys.CUTMIX_ASPECT)
 
     def losses(self, batch: AdaptationBatch) -> dict[str, Tensor]:
         """``loss_consistency``: the mean over both strong views (section 3.2, equation 6).
@@ -177,11 +176,3 @@ def _inside(boxes: Sequence[Box], size: tuple[int, int], full: tuple[int, int]) 
 def _uniform(limits: Sequence[float], generator: torch.Generator) -> float:
     low, high = limits
     return low + (high - low) * float(torch.rand((), generator=generator))
-
-
-def _check_range(key: str, limits: Sequence[float], at_most: float) -> None:
-    if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= at_most:
-        below = "" if math.isinf(at_most) else f" and up to {at_most}"
-        raise UserError(
-            f"{key} is {list(limits)}; expected two numbers above 0{below}, the lower one first"
-        )

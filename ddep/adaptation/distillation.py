@@ -11,6 +11,7 @@ from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.pseudo_label_losses import cross_entropy, divergence
 from ddep.adaptation.registry import register_method
 from ddep.adaptation.target_labels import batch_labels, outside_boxes
+from ddep.config_checks import check_not_negative
 from ddep.data.pseudo_labels import check_pseudo_labels
 from ddep.errors import UserError
 from ddep.modeling.pixel_classifier import valid_pixels
@@ -44,10 +45,7 @@ class Distillation(Method):
         keys = cfg.MODEL.ADAPTATION.DISTILLATION
         if not 0 <= keys.THRESHOLD < 1:
             raise UserError(f"{_KEY}.THRESHOLD is {keys.THRESHOLD}; expected 0 or more, below 1")
-        if keys.DIVERGENCE_WEIGHT < 0:
-            raise UserError(
-                f"{_KEY}.DIVERGENCE_WEIGHT is {keys.DIVERGENCE_WEIGHT}; expected 0 or more"
-            )
+        check_not_negative(f"{_KEY}.DIVERGENCE_WEIGHT", keys.DIVERGENCE_WEIGHT)
         check_pseudo_labels(cfg)
 
     def losses(self, batch: AdaptationBatch) -> dict[str, Tensor]:

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from ddep.adaptation.image_means import image_means
 from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.registry import register_method
-from ddep.data.photometric import check_probability
-from ddep.errors import UserError
+from ddep.config_checks import check_not_negative, check_probability
 from ddep.modeling.pixel_classifier import valid_pixels
 
 
@@ -40,8 +39,7 @@ class MeanTeacher(Method):
         """As :meth:`Method.check`."""
         path, keys = "MODEL.ADAPTATION.TEACHER", cfg.MODEL.ADAPTATION.TEACHER
         check_probability(f"{path}.THRESHOLD", keys.THRESHOLD)
-        if keys.WEIGHT < 0:
-            raise UserError(f"{path}.WEIGHT is {keys.WEIGHT}; expected 0 or more")
+        check_not_negative(f"{path}.WEIGHT", keys.WEIGHT)
 
     def losses(self, batch: AdaptationBatch) -> dict[str, Tensor]:
         """As :meth:`Method.losses`."""

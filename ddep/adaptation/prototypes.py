@@ -21,6 +21,7 @@ from ddep.adaptation.pseudo_label_losses import (
 )
 from ddep.adaptation.registry import register_method
 from ddep.adaptation.target_labels import batch_labels, outside_boxes
+from ddep.config_checks import check_not_negative
 from ddep.data.pseudo_labels import KEY, PROTOTYPES, check_pseudo_labels, read_arrays
 from ddep.errors import UserError
 from ddep.modeling.pixel_classifier import valid_pixels
@@ -70,9 +71,7 @@ class Prototypes(Method):
         if not 0 <= keys.MOMENTUM <= 1:
             raise UserError(f"{_KEY}.MOMENTUM is {keys.MOMENTUM}; expected 0 to 1")
         for key in ("CROSS_ENTROPY", "REVERSE", "CONSISTENCY", "REGULARISER"):
-            value = keys[f"{key}_WEIGHT"]
-            if value < 0:
-                raise UserError(f"{_KEY}.{key}_WEIGHT is {value}; expected 0 or more")
+            check_not_negative(f"{_KEY}.{key}_WEIGHT", keys[f"{key}_WEIGHT"])
         check_pseudo_labels(cfg)
 
     def losses(self, batch: AdaptationBatch) -> dict[str, Tensor]:

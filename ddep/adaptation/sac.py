@@ -16,8 +16,8 @@ from ddep.adaptation.image_means import image_means
 from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.registry import register_method
 from ddep.adaptation.warping import fuse_views, on_canvas
+from ddep.config_checks import check_not_negative, check_probability
 from ddep.data.importance import importance_weights, read_class_pixels
-from ddep.data.photometric import check_probability
 from ddep.data.pseudo_labels import check_pseudo_labels
 from ddep.data.record import Record
 from ddep.errors import UserError
@@ -53,8 +53,7 @@ class SelfSupervisedConsistency(Method):
         for key in ("PEAK_FRACTION", "LEAST_THRESHOLD", "SHARE_MOMENTUM", "UNIFORM_SHARE"):
             check_probability(f"{path}.{key}", keys[key])
         for key in ("WEIGHT", "FOCAL_POWER"):
-            if keys[key] < 0:
-                raise UserError(f"{path}.{key} is {keys[key]}; expected 0 or more")
+            check_not_negative(f"{path}.{key}", keys[key])
         if keys.RARE_SHARE <= 0:
             raise UserError(f"{path}.RARE_SHARE is {keys.RARE_SHARE}; expected more than 0")
         if cfg.MODEL.ADAPTATION.PSEUDO_LABELS:

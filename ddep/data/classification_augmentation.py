@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from torchvision.transforms import RandomResizedCrop
 
+from ddep.config_checks import check_range
 from ddep.data.augmentation import ResizeShortestEdge, build_flip, one_of
 from ddep.data.colour_augmentation import build_recolouring
 from ddep.data.window import ResizedCrop
@@ -39,8 +39,8 @@ class DrawResizedCrop:
         key = "INPUT.RANDOM_RESIZED_CROP"
         if not (isinstance(side, int) and side >= 1):
             raise UserError(f"{key}.SIZE is {side!r}; expected a whole number of at least 1")
-        _check_range(f"{key}.SCALE", scale, "two numbers above 0 and up to 1", most=1.0)
-        _check_range(f"{key}.RATIO", ratio, "two numbers above 0")
+        check_range(f"{key}.SCALE", scale, at_most=1)
+        check_range(f"{key}.RATIO", ratio)
         self.side = side
         self.scale = list(scale)
         self.ratio = list(ratio)
@@ -50,12 +50,6 @@ class DrawResizedCrop:
         placeholder = torch.empty(size, device="meta")
         rectangle = RandomResizedCrop.get_params(placeholder, self.scale, self.ratio)
         return ResizedCrop(*rectangle, image_size=size, size=(self.side, self.side))
-
-
-def _check_range(key: str, values: Any, expected: str, most: float = float("inf")) -> None:
-    are_numbers = all(isinstance(value, (int, float)) for value in values)
-    if len(values) != 2 or not are_numbers or not 0 < values[0] <= values[1] <= most:
-        raise UserError(f"{key} is {list(values)}; expected {expected}, the lower one first")
 
 
 class CenterCrop(T.Augmentation):

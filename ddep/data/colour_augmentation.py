@@ -11,12 +11,8 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
 
-from ddep.data.photometric import (
-    build_photometric,
-    check_blur_sigma,
-    check_color_jitter,
-    check_probability,
-)
+from ddep.config_checks import check_probability, check_range
+from ddep.data.photometric import build_photometric, check_color_jitter
 
 
 def build_recolouring(cfg: CfgNode, image_format: str) -> list[T.Augmentation]:
@@ -34,7 +30,7 @@ def build_recolouring(cfg: CfgNode, image_format: str) -> list[T.Augmentation]:
         check_color_jitter("INPUT.COLOR_JITTER.STRENGTH", jitter.STRENGTH)
         check_probability("INPUT.COLOR_JITTER.PROBABILITY", jitter.PROBABILITY)
     if blur.ENABLED:
-        check_blur_sigma("INPUT.GAUSSIAN_BLUR.SIGMA", blur.SIGMA)
+        check_range("INPUT.GAUSSIAN_BLUR.SIGMA", blur.SIGMA)
         check_probability("INPUT.GAUSSIAN_BLUR.PROBABILITY", blur.PROBABILITY)
     augmentations: list[T.Augmentation] = []
     if cfg.INPUT.COLOR_AUG_SSD:

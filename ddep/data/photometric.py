@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from ddep.config_checks import are_numbers
 from ddep.errors import UserError
 
 
@@ -76,30 +77,9 @@ class _GaussianBlur(nn.Module):
 
 def check_color_jitter(key: str, values: Any) -> None:
     """UserError unless ``values``, the config's ``key``, is a color_jitter."""
-    fits = _are_numbers(values, 4) and min(values) >= 0 and values[3] <= 0.5
+    fits = are_numbers(values, 4) and min(values) >= 0 and values[3] <= 0.5
     if not fits:
         raise UserError(
             f"{key} is {values!r}; expected four numbers that are not negative: the changes of "
             "brightness, contrast, saturation, and of hue (up to 0.5)"
         )
-
-
-def check_blur_sigma(key: str, values: Any) -> None:
-    """UserError unless ``values``, the config's ``key``, is a blur_sigma."""
-    if not (_are_numbers(values, 2) and 0 < values[0] <= values[1]):
-        raise UserError(f"{key} is {values!r}; expected two numbers above 0, the lower one first")
-
-
-def check_probability(key: str, value: Any) -> None:
-    """UserError unless ``value``, the config's ``key``, is a probability."""
-    if not (_are_numbers([value], 1) and 0 <= value <= 1):
-        raise UserError(f"{key} is {value!r}; expected a number from 0 to 1")
-
-
-def _are_numbers(values: Any, count: int) -> bool:
-    """Whether these are ``count`` finite numbers."""
-    return (
-        isinstance(values, (list, tuple))
-        and len(values) == count
-        and all(isinstance(value, (int, float)) and abs(value) < float("inf") for value in values)
-    )

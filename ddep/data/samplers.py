@@ -14,6 +14,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import samplers as detectron2_samplers
 
+from ddep.config_checks import check_probability
 from ddep.data.class_presence import find_classes
 from ddep.data.mapper_registry import mapper_class
 from ddep.data.record import Record
@@ -203,10 +204,7 @@ def class_uniform_keys(cfg: CfgNode) -> dict[str, Any]:
 def _check_class_uniform(cfg: CfgNode) -> None:
     keys, sampler = cfg.DATALOADER.CLASS_UNIFORM, cfg.DATALOADER.SAMPLER_TRAIN
     share, tile = keys.SHARE, keys.TILE_SIZE
-    if not (isinstance(share, (int, float)) and 0 <= share <= 1):
-        raise UserError(
-            f"DATALOADER.CLASS_UNIFORM.SHARE is {share!r}; expected a number from 0 to 1"
-        )
+    check_probability("DATALOADER.CLASS_UNIFORM.SHARE", share)
     if not (isinstance(tile, int) and tile >= 1):
         raise UserError(
             f"DATALOADER.CLASS_UNIFORM.TILE_SIZE is {tile!r}; expected a whole number of at least 1"

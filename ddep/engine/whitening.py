@@ -8,8 +8,9 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import nn
 
+from ddep.config_checks import check_range
 from ddep.data.mapper_registry import mapper_class
-from ddep.data.photometric import check_blur_sigma, check_color_jitter
+from ddep.data.photometric import check_color_jitter
 from ddep.errors import UserError
 from ddep.modeling.backbone import WHITENED
 from ddep.modeling.whitened_model import WhitenedModel
@@ -38,7 +39,7 @@ def check_whitening(cfg: CfgNode) -> None:
     if not isw.WEIGHT > 0:
         raise UserError(f"MODEL.ISW.WEIGHT is {isw.WEIGHT}; expected a number of at least 0")
     check_color_jitter("MODEL.ISW.COLOR_JITTER", isw.COLOR_JITTER)
-    check_blur_sigma("MODEL.ISW.BLUR_SIGMA", isw.BLUR_SIGMA)
+    check_range("MODEL.ISW.BLUR_SIGMA", isw.BLUR_SIGMA)
     task = task_of(cfg)
     reason = ""
     if mapper_class(cfg.INPUT.DATASET_MAPPER_NAME).needs_labels is None:

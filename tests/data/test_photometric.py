@@ -7,12 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from ddep.data.photometric import (
-    build_photometric,
-    check_blur_sigma,
-    check_color_jitter,
-    check_probability,
-)
+from ddep.config_checks import check_probability, check_range
+from ddep.data.photometric import build_photometric, check_color_jitter
 from ddep.data.seeding import seeded
 from ddep.errors import UserError
 
@@ -149,10 +145,10 @@ def test_changes_without_probability_draw_nothing(image):
         (check_color_jitter, (0, 0, 0, 0), (0.4, 0.4, 0.4)),
         (check_color_jitter, (0, 0, 0, 0), (-0.1, 0.4, 0.4, 0.1)),
         (check_color_jitter, (0, 0, 0, 0), "0.4"),
-        (check_blur_sigma, [0.1, 0.1], [0.0, 1.0]),
-        (check_blur_sigma, [0.1, 2.0], [2.0, 0.1]),
-        (check_blur_sigma, [0.1, 2.0], [0.1, math.inf]),
-        (check_blur_sigma, [0.1, 2.0], 1.0),
+        (check_range, [0.1, 0.1], [0.0, 1.0]),
+        (check_range, [0.1, 2.0], [2.0, 0.1]),
+        (check_range, [0.1, 2.0], [0.1, math.inf]),
+        (check_range, [0.1, 2.0], 1.0),
         (check_probability, 0, -0.1),
         (check_probability, 1.0, 1.1),
         (check_probability, 0.5, "0.5"),

@@ -11,16 +11,12 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from torch import Tensor
 
+from ddep.config_checks import check_probability, check_range
 from ddep.data.augmentation import build_geometry
 from ddep.data.image_reader import open_image
 from ddep.data.mapper_registry import register_target_mapper
 from ddep.data.mappers.base import describe, to_tensor
-from ddep.data.photometric import (
-    build_photometric,
-    check_blur_sigma,
-    check_color_jitter,
-    check_probability,
-)
+from ddep.data.photometric import build_photometric, check_color_jitter
 from ddep.data.record import Record
 from ddep.data.window import draw_window, read_window
 
@@ -130,7 +126,7 @@ def strong_changes(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
     """
     path, keys = "MODEL.ADAPTATION.STRONG", cfg.MODEL.ADAPTATION.STRONG
     check_color_jitter(f"{path}.COLOR_JITTER", keys.COLOR_JITTER)
-    check_blur_sigma(f"{path}.BLUR_SIGMA", keys.BLUR_SIGMA)
+    check_range(f"{path}.BLUR_SIGMA", keys.BLUR_SIGMA)
     for key in ("JITTER_PROBABILITY", "GRAY_PROBABILITY", "BLUR_PROBABILITY"):
         check_probability(f"{path}.{key}", keys[key])
     return build_photometric(

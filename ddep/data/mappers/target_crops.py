@@ -11,6 +11,7 @@ from detectron2.data import transforms as T
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from ddep.config_checks import check_range
 from ddep.data.mapper_registry import register_target_mapper
 from ddep.data.mappers.target import WeakTargetMapper, strong_changes
 from ddep.data.record import Record
@@ -51,17 +52,12 @@ class TargetCropsMapper(WeakTargetMapper):
         keys = cfg.MODEL.ADAPTATION.SAC
         if not keys.VIEWS >= 1:
             raise UserError(f"MODEL.ADAPTATION.SAC.VIEWS is {keys.VIEWS}; expected at least 1")
-        zoom = keys.ZOOM
-        if len(zoom) != 2 or not 0 < zoom[0] <= zoom[1] <= 1:
-            raise UserError(
-                f"MODEL.ADAPTATION.SAC.ZOOM is {zoom}; expected two numbers above 0 and up to 1, "
-                "the lower one first"
-            )
+        check_range("MODEL.ADAPTATION.SAC.ZOOM", keys.ZOOM, at_most=1)
         return {
             **super().from_config(cfg),
             "photometric": strong_changes(cfg),
             "views": keys.VIEWS,
-            "zoom": zoom,
+            "zoom": keys.ZOOM,
             "flip": cfg.INPUT.RANDOM_FLIP,
         }
 
