@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from detectron2.utils import comm
 from torch import Tensor, nn
+
+from ddep.modeling.normalisers import sum_over_processes
 
 
 class ClassRatioPrior(nn.Module):
@@ -55,6 +55,5 @@ class ClassRatioPrior(nn.Module):
         if skipped:
             return
         counts = counts.to(self.pixels.device)
-        if comm.get_world_size() > 1:
-            dist.all_reduce(counts)
+        sum_over_processes(counts)
         self.pixels += counts

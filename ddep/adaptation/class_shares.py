@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
-from detectron2.utils import comm
 from torch import Tensor, nn
+
+from ddep.modeling.normalisers import sum_over_processes
 
 
 class ClassShares(nn.Module):
@@ -44,8 +44,7 @@ class ClassShares(nn.Module):
             return
         images = torch.cat(gathered)
         total = torch.cat([images.sum(0), images.new_tensor([len(images)])])
-        if comm.get_world_size() > 1:
-            dist.all_reduce(total)
+        sum_over_processes(total)
         mean = total[:-1] / total[-1]
         moved = self.momentum * self.shares + (1 - self.momentum) * mean
         self.shares.copy_(torch.where(self.steps == 0, mean, moved))

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 from torch import Tensor
 
 from ddep.adaptation.method import AdaptationBatch, Method
@@ -24,6 +22,7 @@ from ddep.adaptation.target_labels import batch_labels, outside_boxes
 from ddep.config_checks import check_not_negative
 from ddep.data.pseudo_labels import KEY, PROTOTYPES, check_pseudo_labels, read_arrays
 from ddep.errors import UserError
+from ddep.modeling.normalisers import sum_over_processes
 from ddep.modeling.pixel_classifier import valid_pixels
 
 _KEY = "MODEL.ADAPTATION.PROTOTYPES"
@@ -115,9 +114,7 @@ class Prototypes(Method):
             return
         sums = torch.stack([part for part, _ in gathered]).sum(0)
         counts = torch.stack([part for _, part in gathered]).sum(0)
-        if comm.get_world_size() > 1:
-            dist.all_reduce(sums)
-            dist.all_reduce(counts)
+        sum_over_processes(sums, counts)
         seen = counts > 0
         means = (sums / counts.clamp_min(1)[:, None]).float()
         momentum = torch.where(self.known, self.momentum, 0.0)[:, None]

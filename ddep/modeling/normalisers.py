@@ -1,4 +1,4 @@
-"""Counts that losses are divided by, when processes or accumulated parts share a batch."""
+"""Sums and counts of a batch that processes or accumulated parts share."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ def add_up(counts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     for part in counts:
         total.update(part)
     return dict(total)
+
+
+def sum_over_processes(*tensors: Tensor) -> None:
+    """Replace each tensor by its sum over all processes, which all have to call this."""
+    if comm.get_world_size() > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor)
 
 
 def average_over_processes(
@@ -42,7 +49,6 @@ def average_over_processes(
     """
     names = sorted(counts)
     total = torch.tensor([counts[name] for name in names], dtype=torch.float64, device=device)
-    if comm.get_world_size() > 1:
-        dist.all_reduce(total)
+    sum_over_processes(total)
     average = torch.where(total == 0, 1.0, total) / comm.get_world_size()
     return dict(zip(names, average.unbind(), strict=True))

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from detectron2.utils import comm
 from torch import Tensor
 
 from ddep.errors import UserError
 from ddep.modeling.kmeans1d import lowest_cluster
+from ddep.modeling.normalisers import sum_over_processes
 
 
 def covariance(features: Tensor) -> Tensor:
@@ -141,8 +140,7 @@ class SelectiveWhitening:
                 (self._new_images, *self._new_variances),
                 strict=True,
             ):
-                if comm.get_world_size() > 1:
-                    dist.all_reduce(new)
+                sum_over_processes(new)
                 total += new
         self._drop_measured()
         self._steps += 1
