@@ -52,7 +52,8 @@ class D2SwinTransformer(Backbone):
     ) -> None:
         """Build the model with random weights; stages that no output needs are left out.
 
-        The arguments are the keys of MODEL.SWIN (ddep/config.py) and the channels of the images.
+        The arguments are the keys of MODEL.SWIN (ddep/config_encoders.py) and the channels of the
+        images.
 
         Raises:
             UserError: a value is out of range.
