@@ -1,7 +1,7 @@
 """Every config key that this project adds to detectron2's.
 
-Those of encoders and of adaptation have files of their own beside this one. Mask2Former's keys
-have its names and defaults, so that its YAML files load unchanged.
+Those of encoders, DETR, videos and adaptation have files of their own beside this one.
+Mask2Former's keys have its names and defaults, so that its YAML files load unchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from detectron2.config import CfgNode
 from detectron2.projects.deeplab import add_deeplab_config
 
 from ddep.config_adaptation import add_adaptation_config
+from ddep.config_detr import add_detr_config
 from ddep.config_encoders import add_encoder_config
+from ddep.config_video import add_video_config
 
 
 def add_ddep_config(cfg: CfgNode) -> None:
@@ -32,6 +34,8 @@ def add_ddep_config(cfg: CfgNode) -> None:
     _add_solver_config(cfg)
     _add_mask_former_config(cfg)
     add_encoder_config(cfg)
+    add_detr_config(cfg)
+    add_video_config(cfg)
     _add_classifier_config(cfg)
     _add_denoising_config(cfg)
     add_adaptation_config(cfg)
