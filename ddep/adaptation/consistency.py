@@ -13,7 +13,7 @@ from torch import Tensor
 from ddep.adaptation.mean_teacher import learn_sure_pixels
 from ddep.adaptation.method import AdaptationBatch, Method
 from ddep.adaptation.registry import register_method
-from ddep.config_checks import check_probability, check_range
+from ddep.config_checks import check_not_negative, check_probability, check_range
 from ddep.modeling.pixel_classifier import valid_pixels
 
 _VIEWS = 2
@@ -55,6 +55,7 @@ class Consistency(Method):
     def check(cls, cfg: CfgNode) -> None:
         """As :meth:`Method.check`."""
         path, keys = "MODEL.ADAPTATION.CONSISTENCY", cfg.MODEL.ADAPTATION.CONSISTENCY
+        check_not_negative(f"{path}.WEIGHT", keys.WEIGHT)
         for key in ("THRESHOLD", "CUTMIX_PROBABILITY", "DROPOUT_PROBABILITY"):
             check_probability(f"{path}.{key}", keys[key])
         check_range(f"{path}.CUTMIX_AREA", keys.CUTMIX_AREA, at_most=1)

@@ -233,6 +233,7 @@ def test_boxes_lie_in_the_image_and_have_the_areas_and_shapes_asked_for() -> Non
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
+        ("WEIGHT", -1.0, "CONSISTENCY.WEIGHT is -1.0; expected 0 or more"),
         ("THRESHOLD", 1.5, "CONSISTENCY.THRESHOLD is 1.5; expected a number from 0 to 1"),
         ("CUTMIX_AREA", [0.5, 2.0], "expected two numbers above 0 and up to 1"),
         ("CUTMIX_ASPECT", [2.0, 0.5], "the lower one first"),
