@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from ddep.errors import UserError
+from ddep.modeling.clip_criterion import ClipCriterion, ClipMaskCosts
 from ddep.modeling.criterion import SetCriterion
 from ddep.modeling.mask_costs import DenseMaskCosts, PointMaskCosts
 from ddep.modeling.mask_losses import DenseMaskLosses, PointMaskLosses
@@ -28,21 +29,29 @@ def mask_loss_name(cfg: CfgNode) -> str:
     return name
 
 
-def build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
+def build_criterion(cfg: CfgNode, num_classes: int, *, clips: bool = False) -> SetCriterion:
     """Build the criterion from MODEL.MASK_FORMER and MODEL.DDEP.MASK_LOSS.
 
     Args:
         cfg: the config.
         num_classes: K, without the no-object class.
+        clips: for clips of videos, whose losses are at points.
 
     Raises:
-        UserError: see :func:`mask_loss_name`.
+        UserError: see :func:`mask_loss_name`; ``clips`` and dense losses.
     """
     mask_former = cfg.MODEL.MASK_FORMER
     if mask_loss_name(cfg) == "dense":
+        if clips:
+            raise UserError(
+                f"MODEL.DDEP.MASK_LOSS is {cfg.MODEL.DDEP.MASK_LOSS!r} (dense), but "
+                f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}, whose losses are at "
+                "points; set it to points"
+            )
         mask_costs, mask_losses = DenseMaskCosts(), DenseMaskLosses()
     else:
-        mask_costs = PointMaskCosts(mask_former.TRAIN_NUM_POINTS)
+        costs_class = ClipMaskCosts if clips else PointMaskCosts
+        mask_costs = costs_class(mask_former.TRAIN_NUM_POINTS)
         mask_losses = PointMaskLosses(
             num_points=mask_former.TRAIN_NUM_POINTS,
             oversample_ratio=mask_former.OVERSAMPLE_RATIO,
@@ -54,7 +63,8 @@ def build_criterion(cfg: CfgNode, num_classes: int) -> SetCriterion:
         cost_mask=mask_former.MASK_WEIGHT,
         cost_dice=mask_former.DICE_WEIGHT,
     )
-    return SetCriterion(
+    criterion_class = ClipCriterion if clips else SetCriterion
+    return criterion_class(
         num_classes,
         matcher=matcher,
         mask_losses=mask_losses,

@@ -67,18 +67,27 @@ class MaskFormerHead(nn.Module):
             "transformer_in_feature": cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE,
         }
 
-    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, Any]:
+    def forward(
+        self, features: dict[str, torch.Tensor], **predictor_arguments: Any
+    ) -> dict[str, Any]:
         """Predict from a backbone's features.
 
         Args:
             features: name -> (B, channels, H/stride, W/stride).
+            predictor_arguments: what the transformer decoder takes besides features, such as the
+                number of frames of a clip.
 
         Returns:
             ``pred_logits`` (B, Q, K+1), ``pred_masks`` (B, Q, H/4, W/4), both logits, and
-            ``aux_outputs``, a list of dicts with the same of earlier layers, empty in evaluation.
+            ``aux_outputs``, a list of dicts with the same of earlier layers, empty in evaluation;
+            and what else the transformer decoder returns.
         """
         return predict_masks(
-            features, self.pixel_decoder, self.predictor, self.transformer_in_feature
+            features,
+            self.pixel_decoder,
+            self.predictor,
+            self.transformer_in_feature,
+            **predictor_arguments,
         )
 
     def _load_from_state_dict(
@@ -94,6 +103,7 @@ def predict_masks(
     pixel_decoder: nn.Module,
     predictor: nn.Module,
     in_feature: str,
+    **predictor_arguments: Any,
 ) -> dict[str, Any]:
     """Run both decoders on a backbone's features; see :class:`MaskFormerHead`.
 
@@ -107,7 +117,7 @@ def predict_masks(
         "transformer_encoder": encoded,
         "pixel_embedding": mask_features,
     }
-    return predictor(choices[in_feature], mask_features)
+    return predictor(choices[in_feature], mask_features, **predictor_arguments)
 
 
 def rename_version_1(

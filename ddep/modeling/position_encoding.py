@@ -1,4 +1,4 @@
-"""Sine position encodings of images."""
+"""Sine position encodings of images and of videos."""
 
 from __future__ import annotations
 
@@ -25,16 +25,34 @@ def sine_position_encoding(
     Returns:
         (1, C, height, width) float32.
     """
-    features = channels // 2
-    frequencies = 10000.0 ** -(torch.arange(0, features, 2, device=device) / features)
-
-    def encode(length: int) -> torch.Tensor:
-        steps = torch.arange(1, length + 1, dtype=torch.float32, device=device)
-        angles = steps / (length + 1e-6) * (2 * math.pi)
-        angles = frequencies[:, None] * angles
-        # (C / 4, 2, length) -> (C / 2, length)
-        return torch.stack([angles.sin(), angles.cos()], dim=1).flatten(0, 1)
-
-    rows = encode(height)[:, :, None].expand(-1, -1, width)
-    columns = encode(width)[:, None, :].expand(-1, height, -1)
+    rows = _encode(height, channels // 2, device)[:, :, None].expand(-1, -1, width)
+    columns = _encode(width, channels // 2, device)[:, None, :].expand(-1, height, -1)
     return torch.cat([rows, columns])[None]
+
+
+def sine_time_encoding(num_frames: int, channels: int, device: torch.device | str) -> torch.Tensor:
+    """Encode when each frame of a clip is; added to :func:`sine_position_encoding`.
+
+    Mask2Former for videos (Cheng et al., 2021, arXiv 2112.10764, section 3.2): all channels encode
+    the frame's number, which is counted from 1 and scaled so that the last is at 2 pi. A single
+    frame gets a constant.
+
+    Args:
+        num_frames: T.
+        channels: C, an even number.
+        device: where the encoding is computed.
+
+    Returns:
+        (T, C, 1, 1) float32.
+    """
+    return _encode(num_frames, channels, device).T[:, :, None, None]
+
+
+def _encode(length: int, features: int, device: torch.device | str) -> torch.Tensor:
+    """(features, length): sines and cosines of places that are counted from 1."""
+    frequencies = 10000.0 ** -(torch.arange(0, features, 2, device=device) / features)
+    steps = torch.arange(1, length + 1, dtype=torch.float32, device=device)
+    angles = steps / (length + 1e-6) * (2 * math.pi)
+    angles = frequencies[:, None] * angles
+    # (features / 2, 2, length) -> (features, length)
+    return torch.stack([angles.sin(), angles.cos()], dim=1).flatten(0, 1)

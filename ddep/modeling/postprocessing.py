@@ -142,7 +142,7 @@ def instance_inference(
         bool, ``pred_boxes`` around them, ``scores`` (N,), class probability times the mean mask
         probability inside the mask, and ``pred_classes`` (N,) int64.
     """
-    scores, queries, classes = _best_pairs(mask_cls, max_detections, class_ids)
+    scores, queries, classes = best_pairs(mask_cls, max_detections, class_ids)
     # A query may be paired with several classes; its mask is measured once.
     queries, query_of_pair = queries.unique(return_inverse=True)
     size = resized_size(mask_pred, resizes)
@@ -162,10 +162,17 @@ def instance_inference(
     return instances
 
 
-def _best_pairs(
-    mask_cls: Tensor, max_detections: int, class_ids: Collection[int] | None
+def best_pairs(
+    mask_cls: Tensor, max_detections: int, class_ids: Collection[int] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Probability, query and class of each pair for :func:`instance_inference`; each (N,)."""
+    """Find the most probable pairs of a query and a class.
+
+    Args:
+        mask_cls, max_detections, class_ids: as for :func:`instance_inference`.
+
+    Returns:
+        Probability, query and class of each pair, (N,) each, by decreasing probability.
+    """
     probabilities = mask_cls.softmax(-1)[:, :-1]
     num_classes = probabilities.shape[1]
     scores, pairs = probabilities.flatten().topk(min(max_detections, probabilities.numel()))

@@ -1,7 +1,8 @@
-"""Meta-architectures: denoising pretraining, mask classification and image classification."""
+"""Meta-architectures: denoising, mask classification of images and clips, and classification."""
 
 from ddep.modeling.meta_arch.denoiser import DenoisingPretrainer
 from ddep.modeling.meta_arch.image_classifier import ImageClassifier
 from ddep.modeling.meta_arch.mask_former import MaskFormer
+from ddep.modeling.meta_arch.video_mask_former import VideoMaskFormer
 
-__all__ = ["DenoisingPretrainer", "ImageClassifier", "MaskFormer"]
+__all__ = ["DenoisingPretrainer", "ImageClassifier", "MaskFormer", "VideoMaskFormer"]

@@ -7,18 +7,17 @@ from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.memory import retry_if_cuda_oom
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ddep.errors import UserError
-from ddep.modeling.build_criterion import build_criterion
 from ddep.modeling.criterion import SetCriterion
 from ddep.modeling.mask_rows import Resize
-from ddep.modeling.meta_arch.data_set_classes import check_num_classes, find_thing_ids
-from ddep.modeling.normalisers import average_over_processes
+from ddep.modeling.meta_arch.data_set_classes import find_thing_ids
+from ddep.modeling.meta_arch.mask_classifier import MaskClassifier, annotations
 from ddep.modeling.postprocessing import (
     instance_inference,
     panoptic_inference,
@@ -46,7 +45,7 @@ class MaskLogits(NamedTuple):
 
 
 @META_ARCH_REGISTRY.register()
-class MaskFormer(nn.Module):
+class MaskFormer(MaskClassifier):
     """Semantic, panoptic and instance segmentation by mask classification.
 
     MaskFormer (arXiv 2107.06278) or Mask2Former (arXiv 2112.01527), depending on its parts.
@@ -87,13 +86,14 @@ class MaskFormer(nn.Module):
                 :func:`panoptic_inference`.
             max_detections: largest number of instances per image.
         """
-        super().__init__()
-        self.backbone = backbone
-        self.sem_seg_head = sem_seg_head
-        self.criterion = criterion
-        if size_divisibility < 0:
-            size_divisibility = backbone.size_divisibility
-        self.size_divisibility = size_divisibility
+        super().__init__(
+            backbone=backbone,
+            sem_seg_head=sem_seg_head,
+            criterion=criterion,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            size_divisibility=size_divisibility,
+        )
         self.thing_ids = frozenset(thing_ids)
         self.semantic_on = semantic_on
         self.panoptic_on = panoptic_on
@@ -104,9 +104,6 @@ class MaskFormer(nn.Module):
         self.overlap_threshold = overlap_threshold
         self.mask_threshold = mask_threshold
         self.max_detections = max_detections
-        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
-            buffer = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
-            self.register_buffer(name, buffer, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -121,19 +118,8 @@ class MaskFormer(nn.Module):
                 "MODEL.MASK_FORMER.TEST: SEMANTIC_ON, PANOPTIC_ON and INSTANCE_ON are all False; "
                 "switch on at least one"
             )
-        check_num_classes(cfg)
-        backbone = build_backbone(cfg)
-        sem_seg_head = build_sem_seg_head(cfg, backbone.output_shape())
-        rein = cfg.MODEL.REIN
-        if rein.ENABLED and rein.LINK_QUERIES:
-            sem_seg_head.predictor.link_queries(backbone.rein.tokens, backbone.rein.channels)
         return {
-            "backbone": backbone,
-            "sem_seg_head": sem_seg_head,
-            "criterion": build_criterion(cfg, sem_seg_head.num_classes),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
+            **cls.parts(cfg),
             "thing_ids": find_thing_ids(cfg),
             "semantic_on": test.SEMANTIC_ON,
             "panoptic_on": test.PANOPTIC_ON,
@@ -145,26 +131,6 @@ class MaskFormer(nn.Module):
             "mask_threshold": 0.0 if is_mask_former(cfg) else 0.5,
             "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
         }
-
-    @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
-
-    def normalisers(self, batched_inputs: list[dict[str, Any]]) -> dict[str, float]:
-        """What the losses of ``batched_inputs`` are averaged over.
-
-        Args:
-            batched_inputs: as for :meth:`forward` in training.
-
-        Returns:
-            ``masks`` and ``class_weights``, see :meth:`SetCriterion.normalisers`.
-
-        Raises:
-            UserError: an image without annotations or with a class out of range.
-        """
-        num_classes = self.sem_seg_head.num_classes
-        num_targets = [len(_annotations(inputs, num_classes)) for inputs in batched_inputs]
-        return self.criterion.normalisers(num_targets, self.sem_seg_head.num_queries)
 
     def forward(
         self,
@@ -215,11 +181,11 @@ class MaskFormer(nn.Module):
             UserError: an image without annotations or with a class out of range.
         """
         targets = self._prepare_targets(batched_inputs, images)
-        if normalisers is None:
-            normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
-        losses = self.criterion(outputs, targets, normalisers)
-        weights = self.criterion.weight_dict
-        return {name: loss * weights[name] for name, loss in losses.items()}
+        return self.weighted_losses(outputs, targets, batched_inputs, normalisers)
+
+    def num_objects(self, inputs: dict[str, Any]) -> int:
+        """As :meth:`MaskClassifier.num_objects`."""
+        return len(self._annotations(inputs))
 
     def predict_logits(self, batched_inputs: list[dict[str, Any]]) -> list[MaskLogits]:
         """Run the network, in evaluation.
@@ -277,10 +243,7 @@ class MaskFormer(nn.Module):
             return self._results(logits, object_mask_threshold, overlap_threshold)
 
     def _prepare_images(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
-        """Normalised images on the model's device, padded to one size."""
-        images = [inputs["image"].to(self.device) for inputs in batched_inputs]
-        images = [(image - self.pixel_mean) / self.pixel_std for image in images]
-        return ImageList.from_tensors(images, self.size_divisibility)
+        return self.prepare_images([inputs["image"] for inputs in batched_inputs])
 
     def _prepare_targets(
         self, batched_inputs: list[dict[str, Any]], images: ImageList
@@ -288,23 +251,20 @@ class MaskFormer(nn.Module):
         """Labels and masks of each image on the model's device, masks padded like the images."""
         targets = []
         for inputs, image_size in zip(batched_inputs, images.image_sizes, strict=True):
-            instances = _annotations(inputs, self.sem_seg_head.num_classes)
-            masks = instances.gt_masks
-            if tuple(masks.shape[-2:]) != tuple(image_size):
-                raise ValueError(
-                    f"{_name(inputs)}: gt_masks are {tuple(masks.shape[-2:])}, the image is "
-                    f"{tuple(image_size)}"
-                )
-            height, width = image_size
-            padded_height, padded_width = images.tensor.shape[-2:]
-            padding = (0, padded_width - width, 0, padded_height - height)
+            instances = self._annotations(inputs)
             targets.append(
                 {
                     "labels": instances.gt_classes.to(self.device),
-                    "masks": F.pad(masks.to(self.device), padding),
+                    "masks": self.padded_masks(instances.gt_masks, inputs, image_size, images),
                 }
             )
         return targets
+
+    def _annotations(self, inputs: dict[str, Any]) -> Instances:
+        """The image's instances, checked."""
+        instances = annotations(inputs)
+        self.check_classes(instances.gt_classes, inputs)
+        return instances
 
     def _results(
         self, logits: MaskLogits, object_mask_threshold: float, overlap_threshold: float
@@ -345,24 +305,3 @@ def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps  # interpolation would copy them
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-
-
-def _annotations(inputs: dict[str, Any], num_classes: int) -> Instances:
-    """The image's instances, checked on their own device (the CPU, from a data loader)."""
-    if "instances" not in inputs:
-        raise UserError(
-            f"{_name(inputs)}: no `instances`, which training needs; found "
-            f"{', '.join(sorted(inputs))}; train on a data set with annotations"
-        )
-    instances = inputs["instances"]
-    classes = instances.gt_classes
-    if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
-        raise UserError(
-            f"{_name(inputs)}: classes {int(classes.min())} to {int(classes.max())}, expected 0 to "
-            f"{num_classes - 1}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES or correct the labels"
-        )
-    return instances
-
-
-def _name(inputs: dict[str, Any]) -> str:
-    return str(inputs.get("file_name", "an image without file_name"))

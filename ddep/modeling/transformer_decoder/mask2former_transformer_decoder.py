@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -148,29 +148,57 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
         Returns:
             ``pred_logits`` (B, Q, K+1) and ``pred_masks`` (B, Q, H, W), both logits, of the last
-            layer; ``aux_outputs``, a list of dicts with the same of the queries themselves and of
-            every layer but the last, empty in evaluation.
+            layer; ``embeddings`` (B, Q, C), its queries after ``decoder_norm``; ``aux_outputs``, a
+            list of dicts with logits of the queries themselves and of every layer but the last,
+            empty in evaluation.
         """
         sizes = [feature.shape[-2:] for feature in multi_scale_features]
-        values = [
-            _flatten(projection(feature) + embedding[:, None, None])
+        values = self.project(multi_scale_features)
+        keys = [
+            value + flatten_pixels(sine_position_encoding(*size, value.shape[-1], value.device))
+            for value, size in zip(values, sizes, strict=True)
+        ]
+        resized = [resized_features(mask_features, size) for size in sizes[: self.num_layers]]
+        return self.decode(keys, values, resized, mask_features)
+
+    def project(self, multi_scale_features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Bring features to the queries' channels: (B, in_channels, h, w) -> (B, h * w, C) each.
+
+        They are the values of cross-attention.
+        """
+        return [
+            flatten_pixels(projection(feature) + embedding[:, None, None])
             for feature, projection, embedding in zip(
                 multi_scale_features, self.input_proj, self.level_embed.weight, strict=True
             )
         ]
-        keys = [
-            value + _flatten(sine_position_encoding(*size, value.shape[-1], value.device))
-            for value, size in zip(values, sizes, strict=True)
-        ]
-        levels = [layer % self.num_feature_levels for layer in range(self.num_layers)]
-        resized = {level: resized_features(mask_features, sizes[level]) for level in set(levels)}
+
+    def decode(
+        self,
+        keys: Sequence[torch.Tensor],
+        values: Sequence[torch.Tensor],
+        resized: Sequence[torch.Tensor],
+        mask_features: torch.Tensor,
+    ) -> dict[str, torch.Tensor | list[Predictions]]:
+        """Run the layers.
+
+        Args:
+            keys, values: 3 of (B, S, C), coarse to fine, with and without position encoding.
+            resized: of each scale that a layer attends to, the mask features of its pixels,
+                (B, mask_dim, S).
+            mask_features: (B, mask_dim, H, W).
+
+        Returns:
+            As :meth:`forward`.
+        """
         queries, query_pos = (
             each.expand(mask_features.shape[0], -1, -1) for each in self._initial_queries()
         )
 
         normalised = [self.decoder_norm(queries)]
         embeddings = [self.mask_embed(normalised[0])]
-        for layer, level in enumerate(levels):
+        for layer in range(self.num_layers):
+            level = layer % self.num_feature_levels
             queries = self.transformer_cross_attention_layers[layer](
                 queries,
                 keys[level],
@@ -192,7 +220,11 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
                 strict=True,
             )
         ]
-        return {**predictions[-1], "aux_outputs": predictions[:-1]}
+        return {
+            **predictions[-1],
+            "embeddings": normalised[-1],
+            "aux_outputs": predictions[:-1],
+        }
 
     def link_queries(self, tokens: Callable[[], torch.Tensor], channels: int) -> None:
         """Make the queries of an encoder's learnable tokens, instead of learning them here.
@@ -257,6 +289,6 @@ def attention_mask(embeddings: torch.Tensor, features: torch.Tensor) -> torch.Te
     return ~forbidden | forbidden.all(dim=-1, keepdim=True)
 
 
-def _flatten(feature: torch.Tensor) -> torch.Tensor:
+def flatten_pixels(feature: torch.Tensor) -> torch.Tensor:
     """(B, C, H, W) -> (B, H * W, C), contiguous."""
     return feature.flatten(2).transpose(1, 2).contiguous()
