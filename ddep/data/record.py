@@ -1,4 +1,4 @@
-"""The type of a data set's records, each of which describes one image."""
+"""The type of a data set's records, each of which describes one image or video."""
 
 from __future__ import annotations
 
@@ -7,4 +7,18 @@ from typing import Any
 # detectron2's standard dict: ``file_name`` and, where known, ``image_id``, ``height``, ``width``
 # and labels (``sem_seg_file_name``; ``pan_seg_file_name`` with ``segments_info``; ``annotations``;
 # ``classes``, the indices of the whole image's classes).
+#
+# That of a video has the paths of its frames (``file_names``), its ``length`` and ``video_id``;
+# ``file_name`` is the first frame's, and ``annotations`` are one list for each frame.
 Record = dict[str, Any]
+
+
+def annotated_objects(record: Record) -> list[dict[str, Any]]:
+    """The annotations of an image; of a video, the first one of each track."""
+    if "file_names" not in record:
+        return record["annotations"]
+    first: dict[int, dict[str, Any]] = {}
+    for frame in record["annotations"]:
+        for annotation in frame:
+            first.setdefault(annotation["id"], annotation)
+    return list(first.values())

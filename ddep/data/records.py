@@ -23,7 +23,7 @@ from ddep.data.labels import (
     write_label_list,
 )
 from ddep.data.mapper_registry import MAPPERS, mapper_class
-from ddep.data.record import Record
+from ddep.data.record import Record, annotated_objects
 from ddep.data.samplers import check_sampler_keys
 from ddep.errors import UserError, one_line
 
@@ -139,7 +139,7 @@ def _without_labelled(cfg: CfgNode, name: str, records: Sequence[Record]) -> Seq
 
 def _without_empty(name: str, records: Sequence[Record]) -> Sequence[Record]:
     if "annotations" in records[0]:
-        records = filter_images_with_only_crowd_annotations(records)
+        records = _with_objects(records)
     if not records:
         raise UserError(
             f"no image of data set {name} that counts as labelled shows an object; raise "
@@ -187,13 +187,21 @@ def _load(name: str, filter_empty: bool) -> Sequence[Record]:
     if "annotations" not in records[0]:
         return records
     if filter_empty:
-        records = filter_images_with_only_crowd_annotations(records)
+        records = _with_objects(records)
     if not records:
         raise ValueError("none of its images shows an object")
     classes = MetadataCatalog.get(name).get("thing_classes")
     if classes is not None:
-        print_instances_class_histogram(records, classes)
+        objects = [{"annotations": annotated_objects(record)} for record in records]
+        print_instances_class_histogram(objects, classes)
     return records
+
+
+def _with_objects(records: Sequence[Record]) -> Sequence[Record]:
+    """Those that show an object which is no crowd."""
+    if "file_names" not in records[0]:
+        return filter_images_with_only_crowd_annotations(records)
+    return [r for r in records if any(not o.get("iscrowd", 0) for o in annotated_objects(r))]
 
 
 def _check_same_classes(names: Sequence[str]) -> None:

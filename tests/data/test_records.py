@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -55,6 +56,30 @@ def test_images_without_objects(provide) -> None:
     assert load_records("DATASETS.TEST", [NAME], filter_empty=False) == [[crowd, shown, nothing]]
     provide([nothing, crowd])
     with pytest.raises(UserError, match=f"DATASETS.TRAIN: data set {NAME} .*shows an object"):
+        load_records("DATASETS.TRAIN", [NAME], filter_empty=True)
+
+
+def test_videos_without_objects(provide, caplog: pytest.LogCaptureFixture) -> None:
+    """A track counts once, whatever the number of its frames; crowds are no objects."""
+
+    def track(number: int, category: int, iscrowd: int = 0) -> dict:
+        return {"id": number, "category_id": category, "iscrowd": iscrowd}
+
+    frames = {
+        "shown": [[], [track(3, 0, 1), track(4, 1)], [track(4, 1), track(7, 1)]],
+        "crowd": [[track(3, 0, 1)], [track(3, 0, 1)]],
+        "nothing": [[], []],
+    }
+    shown, crowd, nothing = (
+        {"file_name": name, "file_names": [name] * len(found), "annotations": found}
+        for name, found in frames.items()
+    )
+    provide([nothing, shown, crowd])
+    with caplog.at_level("INFO"):
+        assert load_records("DATASETS.TRAIN", [NAME], filter_empty=True) == [[shown]]
+    assert re.search(r"\| +a +\| 0 +\| +b +\| 2 +\|", caplog.text)
+    provide([nothing, crowd])
+    with pytest.raises(UserError, match="shows an object"):
         load_records("DATASETS.TRAIN", [NAME], filter_empty=True)
 
 
