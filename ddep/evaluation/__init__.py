@@ -1,4 +1,4 @@
-"""What is measured: denoising, classification, mean IoU, panoptic quality, mask and box AP."""
+"""What is measured: denoising, classes, mean IoU, panoptic quality, AP of masks, boxes, tracks."""
 
 from ddep.evaluation.cityscapes_instance import CityscapesAPEvaluator
 from ddep.evaluation.classification import ClassificationEvaluator
@@ -9,6 +9,7 @@ from ddep.evaluation.panoptic import PanopticQualityEvaluator
 from ddep.evaluation.results_files import output_folder, write_results
 from ddep.evaluation.results_table import ResultsTable
 from ddep.evaluation.semantic import CheckedSemSegEvaluator
+from ddep.evaluation.video import VideoAPEvaluator
 
 __all__ = [
     "MEASURES",
@@ -21,6 +22,7 @@ __all__ = [
     "Measure",
     "PanopticQualityEvaluator",
     "ResultsTable",
+    "VideoAPEvaluator",
     "output_folder",
     "write_results",
 ]

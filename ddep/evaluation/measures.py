@@ -17,6 +17,9 @@ from ddep.evaluation.denoising import METRICS as DENOISING_METRICS
 from ddep.evaluation.instance import BoxAPEvaluator, MaskAPEvaluator
 from ddep.evaluation.panoptic import PanopticQualityEvaluator, check_panoptic_records
 from ddep.evaluation.semantic import CheckedSemSegEvaluator, check_metadata
+from ddep.evaluation.video import VideoAPEvaluator
+from ddep.evaluation.video_ap import METRICS as VIDEO_METRICS
+from ddep.evaluation.video_tracks import check_video_records
 
 
 def _no_check(dataset_name: str) -> None:
@@ -79,5 +82,12 @@ MEASURES = {
         ),
         Measure("segm", "instance", _AP, _mask_ap),
         Measure("bbox", "boxes", _AP, BoxAPEvaluator),
+        Measure(
+            "video_segm",
+            "video instances",
+            VIDEO_METRICS,
+            VideoAPEvaluator,
+            check_video_records,
+        ),
     )
 }

@@ -31,12 +31,15 @@ from ddep.evaluation import (
     DenoisingEvaluator,
     MaskAPEvaluator,
     PanopticQualityEvaluator,
+    VideoAPEvaluator,
 )
+from tests.evaluation.small_videos import registered, right_output, video
 
 pytestmark = pytest.mark.slow
 
 PROCESSES, SIZE = 3, 48
 CITYSCAPES, COCO = "cityscapes_of_processes", "coco_of_processes"
+VIDEOS = "videos_of_processes"
 Evaluation = tuple[DatasetEvaluator, list[dict[str, Any]], list[dict[str, Any]]]
 
 
@@ -60,7 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     MetadataCatalog.get(CITYSCAPES).set(
         gt_dir=str(folder / "gt"), thing_dataset_id_to_contiguous_id=things
     )
-    yield folder
+    with registered(VIDEOS, lambda: [video(1), video(2)]):
+        yield folder
     MetadataCatalog.pop(CITYSCAPES)
     MetadataCatalog.pop(COCO)
     register_all(usual)
@@ -175,6 +179,17 @@ def one_class(folder: Path, multi_label: bool = False) -> Evaluation:
     return ClassificationEvaluator(name, str(folder)), inputs, outputs
 
 
+def videos(folder: Path) -> Evaluation:
+    """Two videos; in the second one no right object is found."""
+    outputs = [right_output() for _ in range(2)]
+    outputs[1]["pred_labels"] = [0, 0]
+    return (
+        VideoAPEvaluator(VIDEOS, str(folder / "videos")),
+        [{"video_id": 1}, {"video_id": 2}],
+        outputs,
+    )
+
+
 def several_classes(folder: Path) -> Evaluation:
     return one_class(folder, multi_label=True)
 
@@ -187,6 +202,7 @@ KINDS = (
     denoising,
     one_class,
     several_classes,
+    videos,
 )
 
 
