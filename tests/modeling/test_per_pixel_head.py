@@ -104,7 +104,9 @@ def test_plus_has_a_query_for_each_class_and_a_loss_for_each_layer(
     features, targets = random_features(*size), random_targets(*size)
     mask_features, _, _ = head.pixel_decoder(features)
     decoder = head.predictor
-    queries = decoder.transformer(decoder.input_proj(features["res5"]), decoder.query_embed.weight)
+    queries, _ = decoder.transformer(
+        decoder.input_proj(features["res5"]), decoder.query_embed.weight
+    )
     layers = [
         torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(q).double(), mask_features.double())
         for q in queries

@@ -37,8 +37,8 @@ class MultiheadAttention(nn.MultiheadAttention):
             query: (B, Q, C).
             key: (B, S, C).
             value: (B, S, C).
-            allowed: (B, Q, S) bool, true where a query may attend; None allows everything. A query
-                that may attend to nothing gets NaN.
+            allowed: (B, Q, S) bool, or (B, 1, S) for all queries alike, true where a query may
+                attend; None allows everything. A query that may attend to nothing gets NaN.
         """
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         heads = [  # three of (B, heads, ., C / heads)

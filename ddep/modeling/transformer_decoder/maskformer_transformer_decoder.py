@@ -129,7 +129,7 @@ class StandardTransformerDecoder(nn.Module):
             (B, Q, H, W), both logits, of the last layer; ``aux_outputs``, a list of dicts with the
             same of every layer before it, empty without deep supervision and in evaluation.
         """
-        queries_of_layers = self.transformer(self.input_proj(feature), self.query_embed.weight)
+        queries_of_layers, _ = self.transformer(self.input_proj(feature), self.query_embed.weight)
         if not (self.deep_supervision and self.training):
             queries_of_layers = queries_of_layers[-1:]
         embeddings = [self.mask_embed(queries) for queries in queries_of_layers]

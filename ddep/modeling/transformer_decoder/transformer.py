@@ -2,7 +2,7 @@
 
 DETR (Carion et al., 2020, arXiv 2005.12872), appendix A.3: positions are added to queries and keys
 in every layer, never to values. A LayerNorm precedes each residual branch (``normalize_before``) or
-follows the sum.
+follows the sum. Images of a batch may be padded to one size: nothing attends to the padding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ddep.modeling.activation_checkpoint import checkpointed
-from ddep.modeling.position_encoding import sine_position_encoding
+from ddep.modeling.position_encoding import (
+    padded_sine_position_encoding,
+    sine_position_encoding,
+)
 from ddep.modeling.transformer_decoder.attention import MultiheadAttention
 from ddep.modeling.transformer_decoder.layers import reset_parameters
 
@@ -40,17 +43,27 @@ class TransformerEncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.normalize_before = normalize_before
 
-    def forward(self, src: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
-        """Map (B, S, C) to (B, S, C); ``pos`` (1 or B, S, C) encodes the pixels' positions."""
+    def forward(
+        self, src: torch.Tensor, pos: torch.Tensor, valid: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Map (B, S, C) to (B, S, C).
+
+        Args:
+            src: the pixels.
+            pos: (1 or B, S, C), their positions.
+            valid: (B, 1, S) bool, false for pixels that nothing attends to; None: there are none.
+        """
         if self.normalize_before:
-            src = src + self._attend(self.norm1(src), pos)
+            src = src + self._attend(self.norm1(src), pos, valid)
             return src + self._feed_forward(self.norm2(src))
-        src = self.norm1(src + self._attend(src, pos))
+        src = self.norm1(src + self._attend(src, pos, valid))
         return self.norm2(src + self._feed_forward(src))
 
-    def _attend(self, src: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+    def _attend(
+        self, src: torch.Tensor, pos: torch.Tensor, valid: torch.Tensor | None = None
+    ) -> torch.Tensor:
         query = src + pos
-        return self.dropout(self.self_attn(query, query, src))
+        return self.dropout(self.self_attn(query, query, src, valid))
 
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x), inplace=True))))
@@ -72,6 +85,7 @@ class TransformerDecoderLayer(TransformerEncoderLayer):
         memory: torch.Tensor,
         pos: torch.Tensor,
         query_pos: torch.Tensor,
+        valid: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Map queries (B, Q, C) to (B, Q, C).
 
@@ -80,19 +94,25 @@ class TransformerDecoderLayer(TransformerEncoderLayer):
             memory: the feature map, flattened (B, S, C).
             pos: position of its pixels (1 or B, S, C).
             query_pos: position of the queries (B, Q, C).
+            valid: (B, 1, S) bool, false for pixels that nothing attends to; None: there are none.
         """
         if self.normalize_before:
             tgt = tgt + self._attend(self.norm1(tgt), query_pos)
-            tgt = tgt + self._attend_to_memory(self.norm2(tgt), memory, pos, query_pos)
+            tgt = tgt + self._attend_to_memory(self.norm2(tgt), memory, pos, query_pos, valid)
             return tgt + self._feed_forward(self.norm3(tgt))
         tgt = self.norm1(tgt + self._attend(tgt, query_pos))
-        tgt = self.norm2(tgt + self._attend_to_memory(tgt, memory, pos, query_pos))
+        tgt = self.norm2(tgt + self._attend_to_memory(tgt, memory, pos, query_pos, valid))
         return self.norm3(tgt + self._feed_forward(tgt))
 
     def _attend_to_memory(
-        self, tgt: torch.Tensor, memory: torch.Tensor, pos: torch.Tensor, query_pos: torch.Tensor
+        self,
+        tgt: torch.Tensor,
+        memory: torch.Tensor,
+        pos: torch.Tensor,
+        query_pos: torch.Tensor,
+        valid: torch.Tensor | None,
     ) -> torch.Tensor:
-        return self.dropout(self.multihead_attn(tgt + query_pos, memory + pos, memory))
+        return self.dropout(self.multihead_attn(tgt + query_pos, memory + pos, memory, valid))
 
 
 class TransformerEncoder(nn.Module):
@@ -120,10 +140,12 @@ class TransformerEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(d_model) if normalize_before else nn.Identity()
 
-    def forward(self, src: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
-        """Map (B, S, C) to (B, S, C); ``pos`` (1 or B, S, C) encodes the pixels' positions."""
+    def forward(
+        self, src: torch.Tensor, pos: torch.Tensor, valid: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Map (B, S, C) to (B, S, C); arguments as in :meth:`TransformerEncoderLayer.forward`."""
         for layer in self.layers:
-            src = checkpointed(layer, src, pos, recompute=self.use_checkpoint)
+            src = checkpointed(layer, src, pos, valid, recompute=self.use_checkpoint)
         return self.norm(src)
 
 
@@ -147,7 +169,11 @@ class TransformerDecoder(nn.Module):
         self.norm = nn.LayerNorm(d_model)
 
     def forward(
-        self, memory: torch.Tensor, pos: torch.Tensor, query_pos: torch.Tensor
+        self,
+        memory: torch.Tensor,
+        pos: torch.Tensor,
+        query_pos: torch.Tensor,
+        valid: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
         """Compute the queries after each layer, normalised: a list of (B, Q, C).
 
@@ -157,7 +183,7 @@ class TransformerDecoder(nn.Module):
         tgt = torch.zeros_like(query_pos)
         outputs = []
         for layer in self.layers:
-            tgt = layer(tgt, memory, pos, query_pos)
+            tgt = layer(tgt, memory, pos, query_pos, valid)
             outputs.append(self.norm(tgt))
         return outputs
 
@@ -227,19 +253,31 @@ class Transformer(nn.Module):
         self.decoder = TransformerDecoder(num_decoder_layers, *sizes)
         reset_parameters(self)
 
-    def forward(self, src: torch.Tensor, query_embed: torch.Tensor) -> list[torch.Tensor]:
-        """Compute the queries after each decoder layer.
+    def forward(
+        self,
+        src: torch.Tensor,
+        query_embed: torch.Tensor,
+        *,
+        valid: torch.Tensor | None = None,
+        pos: torch.Tensor | None = None,
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Compute the queries after each decoder layer, and the encoded feature map.
 
         Args:
             src: (B, C, H, W).
             query_embed: (Q, C), the positions of the queries.
+            valid: (B, H, W) bool, false in an image's padding; None: no image has padding.
+            pos: (1 or B, C, H, W), the positions of pixels; None takes sines and cosines.
 
         Returns:
-            (B, Q, C) for each layer, normalised.
+            (B, Q, C) for each layer, normalised; (B, C, H, W).
         """
-        pos = _positions(src)
-        memory = self.encoder(_flatten(src), pos)
-        return self.decoder(memory, pos, query_embed.expand(src.shape[0], -1, -1))
+        pos = _positions(src, valid) if pos is None else _flatten(pos)
+        allowed = None if valid is None else valid.flatten(1)[:, None]
+        memory = self.encoder(_flatten(src), pos, allowed)
+        queries = query_embed.expand(src.shape[0], -1, -1)
+        outputs = self.decoder(memory, pos, queries, allowed)
+        return outputs, memory.transpose(1, 2).unflatten(2, src.shape[-2:])
 
 
 def _flatten(feature: torch.Tensor) -> torch.Tensor:
@@ -247,7 +285,9 @@ def _flatten(feature: torch.Tensor) -> torch.Tensor:
     return feature.flatten(2).transpose(1, 2)
 
 
-def _positions(feature: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) -> (1, H * W, C)."""
+def _positions(feature: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """(B, C, H, W) -> (1 or B, H * W, C)."""
     _, channels, height, width = feature.shape
+    if valid is not None:
+        return _flatten(padded_sine_position_encoding(valid, channels))
     return _flatten(sine_position_encoding(height, width, channels, feature.device))

@@ -34,7 +34,7 @@ def test_masks_and_classes_come_from_the_queries():
     decoder = build()
     feature, mask_features = random_inputs()
     outputs = decoder(feature, mask_features)
-    queries = decoder.transformer(decoder.input_proj(feature), decoder.query_embed.weight)
+    queries, _ = decoder.transformer(decoder.input_proj(feature), decoder.query_embed.weight)
     layers = [*outputs["aux_outputs"], outputs]
     assert len(layers) == len(queries) == 3
     for layer, query in zip(layers, queries, strict=True):

@@ -59,7 +59,9 @@ def test_transformer_against_the_formula(enc_layers: int, pre_norm: bool) -> Non
     query_embed = torch.randn(7, 16)
     memory = encode(module, flat, pos, enc_layers, pre_norm)
     queries = torch.zeros(2, 7, 16, dtype=torch.float64)
-    outputs = module(feature, query_embed)
+    outputs, encoded = module(feature, query_embed)
+    expected = memory.transpose(1, 2).reshape(2, 16, 3, 5)
+    torch.testing.assert_close(encoded.double(), expected, atol=1e-5, rtol=0)
     assert len(outputs) == 3
     for i, output in enumerate(outputs):
         state = wide(module, f"decoder.layers.{i}.")
@@ -81,7 +83,7 @@ def test_initialisation_and_dropout() -> None:
             bound = (6 / sum(parameter.shape)) ** 0.5
             assert 0.8 * bound < parameter.abs().max() <= bound, name
     feature, _, _ = inputs()
-    one, other = (module.train()(feature, torch.ones(4, 16))[0] for _ in range(2))
+    one, other = (module.train()(feature, torch.ones(4, 16))[0][0] for _ in range(2))
     assert not torch.allclose(one, other)
-    one, other = (module.eval()(feature, torch.ones(4, 16))[0] for _ in range(2))
+    one, other = (module.eval()(feature, torch.ones(4, 16))[0][0] for _ in range(2))
     assert torch.equal(one, other)
