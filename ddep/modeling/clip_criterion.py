@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddep.modeling.criterion import MatchedPairs, SetCriterion
+from ddep.modeling.criterion import SetCriterion
 from ddep.modeling.mask_costs import PointMaskCosts
+from ddep.modeling.matching_criterion import MatchedPairs
 from ddep.ops.mask_costs_reference import pairwise_dice_loss, pairwise_sigmoid_cross_entropy
 from ddep.ops.point_sampling_reference import sample_masks
 
