@@ -16,7 +16,16 @@ import cv2
 import numpy as np
 
 from ddep.data.datasets.panoptic import Category
-from ddep.data.datasets.shape_stuff import draw_stuff, mix, noise
+from ddep.data.datasets.shape_stuff import draw_stuff
+from ddep.data.datasets.shape_things import (
+    NUM_THINGS,
+    Thing,
+    cast_shadow,
+    draw_colour,
+    draw_shadow_offset,
+    paint_thing,
+    place_thing,
+)
 
 CATEGORIES: list[Category] = [
     {"id": 1, "name": "disc", "isthing": 1, "color": [230, 60, 60]},
@@ -28,7 +37,7 @@ CATEGORIES: list[Category] = [
     {"id": 7, "name": "grass", "isthing": 0, "color": [90, 160, 70]},
     {"id": 8, "name": "stones", "isthing": 0, "color": [130, 125, 120]},
 ]
-NUM_THINGS = 4
+MIN_SIZE = 32  # of scenes, pixels
 # Things of which fewer pixels, or a smaller fraction, would be visible are not placed.
 MIN_VISIBLE_AREA = 30
 MIN_VISIBLE_PART = 0.35
@@ -67,8 +76,9 @@ def draw_scene(rng: np.random.Generator, side: int, *, subject: bool = False) ->
     light = rng.uniform(0, 2 * np.pi)
     things = [_place_thing(rng, side, _RADIUS_OF_SUBJECT)] if subject else _place_things(rng, side)
     for thing in reversed(things):  # the first is in front
-        _paint_thing(rng, image, thing, light)
-    image = _light(rng, image, light)
+        cast_shadow(image, thing, draw_shadow_offset(rng, thing.radius), light)
+        paint_thing(image, thing, draw_colour(rng, thing))
+    image = light_scene(image, light, *draw_light(rng))
     blur = rng.uniform(0.3, 0.7)
     image = cv2.GaussianBlur(image, (0, 0), blur)
 
@@ -80,53 +90,13 @@ def draw_scene(rng: np.random.Generator, side: int, *, subject: bool = False) ->
     for thing in reversed(things):
         category_ids[len(category_ids) + 1] = CATEGORIES[thing.class_id]["id"]
         panoptic[thing.window][thing.distance < 0] = len(category_ids)
-    pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    return Scene(pixels, panoptic, category_ids)
+    return Scene(to_pixels(image), panoptic, category_ids)
 
 
-@dataclass(frozen=True)
-class _Thing:
-    """A placed shape, and the window of the scene that holds it and its shadow.
-
-    Attributes:
-        class_id: contiguous.
-        radius: of its circumscribed circle, pixels.
-        turn: radians.
-        window: rows and columns of the scene, H x W pixels.
-        y, x: (H, W), each pixel's coordinates in the shape's own turned frame, pixels.
-        distance: (H, W), signed distance to its outline, pixels; negative inside.
-    """
-
-    class_id: int
-    radius: float
-    turn: float
-    window: tuple[slice, slice]
-    y: np.ndarray
-    x: np.ndarray
-    distance: np.ndarray
-
-
-def outline_distance(class_id: int, y: np.ndarray, x: np.ndarray, radius: float) -> np.ndarray:
-    """Signed distance to the outline of a shape at the origin, exact near the middle of edges."""
-    if class_id == 0:
-        return np.hypot(y, x) - radius
-    if class_id == 1:
-        return np.maximum(np.abs(y), np.abs(x)) - radius / np.sqrt(2)
-    corners, inner = (3, 0.5 * radius) if class_id == 2 else (5, 0.42 * radius)
-    # Fold the plane onto the wedge between a corner and the middle of the next notch (or side).
-    wedge = np.pi / corners
-    angle = np.abs(np.mod(np.arctan2(x, -y) + wedge, 2 * wedge) - wedge)
-    along, across = np.hypot(y, x) * np.cos(angle), np.hypot(y, x) * np.sin(angle)
-    notch = np.array([inner * np.cos(wedge), inner * np.sin(wedge)])
-    edge = notch - np.array([radius, 0.0])
-    normal = np.array([edge[1], -edge[0]]) / np.hypot(*edge)
-    return (along - radius) * normal[0] + across * normal[1]
-
-
-def _place_things(rng: np.random.Generator, side: int) -> list[_Thing]:
+def _place_things(rng: np.random.Generator, side: int) -> list[Thing]:
     """Place up to seven things, the front one first, each of them sufficiently visible."""
     covered = np.zeros((side, side), dtype=bool)
-    things: list[_Thing] = []
+    things: list[Thing] = []
     for _ in range(int(rng.integers(2, 8))):
         thing = _place_thing(rng, side, _RADIUS)
         inside = thing.distance < 0
@@ -138,65 +108,27 @@ def _place_things(rng: np.random.Generator, side: int) -> list[_Thing]:
     return things
 
 
-def _place_thing(rng: np.random.Generator, side: int, radii: tuple[float, float]) -> _Thing:
+def _place_thing(rng: np.random.Generator, side: int, radii: tuple[float, float]) -> Thing:
     class_id = int(rng.integers(NUM_THINGS))
     radius = side * rng.uniform(*radii)
     centre = rng.uniform(0.05, 0.95, 2) * side
-    turn = rng.uniform(0, 2 * np.pi)
-    reach = 1.4 * radius + 2
-    starts = np.maximum(0, np.floor(centre - reach)).astype(int)
-    stops = np.minimum(side, np.ceil(centre + reach)).astype(int)
-    window = (slice(starts[0], stops[0]), slice(starts[1], stops[1]))
-    dy = np.arange(starts[0], stops[0])[:, None] + 0.5 - centre[0]
-    dx = np.arange(starts[1], stops[1])[None, :] + 0.5 - centre[1]
-    y, x = dy * np.cos(turn) - dx * np.sin(turn), dy * np.sin(turn) + dx * np.cos(turn)
-    return _Thing(class_id, radius, turn, window, y, x, outline_distance(class_id, y, x, radius))
+    return place_thing(class_id, radius, centre, rng.uniform(0, 2 * np.pi), side)
 
 
-def _texture(rng: np.random.Generator, thing: _Thing) -> np.ndarray:
-    """The weight of a thing's second colour at each pixel: (H, W), clipped to [0, 1] by `mix`."""
-    shape = thing.y.shape
-    period = max(4.0, thing.radius * rng.uniform(0.25, 0.7))
-    contrast = period / 4
-    stripes = np.sin(2 * np.pi * thing.y / period)
-    checkers = stripes * np.sin(2 * np.pi * thing.x / period)
-    kind = int(rng.integers(6))
-    if kind == 0:  # plain, with a little noise
-        return 0.25 + 0.25 * noise(rng, shape, shape[0] / 6, shape[1] / 6)
-    if kind == 1:
-        return 0.5 + contrast * stripes
-    if kind == 2:
-        return 0.5 + contrast * checkers
-    if kind == 3:  # dots
-        return contrast * (checkers - 0.35)
-    if kind == 4:  # marble
-        return 0.5 + 0.7 * np.sin(4 * stripes + 3 * noise(rng, shape, 4, 4))
-    rings = np.hypot(thing.y, thing.x)
-    return 0.5 + contrast * np.sin(2 * np.pi * rings / period)
+def draw_light(rng: np.random.Generator) -> tuple[float, float, np.ndarray]:
+    """Draw how bright a scene is, how much brighter towards the light, and its tint (3,)."""
+    return rng.uniform(0.8, 1.1), rng.uniform(0.1, 0.45), rng.uniform(0.88, 1.08, 3)
 
 
-def _paint_thing(rng: np.random.Generator, image: np.ndarray, thing: _Thing, light: float) -> None:
-    """Paint a thing and its shadow onto ``image``, in place."""
-    part = image[thing.window]  # a view
-    offset = thing.radius * rng.uniform(0.08, 0.2)
-    towards_light = thing.turn + light  # in the thing's own frame
-    y = thing.y + offset * np.cos(towards_light)
-    x = thing.x + offset * np.sin(towards_light)
-    shadow = 0.5 - outline_distance(thing.class_id, y, x, thing.radius) / (0.25 * thing.radius)
-    part *= 1 - 0.45 * np.clip(shadow, 0, 1)[..., None]
-
-    first = rng.uniform(0.1, 0.95, 3)
-    second = np.clip(first + rng.choice([-1, 1], 3) * rng.uniform(0.15, 0.55, 3), 0, 1)
-    colour = mix(first, second, _texture(rng, thing))
-    rim = np.clip(1 + thing.distance / (0.35 * thing.radius), 0, 1)
-    colour *= (1 - 0.35 * rim**2)[..., None]
-    part[:] = mix(part, colour, 0.5 - thing.distance)  # the outline is one pixel soft
-
-
-def _light(rng: np.random.Generator, image: np.ndarray, light: float) -> np.ndarray:
-    """Light the scene from one side (radians; 0 is from below, pi/2 from the right); tint it."""
+def light_scene(
+    image: np.ndarray, light: float, brightness: float, gradient: float, tint: np.ndarray
+) -> np.ndarray:
+    """Light the scene (S, S, 3) from one side (radians; 0 is from below, pi/2 from the right)."""
     axis = np.linspace(-0.5, 0.5, len(image))
     slope = axis[:, None] * np.cos(light) + axis[None, :] * np.sin(light)
-    brightness = rng.uniform(0.8, 1.1) + rng.uniform(0.1, 0.45) * slope
-    tint = rng.uniform(0.88, 1.08, 3)
-    return image * brightness[..., None] * tint
+    return image * (brightness + gradient * slope)[..., None] * tint
+
+
+def to_pixels(image: np.ndarray) -> np.ndarray:
+    """Colours (S, S, 3) as uint8."""
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)

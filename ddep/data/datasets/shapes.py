@@ -22,9 +22,10 @@ from ddep.data.datasets.class_lists import ClassList, write_class_list
 from ddep.data.datasets.declaration import DatasetDeclaration, Option, Preparation, declare
 from ddep.data.datasets.image_folder import load_image_folder
 from ddep.data.datasets.label_kinds import CLASSIFICATION
+from ddep.data.datasets.numbered_files import numbered, remove_surplus
 from ddep.data.datasets.panoptic import IGNORE_LABEL, PanopticSplit, register_panoptic
 from ddep.data.datasets.preparation import PanopticWriter, write_png
-from ddep.data.datasets.shape_scenes import CATEGORIES, Scene, draw_scene
+from ddep.data.datasets.shape_scenes import CATEGORIES, MIN_SIZE, Scene, draw_scene
 from ddep.data.datasets.shape_shifts import SHIFTS, shift_image
 from ddep.errors import UserError
 
@@ -33,7 +34,6 @@ UNLABELLED = "unlabelled"
 SUBJECTS = "subjects"
 NO_SHIFT = "none"
 LOOKS = (NO_SHIFT, *SHIFTS)
-MIN_SIZE = 32
 _NAMES = [category["name"] for category in CATEGORIES]
 
 
@@ -126,7 +126,7 @@ def generate_shapes(
                 [seed, split_index, index, *(shift.encode() if shifted else b"")]
             )
             scene = draw_scene(rng, size, subject=name == SUBJECTS)
-            image_name = f"{index:05d}.png"
+            image_name = f"{numbered(index)}.png"
             image = shift_image(rng, scene.image, shift) if shifted else scene.image
             write_png(split.image_root / image_name, image)
             shown[image_name] = [_NAMES[i - 1] for i in sorted(set(scene.category_ids.values()))]
@@ -136,7 +136,7 @@ def generate_shapes(
         if writer:
             writer.finish()
         for folder in (split.image_root, split.panoptic_root, split.sem_seg_root):
-            _remove_surplus(folder, number)
+            remove_surplus(folder, number)
         if shown:
             write_class_list(_class_list(target, name), shown)
         else:
@@ -150,13 +150,6 @@ def _semantic(scene: Scene) -> np.ndarray:
     for segment_id, category_id in scene.category_ids.items():
         class_of_segment[segment_id] = category_id - 1
     return class_of_segment[scene.panoptic]
-
-
-def _remove_surplus(folder: Path, number: int) -> None:
-    """Remove the generated files in ``folder`` from index ``number`` on."""
-    for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].png"):
-        if int(path.stem) >= number:
-            path.unlink()
 
 
 _HELP = {

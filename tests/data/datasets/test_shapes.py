@@ -10,8 +10,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from ddep.data.datasets.image_folder import load_image_folder
-from ddep.data.datasets.shape_scenes import CATEGORIES, draw_scene, outline_distance
+from ddep.data.datasets.shape_scenes import CATEGORIES, draw_scene
 from ddep.data.datasets.shape_shifts import SHIFTS, shift_image
+from ddep.data.datasets.shape_things import outline_distance
 from ddep.data.datasets.shapes import generate_shapes
 from ddep.errors import UserError
 
