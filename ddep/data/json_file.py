@@ -9,12 +9,13 @@ from typing import Any
 from ddep.errors import UserError
 
 
-def read_json(path: str | Path, lists: tuple[str, ...] = ()) -> Any:
+def read_json(path: str | Path, lists: tuple[str, ...] = (), form: str = "COCO's format") -> Any:
     """Read a JSON file.
 
     Args:
         path: the file.
         lists: keys of lists that the content, then a dict, must have.
+        form: the format that has them, for the error message.
 
     Raises:
         UserError: missing, not JSON, or without one of the lists.
@@ -28,7 +29,7 @@ def read_json(path: str | Path, lists: tuple[str, ...] = ()) -> Any:
     for key in lists:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(
-                f"{path} has no list {key!r}; expected a JSON file in COCO's format, with "
+                f"{path} has no list {key!r}; expected a JSON file in {form}, with "
                 f"{' and '.join(lists)}"
             )
     return content

@@ -1,7 +1,8 @@
 """What data sets are labelled for, in words that mappers, models and evaluators share.
 
 The words are those of detectron2's evaluators: "panoptic_seg", "sem_seg", "bbox" (boxes), "segm"
-(masks of objects), and "classification".
+(masks of objects), and "classification"; besides "video_segm" (masks of objects through videos) and
+"tracking" (their identities).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from ddep.errors import UserError, one_line
 SEMANTIC = ("sem_seg",)
 INSTANCE = ("bbox", "segm")
 CLASSIFICATION = ("classification",)
+VIDEO = ("video_segm",)
+TRACKING = ("tracking",)
 # What detectron2's ``evaluator_type`` means, for data sets without ``labelled_for``. It does not
 # say which other labels panoptic sets have.
 _LABELS_OF_TYPE = {
@@ -20,6 +23,7 @@ _LABELS_OF_TYPE = {
     "cityscapes_sem_seg": SEMANTIC,
     "cityscapes_instance": INSTANCE,
     "coco": INSTANCE,
+    "ytvis": VIDEO,
 }
 _PANOPTIC_TYPES = (
     "panoptic_seg",
