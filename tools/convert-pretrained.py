@@ -7,10 +7,10 @@
     python tools/convert-pretrained.py output/finetuned/model_final.pth my_model/ --to hf
 
 Reads .pth, .pkl and .safetensors files, and Hugging Face's folders: Swin (original and timm),
-ResNet (torchvision and timm), ConvNeXt and ViT (timm), DINOv2, detectron2's model zoo, Mask2Former
-and MaskFormer (original and Hugging Face's), and this project's own; those of pretraining are
-reduced to what fine-tuning loads. Prints which weights were loaded, resized, missing and unused,
-and the config keys that fit.
+ResNet (torchvision and timm), ConvNeXt and ViT (timm), DINOv2, detectron2's model zoo, Mask2Former,
+MaskFormer and DETR (original and Hugging Face's), torchvision's Faster and Mask R-CNN, and this
+project's own; those of pretraining are reduced to what fine-tuning loads. Prints which weights were
+loaded, resized, missing and unused, and the config keys that fit.
 
 With --to hf, writes a Mask2Former or MaskFormer trained here as a folder that transformers loads
 with from_pretrained: config, weights and image processor.
@@ -43,6 +43,12 @@ def main() -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
     parser.add_argument("--verbose", action="store_true", help="name every weight")
+    parser.add_argument(
+        "--keep-classes",
+        action="store_true",
+        help="keep all classes of a detector that has as many outputs as those that number classes "
+        "by COCO's ids (91 or 250), instead of COCO's 80 or 133",
+    )
     args = parser.parse_args()
     if args.to == "hf" and args.format != "auto":
         parser.error("--from has no meaning with --to hf, which takes this project's checkpoints")
@@ -62,6 +68,7 @@ def main() -> None:
             config_file=args.config_file,
             overwrite=args.overwrite,
             verbose=args.verbose,
+            keep_classes=args.keep_classes,
         )
 
 

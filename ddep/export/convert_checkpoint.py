@@ -34,6 +34,7 @@ def convert_file(
     config_file: str | None = None,
     overwrite: bool = False,
     verbose: bool = False,
+    keep_classes: bool = False,
 ) -> Conversion:
     """Convert ``source`` to ``destination``, and print what became of every weight.
 
@@ -47,6 +48,7 @@ def convert_file(
         config_file: a config of this project.
         overwrite: whether to replace an existing ``destination``.
         verbose: whether to print all names, also of the weights that were loaded.
+        keep_classes: see :func:`ddep.checkpoint.conversion.convert`.
 
     Returns:
         What was written, and where it came from.
@@ -64,7 +66,7 @@ def convert_file(
             f"SRC {source} does not hold its frozen encoder, which is in "
             f"{checkpoint[KEY]['weights']}; name SRC itself in MODEL.WEIGHTS, which brings both"
         )
-    conversion = convert(weights, format_name, read_settings(source))
+    conversion = convert(weights, format_name, read_settings(source), keep_classes=keep_classes)
     if cfg is not None:
         conversion.fit(_expected(cfg, conversion))
     elif conversion.config:

@@ -12,8 +12,10 @@ import torch
 from ddep.checkpoint.conversion import (
     convnext,
     detectron2_zoo,
+    detr,
     dinov2,
     dinov3,
+    huggingface_detr,
     huggingface_mask2former,
     huggingface_maskformer,
     mask2former,
@@ -23,8 +25,10 @@ from ddep.checkpoint.conversion import (
     torchvision_detection,
     vit,
 )
+from ddep.checkpoint.conversion.coco_classes import KEEP_CLASSES
 from ddep.checkpoint.conversion.entries import Settings, Weights
 from ddep.checkpoint.conversion.resizing import is_computed, relative_position_index, resize
+from ddep.checkpoint.groups import CONFIGURED, group_of
 from ddep.errors import UserError
 
 FORMATS: dict[str, ModuleType] = {
@@ -39,6 +43,8 @@ FORMATS: dict[str, ModuleType] = {
     "hf-mask2former": huggingface_mask2former,
     "hf-maskformer": huggingface_maskformer,
     "torchvision-detection": torchvision_detection,
+    "detr": detr,
+    "hf-detr": huggingface_detr,
     "ddep": pretraining,
 }
 
@@ -60,7 +66,8 @@ class Conversion:
         config: the config keys and values that describe the model of these weights; empty if the
             weights do not determine them.
         resized: name in the whole model -> (the source's shape, the model's), after :meth:`fit`.
-        missing: names in the model that have no weight, after :meth:`fit`.
+        missing: names in the model that have no weight, after :meth:`fit`; constants that follow
+            from the config are not counted.
     """
 
     format_name: str
@@ -102,13 +109,18 @@ class Conversion:
             if is_computed(name):
                 self.weights[name] = relative_position_index(shape)
             elif tensor is None:
-                self.missing.append(name)
+                if group_of(name) not in CONFIGURED:
+                    self.missing.append(name)
             elif name in self.resized:
                 self.weights[name] = resize(name, tensor, shape)
 
 
 def convert(
-    weights: Weights, format_name: str = "auto", settings: Settings | None = None
+    weights: Weights,
+    format_name: str = "auto",
+    settings: Settings | None = None,
+    *,
+    keep_classes: bool = False,
 ) -> Conversion:
     """Find the weights of a model of this project in a checkpoint.
 
@@ -116,12 +128,14 @@ def convert(
         weights: the source's state dict.
         format_name: a key of FORMATS, or "auto".
         settings: the content of the ``config.json`` beside it, if there is one.
+        keep_classes: keep all classes of a model with as many as one that numbers them by COCO's
+            ids, instead of those that COCO has.
 
     Raises:
         UserError: the weights are not of that format or, with "auto", of no format, of several, or
             already have this project's names.
     """
-    settings = settings or {}
+    settings = {**(settings or {}), KEEP_CLASSES: keep_classes}
     name = _recognise(weights, format_name)
     form = FORMATS[name]
     entries = form.entries(weights, settings)

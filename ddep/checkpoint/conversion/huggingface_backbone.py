@@ -1,4 +1,4 @@
-"""The backbones of Hugging Face's Mask2Former and MaskFormer, and the input they expect."""
+"""The backbones of Hugging Face's Mask2Former and MaskFormer, and the input their models expect."""
 
 from __future__ import annotations
 
@@ -73,6 +73,21 @@ def backbone_config(entries: Entries, settings: Settings) -> dict[str, Any]:
 
 def _input_config(processor: Settings) -> dict[str, Any]:
     """The image processor's pixel statistics, size and padding."""
+    # Files of the first versions have another key.
+    divisor = processor.get("size_divisor", processor.get("size_divisibility", 32))
+    padding = {"MODEL.MASK_FORMER.SIZE_DIVISIBILITY": divisor} if type(divisor) is int else {}
+    return {**processor_config(processor), **padding}
+
+
+def processor_config(processor: Settings) -> dict[str, Any]:
+    """The config keys of an image processor's pixel statistics and sizes.
+
+    Args:
+        processor: the content of ``preprocessor_config.json``.
+
+    Raises:
+        UserError: it takes images that this project's models do not take.
+    """
     file = "preprocessor_config.json"
     require(processor, {"do_normalize": True, "do_rescale": True}, "we take images with", file)
     mean, std = processor.get("image_mean", MEAN), processor.get("image_std", STD)
@@ -83,16 +98,16 @@ def _input_config(processor: Settings) -> dict[str, Any]:
             or not all(isinstance(value, (int, float)) for value in values)
         ):
             raise UserError(f"{file} has {key} {values!r}; expected 3 numbers")
-    config = input_config({}, mean, std)
-    # Files of the first versions have other keys, and a number for the shorter side.
-    divisor = processor.get("size_divisor", processor.get("size_divisibility", 32))
+    # Files of the first versions have a number for the shorter side.
     size = processor.get("size")
     if not isinstance(size, dict):
         size = {"shortest_edge": size, "longest_edge": processor.get("max_size")}
     sizes = {
-        "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": divisor,
         "INPUT.MIN_SIZE_TEST": size.get("shortest_edge"),
         "INPUT.MAX_SIZE_TEST": size.get("longest_edge"),
     }
     # There are no such keys for processors that resize all images to one size.
-    return {**config, **{key: value for key, value in sizes.items() if type(value) is int}}
+    return {
+        **input_config({}, mean, std),
+        **{key: value for key, value in sizes.items() if type(value) is int},
+    }

@@ -1,4 +1,5 @@
-"""Tables of our and Hugging Face's names of the weights of Mask2Former and MaskFormer.
+"""Tables of our and Hugging Face's names of the weights of Mask2Former and MaskFormer, and the rows
+of them that other models share.
 
 Hugging Face's names are those in the files, which transformers 5 translates on loading and saving.
 """
@@ -12,7 +13,7 @@ _DECODER = "model.pixel_level_module.decoder."
 _TRANSFORMER = "model.transformer_module."
 
 
-def _below(ours: str, theirs: str, rows: list[Row]) -> list[Row]:
+def below(ours: str, theirs: str, rows: list[Row]) -> list[Row]:
     """Rows with our and their prefix before the names."""
     return [
         (
@@ -25,7 +26,7 @@ def _below(ours: str, theirs: str, rows: list[Row]) -> list[Row]:
 
 def _swin(theirs: str, norms: str, first: int) -> list[Row]:
     """Swin's names; theirs of the stages' norms are ``norms`` and a number, from ``first``."""
-    block = _below(
+    block = below(
         "layers.#.blocks.#.",
         "encoder.layers.#.blocks.#.",
         [
@@ -48,17 +49,18 @@ def _swin(theirs: str, norms: str, first: int) -> list[Row]:
         ("layers.#.downsample.*.*", "encoder.layers.#.downsample.*.*"),
     ]
     levels: list[Row] = [(f"norm{i}.*", f"{norms}{first + i}.*") for i in range(4)]
-    return _below("backbone.", theirs, body) + _below("backbone.", _ENCODER, levels)
+    return below("backbone.", theirs, body) + below("backbone.", _ENCODER, levels)
 
 
-def _resnet() -> list[Row]:
+def resnet(prefix: str) -> list[Row]:
+    """The names of Hugging Face's ResNet, which start with ``prefix``."""
     rows = _conv("stem.conv1", "embedder.embedder")
     for stage in range(4):
         ours, theirs = f"res{stage + 2}.#", f"encoder.stages.{stage}.layers.#"
         rows += _conv(f"{ours}.shortcut", f"{theirs}.shortcut")
         for layer in range(3):
             rows += _conv(f"{ours}.conv{layer + 1}", f"{theirs}.layer.{layer}")
-    return _below("backbone.", _ENCODER, rows)
+    return below("backbone.", prefix, rows)
 
 
 def _conv(ours: str, theirs: str) -> list[Row]:
@@ -68,11 +70,11 @@ def _conv(ours: str, theirs: str) -> list[Row]:
     ]
 
 
-def _attention(ours: str, theirs: str) -> list[Row]:
+def attention(ours: str, theirs: str, out: str = "out_proj") -> list[Row]:
     """An attention whose query, key and value projections are one matrix here and three there."""
     return [
         (f"{ours}.in_proj_*", tuple(f"{theirs}.{part}_proj.*" for part in "qkv")),
-        (f"{ours}.out_proj.*", f"{theirs}.out_proj.*"),
+        (f"{ours}.out_proj.*", f"{theirs}.{out}.*"),
     ]
 
 
@@ -80,7 +82,7 @@ def _mask2former_pixel_decoder() -> list[Row]:
     return [
         ("input_proj.#.#.*", "input_projections.#.#.*"),
         ("transformer.level_embed", "level_embed"),
-        *_below(
+        *below(
             "transformer.encoder.layers.#.",
             "encoder.layers.#.",
             [
@@ -101,7 +103,7 @@ def _mask2former_pixel_decoder() -> list[Row]:
 
 def _mask2former_predictor() -> list[Row]:
     layers = [
-        *_attention("transformer_self_attention_layers.#.self_attn", "self_attn"),
+        *attention("transformer_self_attention_layers.#.self_attn", "self_attn"),
         ("transformer_self_attention_layers.#.norm.*", "self_attn_layer_norm.*"),
         ("transformer_cross_attention_layers.#.multihead_attn.in_proj_*", "cross_attn.in_proj_*"),
         (
@@ -120,7 +122,7 @@ def _mask2former_predictor() -> list[Row]:
         ("level_embed.weight", "level_embed.weight"),
         ("decoder_norm.*", "decoder.layernorm.*"),
         ("mask_embed.layers.#.*", "decoder.mask_predictor.mask_embedder.#.0.*"),
-        *_below("", "decoder.layers.#.", layers),
+        *below("", "decoder.layers.#.", layers),
     ]
 
 
@@ -142,21 +144,29 @@ def _maskformer_pixel_decoder() -> list[Row]:
     return rows
 
 
-def _maskformer_predictor() -> list[Row]:
+def detr_decoder(out: str = "out_proj", hidden: str = "fc") -> list[Row]:
+    """The names of the layers of DETR's decoder; ``out`` and ``hidden`` are those of linear
+    layers."""
     layers = [
-        *_attention("self_attn", "self_attn"),
-        *_attention("multihead_attn", "encoder_attn"),
+        *attention("self_attn", "self_attn", out),
+        *attention("multihead_attn", "encoder_attn", out),
         ("norm1.*", "self_attn_layer_norm.*"),
         ("norm2.*", "encoder_attn_layer_norm.*"),
         ("norm3.*", "final_layer_norm.*"),
-        ("linear1.*", "fc1.*"),
-        ("linear2.*", "fc2.*"),
+        ("linear1.*", f"{hidden}1.*"),
+        ("linear2.*", f"{hidden}2.*"),
     ]
+    return [
+        ("transformer.decoder.norm.*", "decoder.layernorm.*"),
+        *below("transformer.decoder.layers.#.", "decoder.layers.#.", layers),
+    ]
+
+
+def _maskformer_predictor() -> list[Row]:
     return [
         ("query_embed.weight", "queries_embedder.weight"),
         ("input_proj.*", "input_projection.*"),
-        ("transformer.decoder.norm.*", "decoder.layernorm.*"),
-        *_below("transformer.decoder.layers.#.", "decoder.layers.#.", layers),
+        *detr_decoder(),
     ]
 
 
@@ -170,18 +180,18 @@ _COMMON: list[Row] = [
 MASK2FORMER = NameTable(
     [
         *_swin(_ENCODER, "hidden_states_norms.stage", 1),
-        *_resnet(),
-        *_below(_PIXEL_DECODER, _DECODER, _mask2former_pixel_decoder()),
-        *_below(_PREDICTOR, _TRANSFORMER, _mask2former_predictor()),
+        *resnet(_ENCODER),
+        *below(_PIXEL_DECODER, _DECODER, _mask2former_pixel_decoder()),
+        *below(_PREDICTOR, _TRANSFORMER, _mask2former_predictor()),
         *_COMMON,
     ]
 )
 MASKFORMER = NameTable(
     [
         *_swin(f"{_ENCODER}model.", "hidden_states_norms.", 0),
-        *_resnet(),
-        *_below(_PIXEL_DECODER, _DECODER, _maskformer_pixel_decoder()),
-        *_below(_PREDICTOR, _TRANSFORMER, _maskformer_predictor()),
+        *resnet(_ENCODER),
+        *below(_PIXEL_DECODER, _DECODER, _maskformer_pixel_decoder()),
+        *below(_PREDICTOR, _TRANSFORMER, _maskformer_predictor()),
         (f"{_PREDICTOR}mask_embed.layers.#.*", "mask_embedder.#.0.*"),
         *_COMMON,
     ]

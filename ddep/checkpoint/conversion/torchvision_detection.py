@@ -6,10 +6,10 @@ import re
 from typing import Any
 
 import torch
-from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from torch import Tensor
 
 from ddep.checkpoint.conversion import resnet
+from ddep.checkpoint.conversion.coco_classes import THINGS, class_ids
 from ddep.checkpoint.conversion.entries import (
     Entries,
     Entry,
@@ -50,9 +50,6 @@ _BY_CLASS = {
     "roi_heads.box_predictor.bbox_pred": False,
     "roi_heads.mask_head.predictor": False,
 }
-# torchvision numbers COCO's classes by their ids, 1 to 90, of which ten are unused.
-_COCO_OUTPUTS = 91
-_COCO_IDS = [category["id"] for category in COCO_CATEGORIES if category["isthing"]]
 # detectron2 adds this to the variance of a norm.
 _EPS = 1e-5
 
@@ -110,11 +107,12 @@ def entries(weights: Weights, settings: Settings) -> Entries:
     _check_variant(weights)
     found = renamed(weights, _target)
     outputs = _outputs(weights)
+    order = _order(outputs, settings)
     for module, has_background in _BY_CLASS.items():
         for name in (f"{module}.weight", f"{module}.bias"):
             if name in found:
                 [source] = found[name].sources
-                tensor = _by_class(source, found[name].tensor, outputs, has_background)
+                tensor = _by_class(source, found[name].tensor, outputs, order, has_background)
                 found[name] = Entry((source,), tensor)
     if not any(name.endswith(".num_batches_tracked") for name in weights):
         _compensate_eps(found)
@@ -136,7 +134,7 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
         **resnet.config_of(body, {}),
         "MODEL.BACKBONE.NAME": _CONFIG["MODEL.BACKBONE.NAME"],
         "MODEL.FPN.OUT_CHANNELS": len(find(weights, fpn, 4)),
-        "MODEL.ROI_HEADS.NUM_CLASSES": len(_COCO_IDS) if outputs == _COCO_OUTPUTS else outputs - 1,
+        "MODEL.ROI_HEADS.NUM_CLASSES": len(_order(outputs, settings)),
         "MODEL.ROI_BOX_HEAD.FC_DIM": len(find(weights, "roi_heads.box_head.fc6.weight", 2)),
         "MODEL.MASK_ON": _has_masks(weights),
     }
@@ -184,14 +182,21 @@ def _outputs(weights: Weights) -> int:
     return len(find(weights, "roi_heads.box_predictor.cls_score.weight", 2))
 
 
-def _by_class(name: str, tensor: Tensor, outputs: int, has_background: bool) -> Tensor:
+def _order(outputs: int, settings: Settings) -> list[int]:
+    """The outputs of the classes that are kept. The first output is the background."""
+    ids = class_ids(outputs, settings) if outputs == THINGS else None
+    return ids or list(range(1, outputs))
+
+
+def _by_class(
+    name: str, tensor: Tensor, outputs: int, order: list[int], has_background: bool
+) -> Tensor:
     """(outputs * n, ...) in torchvision's order of classes -> (classes * n, ...) in ours."""
     if not tensor.ndim or not len(tensor) or len(tensor) % outputs:
         raise UserError(
             f"{name} has shape {tuple(tensor.shape)}; expected a multiple of "
             f"{outputs} (the classes and the background) first"
         )
-    order = _COCO_IDS if outputs == _COCO_OUTPUTS else list(range(1, outputs))
     if has_background:
         order = [*order, 0]
     return tensor.unflatten(0, (outputs, -1))[order].flatten(0, 1)
