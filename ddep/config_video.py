@@ -26,9 +26,25 @@ def _add_training_clips(cfg: CfgNode) -> None:
 
 def _add_test_clips(cfg: CfgNode) -> None:
     # Evaluation and prediction cut videos into clips of this many frames, whose instances are
-    # linked; 0 takes whole videos, as Mask2Former-video does, whose memory grows with the video.
+    # linked; 0 takes whole videos in evaluation, as Mask2Former-video does, whose memory grows with
+    # the video. Prediction, whose videos may have any length, then takes clips of 8.
     clip = cfg.TEST.CLIP = CfgNode()
     clip.FRAMES = 0
     # Frames from one clip to the next; less than FRAMES makes them overlap. 0 is half of FRAMES
     # (at least 1).
     clip.STRIDE = 0
+    # Queries whose best class is less probable are no instances of a clip; of the others, the best
+    # MAX_INSTANCES are. Those of at least NEW_THRESHOLD can start a track.
+    clip.SCORE_THRESHOLD = 0.1
+    clip.NEW_THRESHOLD = 0.3
+    clip.MAX_INSTANCES = 50
+    # Instances continue tracks where this sum is at least MATCH_THRESHOLD: OVERLAP_WEIGHT times the
+    # intersection over union of the masks in the frames that two clips share (if they share none,
+    # in neighbouring frames), and SIMILARITY_WEIGHT times the cosine of their queries' embeddings.
+    clip.OVERLAP_WEIGHT = 1.0
+    clip.SIMILARITY_WEIGHT = 0.5
+    clip.MATCH_THRESHOLD = 0.5
+    # A track that was not continued is found again as an instance whose cosine is at least this;
+    # it ends when it was not seen in more than MAX_GAP frames.
+    clip.REFIND_THRESHOLD = 0.8
+    clip.MAX_GAP = 30
