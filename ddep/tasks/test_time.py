@@ -1,4 +1,4 @@
-"""Values of TEST.AUG and TEST.SLIDE."""
+"""Values of TEST.AUG, TEST.SLIDE and TEST.CLIP."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ddep.config import get_key
+from ddep.config_checks import check_not_negative, check_probability
 from ddep.errors import UserError
 
 
@@ -30,6 +31,22 @@ def check_test_time_values(cfg: CfgNode) -> None:
                 "TEST.SLIDE.STRIDE",
                 f"at most TEST.SLIDE.CROP_SIZE {tuple(slide.CROP_SIZE)}: there would be gaps",
             )
+    _check_clips(cfg)
+
+
+def _check_clips(cfg: CfgNode) -> None:
+    clip = cfg.TEST.CLIP
+    for key, least in (("FRAMES", 0), ("STRIDE", 0), ("MAX_INSTANCES", 1), ("MAX_GAP", 0)):
+        if not _is_whole(clip[key], least):
+            raise _wrong(cfg, f"TEST.CLIP.{key}", f"a whole number from {least} on")
+    if clip.FRAMES and clip.STRIDE > clip.FRAMES:
+        raise _wrong(
+            cfg, "TEST.CLIP.STRIDE", f"at most TEST.CLIP.FRAMES {clip.FRAMES}: there would be gaps"
+        )
+    for key in ("SCORE_THRESHOLD", "NEW_THRESHOLD", "REFIND_THRESHOLD"):
+        check_probability(f"TEST.CLIP.{key}", clip[key])
+    for key in ("OVERLAP_WEIGHT", "SIMILARITY_WEIGHT", "MATCH_THRESHOLD"):
+        check_not_negative(f"TEST.CLIP.{key}", clip[key])
 
 
 def _is_whole(value: Any, least: int) -> bool:

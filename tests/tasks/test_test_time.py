@@ -74,6 +74,22 @@ def test_values_out_of_range(
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("FRAMES", "-1"), "TEST.CLIP.FRAMES is -1; expected a whole number from 0 on"),
+        (("FRAMES", "4", "TEST.CLIP.STRIDE", "5"), "STRIDE is 5; expected at most .* 4: .* gaps"),
+        (("MAX_INSTANCES", "0"), "MAX_INSTANCES is 0; expected a whole number from 1 on"),
+        (("NEW_THRESHOLD", "1.5"), "NEW_THRESHOLD is 1.5; expected a number from 0 to 1"),
+        (("OVERLAP_WEIGHT", "-0.5"), "OVERLAP_WEIGHT is -0.5; expected 0 or more"),
+    ],
+)
+def test_values_of_clips_out_of_range(words: tuple[str, ...], message: str) -> None:
+    key, *rest = words
+    line = refused("MaskFormer", f"TEST.CLIP.{key}", *rest)
+    assert re.search(message, line), line
+
+
+@pytest.mark.parametrize(
     ("meta_architecture", "keys"),
     [
         ("MaskFormer", (AUG, SLIDE)),

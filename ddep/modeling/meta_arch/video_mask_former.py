@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from ddep.errors import UserError
 from ddep.modeling.mask_rows import Resize
 from ddep.modeling.meta_arch.mask_classifier import MaskClassifier, annotations, name_of
+from ddep.modeling.tracking import ClipTracker, FrameTracks, video_results
 from ddep.modeling.video_postprocessing import video_instance_inference
 
 
@@ -49,15 +52,27 @@ class VideoMaskFormer(MaskClassifier):
     clips: ClassVar = True
 
     @configurable
-    def __init__(self, *, max_detections: int, **parts: Any) -> None:
+    def __init__(
+        self,
+        *,
+        max_detections: int,
+        whole_videos: bool,
+        clip_tracker: ClipTracker,
+        **parts: Any,
+    ) -> None:
         """
         Args:
             max_detections: largest number of instances per video.
+            whole_videos: evaluation takes a video as one clip.
+            clip_tracker: how :meth:`track`, or else evaluation, cuts videos into clips and links
+                their instances.
             parts: see :class:`MaskClassifier`; the head's transformer decoder takes
                 ``num_frames``.
         """
         super().__init__(**parts)
         self.max_detections = max_detections
+        self.whole_videos = whole_videos
+        self.clip_tracker = clip_tracker
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -66,7 +81,12 @@ class VideoMaskFormer(MaskClassifier):
         Raises:
             UserError: the config does not fit the data set.
         """
-        return {**cls.parts(cfg), "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE}
+        return {
+            **cls.parts(cfg),
+            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "whole_videos": cfg.TEST.CLIP.FRAMES == 0,
+            "clip_tracker": ClipTracker.from_config(cfg),
+        }
 
     def forward(
         self,
@@ -137,12 +157,33 @@ class VideoMaskFormer(MaskClassifier):
             output_size=output_size or image_size,
         )
 
+    def track(
+        self, frames: Iterable[Tensor], output_size: tuple[int, int]
+    ) -> Iterator[FrameTracks]:
+        """Follow the objects of a video of any length, in evaluation.
+
+        Args:
+            frames: (3, H, W), 0..255, all of one size; they are read when they are needed.
+            output_size: height and width of the masks.
+
+        Yields:
+            The tracks of each frame, in order.
+
+        Raises:
+            UserError: frames of different sizes.
+        """
+        predict_clip = partial(self.predict_clip, output_size=output_size)
+        return self.clip_tracker.track(predict_clip, frames)
+
     def _video(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The instances of a video that is one clip."""
+        """The instances of a video, as one clip or clip by clip."""
         frames = inputs["image"]
-        check_frames(frames, name_of(inputs))
+        check_frames(list(islice(frames, 1)), name_of(inputs))
         height, width = frames[0].shape[-2:]
         size = inputs.get("height", height), inputs.get("width", width)
+        if not self.whole_videos:
+            return video_results(self.track(frames, size), size, self.max_detections)
+        check_frames(frames, name_of(inputs))
         clip = self.predict_clip(frames, size)
         with torch.autocast(self.device.type, enabled=False):
             return video_instance_inference(

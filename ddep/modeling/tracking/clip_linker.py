@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from detectron2.config import CfgNode
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -60,19 +59,6 @@ class ClipLinker:
         self._pending = range(0)  # the frames whose masks may still change
         # Of the last clip's sizes, for frames without tracks.
         self._no_classes, self._no_masks = torch.zeros(0, 0), torch.zeros(0, 0, 0)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> ClipLinker:
-        """A linker with the values of TEST.CLIP."""
-        clip = cfg.TEST.CLIP
-        return cls(
-            overlap_weight=clip.OVERLAP_WEIGHT,
-            similarity_weight=clip.SIMILARITY_WEIGHT,
-            match_threshold=clip.MATCH_THRESHOLD,
-            refind_threshold=clip.REFIND_THRESHOLD,
-            new_threshold=clip.NEW_THRESHOLD,
-            max_gap=clip.MAX_GAP,
-        )
 
     def add(self, clip: ClipInstances, first_frame: int) -> list[FrameTracks]:
         """Link the next clip.
