@@ -51,7 +51,7 @@ def environment_of(experiment: Experiment) -> dict[str, str]:
 
 def data_root(experiment: Experiment) -> Path:
     """The folder that holds the experiment's data sets."""
-    if experiment.shapes is None:
+    if experiment.generated is None:
         return dataset_root()
     return experiment.output / "datasets"
 

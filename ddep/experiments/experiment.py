@@ -100,8 +100,9 @@ class Experiment:
         file: its path.
         title: of the report.
         output: folder for everything that is made.
-        shapes: arguments of ``generate_shapes``; None: data sets are those in
-            $DETECTRON2_DATASETS.
+        shapes: arguments of ``generate_shapes``; None: they are not generated.
+        moving_shapes: arguments of ``generate_moving_shapes``, or None. If nothing is generated,
+            data sets are those in $DETECTRON2_DATASETS.
         shifts: looks in which the scenes are generated as well, with the same arguments.
         metric: path of a number in ``inference/results.json``, such as ``sem_seg/mIoU``.
         smaller_is_better: whether a smaller number is better.
@@ -116,6 +117,7 @@ class Experiment:
     title: str
     output: Path
     shapes: Mapping[str, int] | None
+    moving_shapes: Mapping[str, int] | None
     shifts: Sequence[str]
     metric: str
     smaller_is_better: bool
@@ -132,9 +134,11 @@ class Experiment:
     @property
     def generated(self) -> dict[str, Any] | None:
         """What the data sets are generated from, as JSON can write it; None if they are not."""
-        if self.shapes is None:
+        if self.shapes is None and self.moving_shapes is None:
             return None
-        return {**self.shapes, **({"shifts": list(self.shifts)} if self.shifts else {})}
+        shifts = {"shifts": list(self.shifts)} if self.shifts else {}
+        videos = {} if self.moving_shapes is None else {"moving_shapes": dict(self.moving_shapes)}
+        return {**(self.shapes or {}), **shifts, **videos}
 
     @property
     def metric_name(self) -> str:

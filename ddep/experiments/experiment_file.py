@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ddep.data.datasets.moving_shapes import generate_moving_shapes
 from ddep.data.datasets.shape_shifts import SHIFTS
 from ddep.data.datasets.shapes import generate_shapes
 from ddep.errors import UserError
@@ -90,13 +91,14 @@ def read_experiment(path: str, output: Path | None = None, images: str | None = 
     labels = top.take("labels", list_of(_label_count), _LABELS)
     search = _read_search(top, seeds, labels) if "search" in top.content else None
     _check_grid(path, search, starts)
-    shapes, shifts = _read_data(top)
+    shapes, moving_shapes, shifts = _read_data(top)
     return Experiment(
         file=path,
         title=top.take("title", text, "text", Path(path).stem),
         output=output
         or Path(top.take("output", text, "a folder", f"output/experiments/{Path(path).stem}")),
         shapes=shapes,
+        moving_shapes=moving_shapes,
         shifts=shifts,
         metric=top.take("metric", _metric, "task/name, such as sem_seg/mIoU"),
         smaller_is_better=top.take(
@@ -115,16 +117,27 @@ def read_experiment(path: str, output: Path | None = None, images: str | None = 
     )
 
 
-def _read_data(top: Section) -> tuple[dict[str, int] | None, list[str]]:
-    """Arguments of ``generate_shapes``, and the looks to generate besides the usual one."""
+def _read_data(top: Section) -> tuple[dict[str, int] | None, dict[str, int] | None, list[str]]:
+    """Arguments of ``generate_shapes`` and of ``generate_moving_shapes``, and the looks to generate
+    besides the usual one. ``shapes`` are not generated if there are moving ones alone."""
     if "data" not in top.content:
-        return None, []
-    data = top.section("data", ("shapes", "shifts"))
-    parameters = inspect.signature(generate_shapes).parameters
-    shapes = data.section("shapes", [key for key in parameters if key not in ("target", "shift")])
-    arguments = {key: shapes.take(key, natural, "a whole number") for key in shapes.content}
+        return None, None, []
+    data = top.section("data", ("shapes", "shifts", "moving_shapes"))
     looks = f"a list of different looks, some of {', '.join(SHIFTS)}"
-    return arguments, data.take("shifts", list_of(one_of(SHIFTS)), looks, [])
+    shifts = data.take("shifts", list_of(one_of(SHIFTS)), looks, [])
+    moving = None
+    if "moving_shapes" in data.content:
+        moving = _arguments(data, "moving_shapes", generate_moving_shapes)
+    if moving is not None and not shifts and "shapes" not in data.content:
+        return None, moving, shifts
+    return _arguments(data, "shapes", generate_shapes), moving, shifts
+
+
+def _arguments(data: Section, key: str, generate: Callable[..., Any]) -> dict[str, int]:
+    """What ``data.<key>`` says of the whole numbers that ``generate`` takes."""
+    parameters = inspect.signature(generate).parameters
+    section = data.section(key, [name for name in parameters if name not in ("target", "shift")])
+    return {name: section.take(name, natural, "a whole number") for name in section.content}
 
 
 def _read_stages(path: str, top: Section, images: str | None) -> dict[str, Stage]:

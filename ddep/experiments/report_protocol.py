@@ -23,6 +23,9 @@ def _data(experiment: Experiment) -> Iterator[str]:
         numbers = ", ".join(f"{key} {value}" for key, value in experiment.shapes.items())
         shifts = "".join(f"; the same with the look of {shift}" for shift in experiment.shifts)
         yield f"Data: generated shapes ({numbers or 'the default numbers of images'}){shifts}."
+    if experiment.moving_shapes is not None:
+        numbers = ", ".join(f"{key} {value}" for key, value in experiment.moving_shapes.items())
+        yield f"Data: generated moving shapes ({numbers or 'the default numbers of videos'})."
     for stage in experiment.stages.values():
         images = f"`images:{stage.images}`" if stage.images else _sets(stage, "TRAIN")
         source = f", from `{stage.weights}`" if stage.weights else ""

@@ -59,6 +59,16 @@ def test_defaults(tmp_path: Path) -> None:
     assert (experiment.smaller_is_better, experiment.threads, experiment.search) == (False, 1, None)
 
 
+def test_moving_shapes_are_generated_with_or_without_shapes(tmp_path: Path) -> None:
+    moving = {"train": 2, "frames": 3}
+    alone = read_experiment(write_experiment(tmp_path, data={"moving_shapes": moving}))
+    assert alone.shapes is None
+    assert alone.generated == {"moving_shapes": moving}
+    data = {"shapes": {"train": 4}, "shifts": ["night"], "moving_shapes": moving}
+    both = read_experiment(write_experiment(tmp_path, data=data))
+    assert both.generated == {"train": 4, "shifts": ["night"], "moving_shapes": moving}
+
+
 def test_images_replace_those_of_the_stages_that_name_some(tmp_path: Path) -> None:
     path = write_experiment(tmp_path)
     assert read_experiment(path, images="mine").stages["denoising"].images == "mine"
@@ -111,6 +121,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         r"starts.x.options has A, which search.options varies",
     ),
     ({"data": {"coco": {}}}, r"data has the unknown key coco; expected shapes"),
+    ({"data": {"moving_shapes": {"val": "x"}}}, r"data.moving_shapes.val is 'x'; expected a who"),
     ({"data": {"shapes": {"shift": "night"}}}, r"data.shapes has the unknown key shift"),
     ({"data": {"shifts": ["dusk"]}}, r"data.shifts is \['dusk'\]; expected a list of different lo"),
     ({"data": {"shapes": {"train": "x"}}}, r"data.shapes.train is 'x'; expected a whole number"),
