@@ -29,3 +29,6 @@ def add_detr_config(cfg: CfgNode) -> None:
     detr.PRE_NORM = False
     detr.HIDDEN_DIM = 256
     detr.NUM_OBJECT_QUERIES = 100
+    # Positions of pixels: sine (sines and cosines of rows and columns), or learned, which is for
+    # features of up to 50 rows and columns.
+    detr.POSITION_EMBEDDING = "sine"

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
 from PIL import Image
 from tabulate import tabulate
 from torch import Tensor
@@ -19,6 +18,7 @@ from torchvision.utils import make_grid
 
 from ddep.drawing.denoising import noisy_denoised_clean, to_picture
 from ddep.errors import UserError
+from ddep.event_storage import current_event_storage
 
 logger = logging.getLogger(__name__)
 METRICS = ("noise_mse", "psnr_noisy", "psnr_denoised")
@@ -123,11 +123,9 @@ class DenoisingEvaluator(DatasetEvaluator):
         path = os.path.join(self._output_dir, "denoising.png")
         Image.fromarray(grid.permute(1, 2, 0).numpy()).save(path)
         logger.info("Pictures, noisy | denoised | clean: %s", path)
-        try:
-            storage = get_event_storage()
-        except AssertionError:  # detectron2's way to say that there is none, outside training
-            return
-        storage.put_image(f"denoising/{self._name}", grid)
+        storage = current_event_storage()
+        if storage is not None:
+            storage.put_image(f"denoising/{self._name}", grid)
 
 
 def _psnr(pixels: Tensor, truth: Tensor) -> float:

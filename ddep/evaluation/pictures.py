@@ -13,11 +13,11 @@ import torch
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
 from PIL import Image
 
 from ddep.data.datasets.preparation import write_png
 from ddep.drawing.contact_sheet import draw_record
+from ddep.event_storage import current_event_storage
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +86,8 @@ class PredictionPictures(DatasetEvaluator):
         path = os.path.join(self._output_folder, f"{self._kind}.png")
         write_png(Path(path), grid)
         logger.info("Pictures, truth | prediction: %s", path)
-        try:
-            storage = get_event_storage()
-        except AssertionError:  # detectron2's way to say that there is none, outside training
-            return {}
-        storage.put_image(f"{self._kind}/{self._name}", torch.from_numpy(grid).permute(2, 0, 1))
+        storage = current_event_storage()
+        if storage is not None:
+            pixels = torch.from_numpy(grid).permute(2, 0, 1)
+            storage.put_image(f"{self._kind}/{self._name}", pixels)
         return {}

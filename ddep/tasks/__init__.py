@@ -7,6 +7,7 @@ else asks which kind of model a config describes.
 from ddep.tasks.classification import ClassificationTask
 from ddep.tasks.denoising import DenoisingTask
 from ddep.tasks.detection import DetectionTask
+from ddep.tasks.detr import DetrTask
 from ddep.tasks.load_config import load_config
 from ddep.tasks.per_pixel import PerPixelSegmentationTask
 from ddep.tasks.registry import register_task, registered_tasks, task_of
@@ -17,6 +18,7 @@ __all__ = [
     "ClassificationTask",
     "DenoisingTask",
     "DetectionTask",
+    "DetrTask",
     "PerPixelSegmentationTask",
     "SegmentationTask",
     "Task",

@@ -51,12 +51,7 @@ class DetectionTask(Task):
 
     def check(self, cfg: CfgNode) -> list[str]:
         """As :meth:`Task.check`."""
-        for key, registry in (
-            ("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY),
-            ("MODEL.ANCHOR_GENERATOR.NAME", ANCHOR_GENERATOR_REGISTRY),
-            ("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY),
-        ):
-            check_registered(cfg, key, registry)
+        self.check_parts(cfg)
         notes = super().check(cfg)
         for key in ("MODEL.KEYPOINT_ON", "MODEL.LOAD_PROPOSALS"):
             if get_key(cfg, key):
@@ -67,6 +62,19 @@ class DetectionTask(Task):
         for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
             self._check_classes(cfg, name)
         return notes
+
+    def check_parts(self, cfg: CfgNode) -> None:
+        """Check what the model is made of.
+
+        Raises:
+            UserError: a part that does not exist.
+        """
+        for key, registry in (
+            ("MODEL.PROPOSAL_GENERATOR.NAME", PROPOSAL_GENERATOR_REGISTRY),
+            ("MODEL.ANCHOR_GENERATOR.NAME", ANCHOR_GENERATOR_REGISTRY),
+            ("MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY),
+        ):
+            check_registered(cfg, key, registry)
 
     def check_averaging(self, cfg: CfgNode, key: str) -> None:
         """As :meth:`Task.check_averaging`: detectron2 merges boxes of scales and flips, but no

@@ -15,7 +15,7 @@ from ddep.data.mapper_registry import (
 )
 from ddep.data.mappers.classification import ClassificationMapper
 from ddep.data.mappers.denoising import DenoisingMapper
-from ddep.data.mappers.detection import DetectionMapper
+from ddep.data.mappers.detection import DetectionMapper, DetrDetectionMapper
 from ddep.data.mappers.instance import InstanceMapper
 from ddep.data.mappers.panoptic import PanopticMapper
 from ddep.data.mappers.semantic import SemanticMapper
@@ -48,6 +48,7 @@ __all__ = [
     "ClassificationMapper",
     "DenoisingMapper",
     "DetectionMapper",
+    "DetrDetectionMapper",
     "InstanceMapper",
     "Mapper",
     "PanopticMapper",

@@ -126,6 +126,22 @@ class DetectionMapper(InstanceMapper):
         return PolygonMasks(moved)
 
 
+@register_mapper("detr_detection")
+class DetrDetectionMapper(DetectionMapper):
+    """The same for ``Detr``, with DETR's crops: the crop clips boxes, and masks are bitmaps."""
+
+    num_classes_key: ClassVar = "MODEL.DETR.NUM_CLASSES"
+    augmentation: ClassVar[str] = "detr"
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
+        return {
+            **super().from_config(cfg, is_train),
+            "mask_format": "bitmask" if cfg.MODEL.MASK_ON else None,
+            "boxes_from_masks": False,
+        }
+
+
 def _form(segmentation: Any) -> str:
     if segmentation is None:
         return "missing"

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ddep.errors import UserError
 from ddep.modeling.meta_arch.data_set_classes import check_label_kind, check_num_classes
 from ddep.modeling.normalisers import average_over_processes
+from ddep.modeling.unused_features import zero_of
 
 
 @META_ARCH_REGISTRY.register()
@@ -149,11 +150,8 @@ class ImageClassifier(nn.Module):
         if normalisers is None:
             normalisers = average_over_processes(self.normalisers(batched_inputs), self.device)
         total = losses.sum() / normalisers["images"].to(losses.dtype)
-        # Swin's norms of the other features have no part in the loss, but DistributedDataParallel
-        # expects a gradient for every parameter: theirs is 0.
-        others = [feature for name, feature in features.items() if name != self.in_feature]
-        unused = sum(feature[..., 0, 0].float().sum() for feature in others)
-        return {"loss_classification": total + 0 * unused}
+        unused = [feature for name, feature in features.items() if name != self.in_feature]
+        return {"loss_classification": total + zero_of(unused)}
 
     def _losses(self, logits: Tensor, classes: list[Tensor]) -> Tensor:
         """(B,) losses of (B, K) logits and each image's classes."""
