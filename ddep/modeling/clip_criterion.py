@@ -42,29 +42,30 @@ class ClipMaskCosts(PointMaskCosts):
             Cross entropy and dice loss, (L, Q, N) float32 each.
         """
         points = self.draw_points(len(num_targets), masks.device)
-        num_frames = masks.shape[1]
-        cross_entropy, dice = [], []
-        for clip, targets in enumerate(masks.split(list(num_targets))):
-            rows = torch.arange(targets.shape[0] * num_frames, device=masks.device)
-            labels = sample_masks(
-                targets.flatten(0, 1), rows, points[clip].expand(len(rows), -1, -1)
+        costs = [
+            self._costs_of_clip([layer[clip] for layer in mask_logits], targets, of_clip)
+            for clip, (targets, of_clip) in enumerate(
+                zip(masks.split(list(num_targets)), points, strict=True)
             )
-            labels = labels.view(len(targets), -1)  # (targets of the clip, T * P)
-            costs: list[tuple[Tensor, Tensor]] = []
-            for layer in mask_logits:
-                logits = layer[clip].float()
-                grid = (2 * points[clip] - 1).expand(len(logits), 1, -1, 2)  # from -1 to 1
-                logits = F.grid_sample(logits, grid, align_corners=False).flatten(1)
-                costs.append(
-                    (
-                        pairwise_sigmoid_cross_entropy(logits, labels),
-                        pairwise_dice_loss(logits, labels),
-                    )
-                )
-            of_layers = [torch.stack(each) for each in zip(*costs, strict=True)]
-            cross_entropy.append(of_layers[0])
-            dice.append(of_layers[1])
+        ]
+        cross_entropy, dice = zip(*costs, strict=True)
         return torch.cat(cross_entropy, -1), torch.cat(dice, -1)
+
+    def _costs_of_clip(
+        self, mask_logits: Sequence[Tensor], masks: Tensor, points: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """L of (Q, T, h, w), (N, T, H, W) and (P, 2) -> two of (L, Q, N)."""
+        num_targets, num_frames = masks.shape[:2]
+        rows = torch.arange(num_targets * num_frames, device=masks.device)
+        labels = sample_masks(masks.flatten(0, 1), rows, points.expand(len(rows), -1, -1))
+        labels = labels.view(num_targets, num_frames * len(points))
+        cross_entropy, dice = [], []
+        for logits in mask_logits:  # one layer at a time: Q * T * P numbers
+            grid = (2 * points - 1).expand(len(logits), 1, -1, 2)  # grid_sample's [-1, 1]
+            sampled = F.grid_sample(logits.float(), grid, align_corners=False).flatten(1)
+            cross_entropy.append(pairwise_sigmoid_cross_entropy(sampled, labels))
+            dice.append(pairwise_dice_loss(sampled, labels))
+        return torch.stack(cross_entropy), torch.stack(dice)
 
 
 class ClipCriterion(SetCriterion):

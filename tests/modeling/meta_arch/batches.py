@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -16,7 +17,12 @@ from ddep.modeling.mask_costs import PointMaskCosts
 from ddep.modeling.mask_losses import PointMaskLosses
 from ddep.noise import add_noise
 from tests.modeling.meta_arch.small_mask_former import CLASSES as NUMBER_OF_CLASSES
-from tests.modeling.meta_arch.small_mask_former import annotated, tiny_config
+from tests.modeling.meta_arch.small_mask_former import (
+    annotated,
+    annotated_clip,
+    tiny_config,
+    tiny_video_config,
+)
 
 # All are padded to 64x64 in any batch.
 SIZES = [(64, 64), (40, 64), (64, 50), (33, 37), (64, 64), (64, 34), (50, 50), (36, 64)]
@@ -33,13 +39,14 @@ KINDS = [
 ]
 KINDS += [{"pretrain": False, "MULTI_LABEL": multi_label} for multi_label in (False, True)]
 KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
+KINDS += [{"pretrain": False, "FRAMES": 2}]
 # A model without normalisers: its losses are means over the images that it is called with.
 PER_PIXEL: dict[str, Any] = {"pretrain": False, "HEAD": "PerPixelBaselinePlusHead"}
 
 
 def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
     """The tiny model's config, with ``ddep`` in MODEL.DDEP."""
-    cfg = tiny_config()
+    cfg = tiny_video_config() if "FRAMES" in kind else tiny_config()
     if "MULTI_LABEL" in kind:
         cfg.MODEL.META_ARCHITECTURE = "ImageClassifier"
         cfg.MODEL.CLASSIFIER.NUM_CLASSES = 3
@@ -55,7 +62,7 @@ def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
         cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE = "res5"
         cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     for key, value in {**kind, **ddep}.items():
-        if key not in ("pretrain", "HEAD"):
+        if key not in ("pretrain", "HEAD", "FRAMES"):
             cfg.MODEL.DDEP[key] = value
     return cfg
 
@@ -78,8 +85,9 @@ def model_and_batch(
     if "HEAD" in kind:
         return model, [_labelled(seed) for seed in range(len(SIZES))]
     model.criterion.float()  # it computes losses in float32 for predictions of any dtype
+    sample = partial(annotated_clip, kind["FRAMES"]) if "FRAMES" in kind else annotated
     return model, [
-        annotated(*size, classes, seed)
+        sample(*size, classes, seed)
         for seed, (size, classes) in enumerate(zip(SIZES, CLASSES, strict=True))
     ]
 

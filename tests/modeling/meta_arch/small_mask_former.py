@@ -149,3 +149,26 @@ def squares() -> dict[str, Any]:
     colours = torch.tensor([[20, 30, 40], [250, 60, 60], [60, 60, 250]])
     image = colours[masks.byte().argmax(0)].permute(2, 0, 1).byte()
     return {"image": image, "instances": instances, "file_name": "squares.png"}
+
+
+def tiny_video_config(**metadata: Any) -> CfgNode:
+    """As :func:`tiny_config`, for clips of videos."""
+    cfg = tiny_config(**metadata)
+    cfg.MODEL.META_ARCHITECTURE = "VideoMaskFormer"
+    decoder = "VideoMultiScaleMaskedTransformerDecoder"
+    cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME = decoder
+    return cfg
+
+
+def annotated_clip(
+    frames: int, height: int, width: int, classes: list[int], seed: int
+) -> dict[str, Any]:
+    """A clip of frames that have nothing to do with each other; its first object is in one only."""
+    of_frames = [annotated(height, width, classes, 100 * seed + frame) for frame in range(frames)]
+    for sample in of_frames[1:]:
+        sample["instances"].gt_masks[:1] = False
+    return {
+        "image": [sample["image"] for sample in of_frames],
+        "instances": [sample["instances"] for sample in of_frames],
+        "file_name": f"clip{seed}.png",
+    }
