@@ -29,11 +29,22 @@ class SelfAttentionLayer(nn.Module):
         self.normalize_before = normalize_before
         reset_parameters(self)
 
-    def forward(self, tgt: torch.Tensor, query_pos: torch.Tensor) -> torch.Tensor:
-        """Map queries (B, Q, C) to (B, Q, C); ``query_pos`` (B, Q, C) is their position."""
+    def forward(
+        self,
+        tgt: torch.Tensor,
+        query_pos: torch.Tensor,
+        allowed: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Map queries (B, Q, C) to (B, Q, C).
+
+        Args:
+            tgt: the queries (B, Q, C).
+            query_pos: their positions (B, Q, C).
+            allowed: (B, 1, Q) bool, which queries are attended to; None allows all.
+        """
         value = self.norm(tgt) if self.normalize_before else tgt
         query = value + query_pos
-        tgt = tgt + self.self_attn(query, query, value)
+        tgt = tgt + self.self_attn(query, query, value, allowed)
         return tgt if self.normalize_before else self.norm(tgt)
 
 

@@ -17,6 +17,7 @@ from ddep.modeling.transformer_decoder.build_transformer_decoder import (
     TRANSFORMER_DECODER_REGISTRY,
 )
 from ddep.modeling.transformer_decoder.common import common_arguments, input_projection
+from ddep.modeling.transformer_decoder.extra_queries import ExtraQueries
 from ddep.modeling.transformer_decoder.layers import (
     MLP,
     CrossAttentionLayer,
@@ -138,19 +139,24 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         return self.num_layers + 1
 
     def forward(
-        self, multi_scale_features: list[torch.Tensor], mask_features: torch.Tensor
+        self,
+        multi_scale_features: list[torch.Tensor],
+        mask_features: torch.Tensor,
+        extra_queries: ExtraQueries | None = None,
     ) -> dict[str, torch.Tensor | list[Predictions]]:
         """Predict Q classes and masks per image.
 
         Args:
             multi_scale_features: 3 maps (B, in_channels, ., .), coarse to fine.
             mask_features: (B, mask_dim, H, W).
+            extra_queries: follow the learned queries, and count among the Q of the results. Their
+                positions are zero. What is predicted of padding means nothing.
 
         Returns:
             ``pred_logits`` (B, Q, K+1) and ``pred_masks`` (B, Q, H, W), both logits, of the last
-            layer; ``embeddings`` (B, Q, C), its queries after ``decoder_norm``; ``aux_outputs``, a
-            list of dicts with logits of the queries themselves and of every layer but the last,
-            empty in evaluation.
+            layer; ``queries`` (B, Q, C), as the last layer leaves them, and ``embeddings``
+            (B, Q, C), the same after ``decoder_norm``; ``aux_outputs``, a list of dicts with logits
+            of the queries themselves and of every layer but the last, empty in evaluation.
         """
         sizes = [feature.shape[-2:] for feature in multi_scale_features]
         values = self.project(multi_scale_features)
@@ -159,7 +165,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             for value, size in zip(values, sizes, strict=True)
         ]
         resized = [resized_features(mask_features, size) for size in sizes[: self.num_layers]]
-        return self.decode(keys, values, resized, mask_features)
+        return self.decode(keys, values, resized, mask_features, extra_queries)
 
     def project(self, multi_scale_features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Bring features to the queries' channels: (B, in_channels, h, w) -> (B, h * w, C) each.
@@ -179,6 +185,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         values: Sequence[torch.Tensor],
         resized: Sequence[torch.Tensor],
         mask_features: torch.Tensor,
+        extra_queries: ExtraQueries | None = None,
     ) -> dict[str, torch.Tensor | list[Predictions]]:
         """Run the layers.
 
@@ -187,6 +194,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             resized: of each scale that a layer attends to, the mask features of its pixels,
                 (B, mask_dim, S).
             mask_features: (B, mask_dim, H, W).
+            extra_queries: see :meth:`forward`.
 
         Returns:
             As :meth:`forward`.
@@ -194,6 +202,13 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         queries, query_pos = (
             each.expand(mask_features.shape[0], -1, -1) for each in self._initial_queries()
         )
+        allowed = None
+        if extra_queries is not None:
+            content, valid = extra_queries
+            # Nobody attends to padding.
+            allowed = F.pad(valid, (queries.shape[1], 0), value=True)[:, None]
+            queries = torch.cat([queries, content.to(queries.dtype)], dim=1)
+            query_pos = F.pad(query_pos, (0, 0, 0, content.shape[1]))
 
         normalised = [self.decoder_norm(queries)]
         embeddings = [self.mask_embed(normalised[0])]
@@ -206,7 +221,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
                 attention_mask(embeddings[-1], resized[level]),
                 query_pos,
             )
-            queries = self.transformer_self_attention_layers[layer](queries, query_pos)
+            queries = self.transformer_self_attention_layers[layer](queries, query_pos, allowed)
             queries = self.transformer_ffn_layers[layer](queries)
             normalised.append(self.decoder_norm(queries))
             embeddings.append(self.mask_embed(normalised[-1]))
@@ -222,6 +237,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         ]
         return {
             **predictions[-1],
+            "queries": queries,
             "embeddings": normalised[-1],
             "aux_outputs": predictions[:-1],
         }
