@@ -29,18 +29,21 @@ def mask_loss_name(cfg: CfgNode) -> str:
     return name
 
 
-def build_criterion(cfg: CfgNode, num_classes: int, *, clips: bool = False) -> SetCriterion:
+def build_criterion(
+    cfg: CfgNode, num_classes: int, criterion_class: type[SetCriterion] = SetCriterion
+) -> SetCriterion:
     """Build the criterion from MODEL.MASK_FORMER and MODEL.DDEP.MASK_LOSS.
 
     Args:
         cfg: the config.
         num_classes: K, without the no-object class.
-        clips: for clips of videos, whose losses are at points.
+        criterion_class: what to build; :class:`ClipCriterion` has losses at points.
 
     Raises:
-        UserError: see :func:`mask_loss_name`; ``clips`` and dense losses.
+        UserError: see :func:`mask_loss_name`; a :class:`ClipCriterion` with dense losses.
     """
     mask_former = cfg.MODEL.MASK_FORMER
+    clips = issubclass(criterion_class, ClipCriterion)
     if mask_loss_name(cfg) == "dense":
         if clips:
             raise UserError(
@@ -63,7 +66,6 @@ def build_criterion(cfg: CfgNode, num_classes: int, *, clips: bool = False) -> S
         cost_mask=mask_former.MASK_WEIGHT,
         cost_dice=mask_former.DICE_WEIGHT,
     )
-    criterion_class = ClipCriterion if clips else SetCriterion
     return criterion_class(
         num_classes,
         matcher=matcher,

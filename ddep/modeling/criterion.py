@@ -79,9 +79,9 @@ class SetCriterion(MatchingCriterion):
         labels = [target["labels"] for target in targets]
         masks = torch.cat([target["masks"] for target in targets])
         costs = self.matcher.compute_costs(layers, labels, masks)
-        pairs = self._match(costs, labels)
+        pairs = self._match_targets(costs, targets)
         with torch.autocast(pairs.images.device.type, enabled=False):
-            loss_ce = self._classification_losses(layers, torch.cat(labels), pairs)
+            loss_ce = self._class_losses(layers, targets, pairs)
             loss_mask, loss_dice = self._mask_losses(layers, masks, pairs)
             # NaN for a layer with a cost that is not finite: the queries that were matched
             # instead may have finite losses.
@@ -93,6 +93,19 @@ class SetCriterion(MatchingCriterion):
                 "loss_dice": loss_dice / num_masks,
             }
         return self._by_name(losses)
+
+    def _match_targets(self, costs: Tensor, targets: Sequence[dict[str, Tensor]]) -> MatchedPairs:
+        return self._match(costs, [target["labels"] for target in targets])
+
+    def _class_losses(
+        self,
+        layers: Sequence[dict[str, Tensor]],
+        targets: Sequence[dict[str, Tensor]],
+        pairs: MatchedPairs,
+    ) -> Tensor:
+        """(L,): weighted cross entropy, summed over all queries."""
+        labels = torch.cat([target["labels"] for target in targets])
+        return self._classification_losses(layers, labels, pairs)
 
     def _mask_losses(
         self, layers: Sequence[dict[str, Tensor]], masks: Tensor, pairs: MatchedPairs

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ddep.modeling.matcher import Matcher
+from ddep.modeling.matcher import Matcher, Pairs
 
 
 class MatchedPairs(NamedTuple):
@@ -86,37 +86,29 @@ class MatchingCriterion(nn.Module):
 
     def _match(self, costs: Tensor, labels: Sequence[Tensor]) -> MatchedPairs:
         num_targets = [len(of_image) for of_image in labels]
-        first_targets = np.cumsum(num_targets) - num_targets
-        pairs = np.stack(  # (3, L, N)
-            [
-                np.concatenate(
-                    [
-                        [np.full_like(queries, image), queries, matched + first_targets[image]]
-                        for image, (queries, matched) in enumerate(matches)
-                    ],
-                    axis=1,
-                )
-                for matches in self.matcher(costs, num_targets)
-            ],
-            axis=1,
-        )
-        pairs = torch.from_numpy(pairs)
-        return MatchedPairs(*pairs.to(costs.device, non_blocking=True))
+        return concatenate_pairs(self.matcher(costs, num_targets), num_targets, costs.device)
 
     def _classification_losses(
         self, layers: Sequence[dict[str, Tensor]], labels: Tensor, pairs: MatchedPairs
     ) -> Tensor:
         """(L,): cross entropy weighted by class, summed over all queries."""
+        logits, classes = self._logits_and_classes(layers, labels, pairs)
+        losses = F.cross_entropy(
+            logits.flatten(0, -2), classes.flatten(), self.empty_weight, reduction="none"
+        )
+        return losses.view(len(layers), -1).sum(1)
+
+    def _logits_and_classes(
+        self, layers: Sequence[dict[str, Tensor]], labels: Tensor, pairs: MatchedPairs
+    ) -> tuple[Tensor, Tensor]:
+        """(L, B, Q, K+1) float32, and the classes that they should say, (L, B, Q) int64."""
         logits = torch.stack([outputs["pred_logits"] for outputs in layers]).float()
         layer_index = torch.arange(len(layers), device=logits.device)[:, None]
         classes = torch.full(
             logits.shape[:-1], self.num_classes, dtype=torch.int64, device=logits.device
         )
         classes[layer_index, pairs.images, pairs.queries] = labels[pairs.targets]
-        losses = F.cross_entropy(
-            logits.flatten(0, -2), classes.flatten(), self.empty_weight, reduction="none"
-        )
-        return losses.view(len(layers), -1).sum(1)
+        return logits, classes
 
     @staticmethod
     def _by_name(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -128,6 +120,34 @@ class MatchingCriterion(nn.Module):
             for layer, suffix in enumerate(_suffixes(num_layers - 1))
             for name, losses_of_layers in losses.items()
         }
+
+
+def concatenate_pairs(
+    matches: Sequence[Sequence[Pairs]], num_targets: Sequence[int], device: torch.device
+) -> MatchedPairs:
+    """Put the pairs of all images side by side.
+
+    Args:
+        matches: of each layer, of each image, as :class:`Matcher` returns them; as many in every
+            layer.
+        num_targets: T of each image.
+        device: of the result.
+    """
+    first_targets = np.cumsum(num_targets) - num_targets
+    pairs = np.stack(  # (3, L, N)
+        [
+            np.concatenate(
+                [
+                    [np.full_like(queries, image), queries, matched + first_targets[image]]
+                    for image, (queries, matched) in enumerate(of_layer)
+                ],
+                axis=1,
+            )
+            for of_layer in matches
+        ],
+        axis=1,
+    )
+    return MatchedPairs(*torch.from_numpy(pairs).to(device, non_blocking=True))
 
 
 def _suffixes(num_aux_outputs: int) -> list[str]:

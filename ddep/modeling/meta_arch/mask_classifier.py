@@ -23,8 +23,7 @@ from ddep.modeling.normalisers import average_over_processes
 class MaskClassifier(nn.Module, ABC):
     """A backbone, a head that predicts classes and masks, and the losses of both."""
 
-    # Whether samples are clips of videos rather than images.
-    clips: ClassVar[bool] = False
+    criterion_class: ClassVar[type[SetCriterion]] = SetCriterion
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class MaskClassifier(nn.Module, ABC):
         return {
             "backbone": backbone,
             "sem_seg_head": sem_seg_head,
-            "criterion": build_criterion(cfg, sem_seg_head.num_classes, clips=cls.clips),
+            "criterion": build_criterion(cfg, sem_seg_head.num_classes, cls.criterion_class),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,

@@ -14,6 +14,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor
 
 from ddep.errors import UserError
+from ddep.modeling.clip_criterion import ClipCriterion
 from ddep.modeling.mask_rows import Resize
 from ddep.modeling.meta_arch.mask_classifier import MaskClassifier, annotations, name_of
 from ddep.modeling.tracking import ClipTracker, FrameTracks, video_results
@@ -49,7 +50,7 @@ class VideoMaskFormer(MaskClassifier):
     of :class:`MaskFormer`.
     """
 
-    clips: ClassVar = True
+    criterion_class: ClassVar = ClipCriterion
 
     @configurable
     def __init__(
