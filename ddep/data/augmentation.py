@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 
 from ddep.data.class_centre import CropAtClass
+from ddep.data.clip_augmentation import AlikeInClip, build_frame_augmentations
 from ddep.data.colour_augmentation import build_recolouring
 from ddep.data.mapper_registry import mapper_class
 from ddep.errors import UserError
@@ -88,16 +89,34 @@ def _detr(cfg: CfgNode, labels: str | None, recolour: list[T.Augmentation]) -> l
     return [*build_flip(cfg), *recolour, *crop, *_resize(cfg)]
 
 
+def _clip(cfg: CfgNode, labels: str | None, recolour: list[T.Augmentation]) -> list[T.Augmentation]:
+    """Crop if INPUT.CROP.ENABLED, the same part of each frame, resize the shorter side to
+    INPUT.MIN_SIZE_TRAIN, flip, and do what INPUT.AUGMENTATIONS names, as Mask2Former-video does.
+
+    Its crops differ from frame to frame, in size as well, which would tear the objects' motion.
+    """
+    crop = [AlikeInClip(augmentation) for augmentation in _crop(cfg, has_map=False)]
+    resize = _resize(cfg, ("choice", "range", "choice_by_clip", "range_by_clip"))
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING.endswith("_by_clip"):
+        resize = [AlikeInClip(augmentation) for augmentation in resize]
+    flip = build_flip(cfg, ("horizontal", "vertical", "none", "flip_by_clip"))
+    if cfg.INPUT.RANDOM_FLIP == "flip_by_clip":
+        flip = [AlikeInClip(augmentation) for augmentation in flip]
+    return [*crop, *resize, *flip, *recolour, *build_frame_augmentations(cfg)]
+
+
 # Training augmentations, by the attribute ``augmentation`` of mappers.
 RECIPES = {
     "resize_and_crop": _resize_and_crop,
     "large_scale_jitter": _large_scale_jitter,
     "detr": _detr,
+    "clip": _clip,
 }
 
 
-def _resize(cfg: CfgNode) -> list[T.Augmentation]:
-    sampling = one_of(cfg.INPUT, "MIN_SIZE_TRAIN_SAMPLING", ("choice", "range"))
+def _resize(cfg: CfgNode, samplings: tuple[str, ...] = ("choice", "range")) -> list[T.Augmentation]:
+    sampling = one_of(cfg.INPUT, "MIN_SIZE_TRAIN_SAMPLING", samplings)
+    sampling = sampling.removesuffix("_by_clip")
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     if sampling == "range" and len(sizes) != 2:
         raise UserError(
@@ -137,16 +156,19 @@ def _check_crop_size(kind: str, size: Sequence[float]) -> None:
         raise UserError(f"INPUT.CROP.SIZE is {list(size)}; INPUT.CROP.TYPE {kind} needs {expected}")
 
 
-def build_flip(cfg: CfgNode) -> list[T.Augmentation]:
-    """The flip that INPUT.RANDOM_FLIP asks for, if any.
+def build_flip(
+    cfg: CfgNode, directions: tuple[str, ...] = ("horizontal", "vertical", "none")
+) -> list[T.Augmentation]:
+    """The flip that INPUT.RANDOM_FLIP asks for, if any; it may be one of ``directions``.
 
     Raises:
         UserError: an unknown value.
     """
-    direction = one_of(cfg.INPUT, "RANDOM_FLIP", ("horizontal", "vertical", "none"))
+    direction = one_of(cfg.INPUT, "RANDOM_FLIP", directions)
     if direction == "none":
         return []
-    return [RandomFlip(horizontal=direction == "horizontal", vertical=direction == "vertical")]
+    is_vertical = direction == "vertical"
+    return [RandomFlip(horizontal=not is_vertical, vertical=is_vertical)]
 
 
 def _pad(cfg: CfgNode) -> list[T.Augmentation]:

@@ -10,6 +10,7 @@ import torch
 from detectron2.data import transforms as T
 from PIL import Image
 
+from ddep.data.clip_augmentation import AlikeInClip
 from ddep.data.image_reader import EncodedImage
 
 _RESIZING = (T.ResizeShortestEdge, T.ResizeScale)
@@ -110,9 +111,12 @@ def draw_resizing(
         At most one transform, and the augmentations that are left.
     """
     rest = list(augmentations)
-    if not rest or not isinstance(rest[0], _RESIZING):
+    first = rest[0] if rest else None
+    if isinstance(first, AlikeInClip):
+        first = first.augmentation
+    if not isinstance(first, _RESIZING):
         return [], rest
-    if rest[0].interp != Image.Resampling.BILINEAR:
+    if first.interp != Image.Resampling.BILINEAR:
         return [], rest
     resize = rest.pop(0).get_transform(_placeholder(size))
     return [resize] if isinstance(resize, T.ResizeTransform) else [], rest

@@ -22,6 +22,7 @@ from ddep.data.mappers.semantic import SemanticMapper
 from ddep.data.mappers.target import StrongTargetMapper, WeakTargetMapper
 from ddep.data.mappers.target_crops import TargetCropsMapper
 from ddep.data.mappers.target_pseudo_labels import PseudoLabelTargetMapper
+from ddep.data.mappers.video_instance import VideoInstanceMapper
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> Mapper:
@@ -57,6 +58,7 @@ __all__ = [
     "StrongTargetMapper",
     "TargetCropsMapper",
     "TargetMapper",
+    "VideoInstanceMapper",
     "WeakTargetMapper",
     "build_mapper",
     "build_target_mapper",

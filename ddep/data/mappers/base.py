@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -95,10 +96,14 @@ class SegmentationMapper:
             UnreadableImageError: the image or a label image cannot be read.
             UserError: labels that do not fit the image or the classes.
         """
+        return self.map_image(record, self.augmentations.augs)
+
+    def map_image(self, record: Record, augmentations: Sequence[T.Augmentation]) -> Record:
+        """Like :meth:`__call__`, but with other augmentations."""
         with open_image(record["file_name"]) as file:
             size = file.size
             # Resizing before it becomes an array saves three copies of the large image.
-            resizing, augmentations = draw_resizing(self.augmentations.augs, size)
+            resizing, others = draw_resizing(augmentations, size)
             resized = (resizing[0].new_h, resizing[0].new_w) if resizing else None
             image = file.pixels(self.image_format, resized=resized)
         sample = describe(record, size)
@@ -110,7 +115,7 @@ class SegmentationMapper:
             centre = self._class_centre(record, sem_seg, resizing)
             sem_seg = transform_labels(T.TransformList(resizing), sem_seg, self.ignore_label)
         augmented = LabelledImage(image, sem_seg, self.ignore_label, centre)
-        following = T.AugmentationList(augmentations)(augmented)
+        following = T.AugmentationList(others)(augmented)
         transforms = T.TransformList([*resizing, *following.transforms])
         sample["image"] = to_tensor(augmented.image)
         if not self.is_train:
