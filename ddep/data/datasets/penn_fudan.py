@@ -9,20 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ddep.data.datasets.declaration import DatasetDeclaration, Preparation, declare
-from ddep.data.datasets.instances import describe_mask, register_instances
+from ddep.data.datasets.instance_writer import InstanceWriter
+from ddep.data.datasets.instances import register_instances
 from ddep.data.datasets.panoptic import Category, PanopticSplit, register_panoptic
 from ddep.data.datasets.preparation import (
     PanopticWriter,
     check_same_size,
     copy_file,
     image_pairs,
-    write_json,
 )
 from ddep.data.image_reader import read_image, read_labels
 from ddep.errors import UserError
@@ -96,10 +95,8 @@ def prepare_penn_fudan(source: Path, target: Path) -> dict[str, dict[str, int]]:
 def _prepare_split(pairs: Sequence[tuple[Path, Path]], target: Path, split: str) -> dict[str, int]:
     pedestrian, background = CATEGORIES
     panoptic_split = PanopticSplit.below(target, split, images=_IMAGES)
-    instances_json = target / f"instances_{split}.json"
-    instances_json.unlink(missing_ok=True)
+    people_writer = InstanceWriter(target / f"instances_{split}.json", [pedestrian])
     writer = PanopticWriter(panoptic_split, CATEGORIES)
-    annotations: list[dict[str, Any]] = []
     for image, label in tqdm(pairs, desc=f"penn_fudan {split}", disable=None):
         people = read_labels(str(label))
         check_same_size(image, read_image(str(image), "RGB"), label, people)
@@ -111,31 +108,17 @@ def _prepare_split(pairs: Sequence[tuple[Path, Path]], target: Path, split: str)
             )
         copy_file(image, panoptic_split.image_root / image.name)
         background_id = len(ids) + 1
+        person_ids = dict.fromkeys(ids.tolist(), pedestrian["id"])
         writer.add(
             image.name,
             sem_seg=(people == 0).astype(np.uint8),
             panoptic=np.where(people == 0, background_id, people),
-            category_ids={
-                **dict.fromkeys(ids.tolist(), pedestrian["id"]),
-                background_id: background["id"],
-            },
+            category_ids={**person_ids, background_id: background["id"]},
         )
-        for person in ids:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": writer.images[-1]["id"],
-                    "category_id": pedestrian["id"],
-                    "iscrowd": 0,
-                    **describe_mask(people == person),
-                }
-            )
-    write_json(
-        instances_json,
-        {"images": writer.images, "annotations": annotations, "categories": [pedestrian]},
-    )
+        people_writer.add(writer.images[-1], people, person_ids)
+    people_writer.finish()
     writer.finish()
-    return {"images": len(pairs), "people": len(annotations)}
+    return {"images": len(pairs), "people": len(people_writer.annotations)}
 
 
 declare(

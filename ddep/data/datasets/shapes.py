@@ -1,7 +1,8 @@
 """The demo's data set: generated scenes of textured shapes, with panoptic labels.
 
-A CSV file lists the classes that each image shows, including images without panoptic labels. The
-images of ``subjects`` show one large thing each, as photographs for classification do.
+The things are also annotated as instances, with boxes and masks. A CSV file lists the classes that
+each image shows, including images without panoptic labels. The images of ``subjects`` show one
+large thing each, as photographs for classification do.
 
 With a shift, the scenes have another look, such as night: another domain. They are other scenes,
 in a folder of their own.
@@ -21,6 +22,8 @@ from ddep.data.datasets.catalog import register
 from ddep.data.datasets.class_lists import ClassList, write_class_list
 from ddep.data.datasets.declaration import DatasetDeclaration, Option, Preparation, declare
 from ddep.data.datasets.image_folder import load_image_folder
+from ddep.data.datasets.instance_writer import InstanceWriter
+from ddep.data.datasets.instances import register_instances
 from ddep.data.datasets.label_kinds import CLASSIFICATION
 from ddep.data.datasets.numbered_files import numbered, remove_surplus
 from ddep.data.datasets.panoptic import IGNORE_LABEL, PanopticSplit, register_panoptic
@@ -35,11 +38,13 @@ SUBJECTS = "subjects"
 NO_SHIFT = "none"
 LOOKS = (NO_SHIFT, *SHIFTS)
 _NAMES = [category["name"] for category in CATEGORIES]
+_THINGS = [category for category in CATEGORIES if category["isthing"]]
 
 
 def register_shapes(root: Path) -> None:
-    """Register ``shapes_panoptic_{train,val}``, ``shapes_classes_{train,val,unlabelled,subjects}``,
-    and the same for each shift: ``shapes_night_panoptic_train`` and so on.
+    """Register ``shapes_panoptic_{train,val}``, ``shapes_instance_{train,val}``,
+    ``shapes_classes_{train,val,unlabelled,subjects}``, and the same for each shift:
+    ``shapes_night_panoptic_train`` and so on.
     """
     folder = root / "shapes"
     for prefix, below in (
@@ -49,6 +54,9 @@ def register_shapes(root: Path) -> None:
         for name in SPLITS:
             split = PanopticSplit.below(below, name)
             register_panoptic(f"{prefix}_panoptic_{name}", split, CATEGORIES)
+            register_instances(
+                f"{prefix}_instance_{name}", split.image_root, _instances(below, name), _THINGS
+            )
         for name in (*SPLITS, UNLABELLED, SUBJECTS):
             _register_classes(f"{prefix}_classes_{name}", below, name)
 
@@ -67,6 +75,10 @@ def _register_classes(registered: str, folder: Path, split: str) -> None:
         class_list=str(path),
         required_files=("image_root", "class_list"),
     )
+
+
+def _instances(folder: Path, split: str) -> Path:
+    return folder / f"instances_{split}.json"
 
 
 def _class_list(folder: Path, split: str) -> Path:
@@ -119,7 +131,7 @@ def generate_shapes(
     for split_index, (name, number) in enumerate(numbers.items()):
         split = PanopticSplit.below(target, name)
         writer = PanopticWriter(split, CATEGORIES) if name in SPLITS else None
-        things = 0
+        things = InstanceWriter(_instances(target, name), _THINGS) if writer else None
         shown: dict[str, list[str]] = {}
         for index in tqdm(range(number), desc=f"shapes {name}", disable=None):
             rng = np.random.default_rng(
@@ -130,18 +142,20 @@ def generate_shapes(
             image = shift_image(rng, scene.image, shift) if shifted else scene.image
             write_png(split.image_root / image_name, image)
             shown[image_name] = [_NAMES[i - 1] for i in sorted(set(scene.category_ids.values()))]
-            if writer:
+            if writer and things:
                 writer.add(image_name, _semantic(scene), scene.panoptic, scene.category_ids)
-                things += sum(CATEGORIES[i - 1]["isthing"] for i in scene.category_ids.values())
-        if writer:
+                things.add(writer.images[-1], scene.panoptic, scene.category_ids)
+        counts[name] = {"images": number}
+        if writer and things:
+            things.finish()
             writer.finish()
+            counts[name]["things"] = len(things.annotations)
         for folder in (split.image_root, split.panoptic_root, split.sem_seg_root):
             remove_surplus(folder, number)
         if shown:
             write_class_list(_class_list(target, name), shown)
         else:
             _class_list(target, name).unlink(missing_ok=True)
-        counts[name] = {"images": number, **({"things": things} if writer else {})}
     return counts
 
 

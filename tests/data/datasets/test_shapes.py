@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from ddep.data.datasets.image_folder import load_image_folder
 from ddep.data.datasets.shape_scenes import CATEGORIES, draw_scene
@@ -30,7 +31,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     generate_shapes(tmp_path / "b", seed=1, **numbers)
     generate_shapes(tmp_path / "c", seed=2, **numbers)
     first, again, other = (hashes(tmp_path / name) for name in "abc")
-    assert len(first) == 3 * 3 + 2 * 3 + 4 + 2 + 3
+    assert len(first) == 3 * 3 + 2 * 3 + 4 + 2 + 2 + 3
     assert again == first
     assert other.keys() == first.keys()
     images = [name for name in first if name.startswith(("train/", "val/", "unlabelled/"))]
@@ -48,6 +49,7 @@ def test_more_images_keep_the_first_and_fewer_remove_the_rest(tmp_path: Path) ->
     assert first.keys() - same == {
         "classes_train.csv",
         "classes_unlabelled.csv",
+        "instances_train.json",
         "panoptic_train.json",
     }
     generate_shapes(tmp_path, **few)
@@ -79,12 +81,29 @@ def test_labels_agree_and_cover_every_pixel(root: Path) -> None:
             assert len(stuff) == len(set(stuff)) >= 1
             seen |= {segment["category_id"] for segment in described.values()}
     assert things == counts["train"]["things"] + counts["val"]["things"]
+    _check_instances("shapes_instance_train", "shapes_panoptic_train")
     assert seen == set(range(8))
     assert len(load_image_folder("images:shapes/unlabelled")) == 3
     metadata = MetadataCatalog.get("shapes_panoptic_val")
     assert metadata.evaluator_type == "panoptic_seg"
     assert metadata.thing_classes == ["disc", "square", "triangle", "star"]
     assert len(metadata.stuff_classes) == len(CATEGORIES) == 8
+
+
+def _check_instances(name: str, panoptic: str) -> None:
+    """The things of each image are those of the panoptic set, as masks and boxes."""
+    for record, other in zip(DatasetCatalog.get(name), DatasetCatalog.get(panoptic), strict=True):
+        assert record["file_name"] == other["file_name"]
+        ids = np.asarray(Image.open(other["pan_seg_file_name"])).astype(int) @ [1, 256, 65536]
+        things = [segment for segment in other["segments_info"] if segment["isthing"]]
+        for annotation, thing in zip(record["annotations"], things, strict=True):
+            assert annotation["category_id"] == thing["category_id"]
+            mask = coco_mask.decode(annotation["segmentation"]) == 1
+            assert np.array_equal(mask, ids == thing["id"])
+            rows, columns = np.nonzero(mask)
+            left, top, width, height = annotation["bbox"]
+            assert (left, top) == (columns.min(), rows.min())
+            assert (width, height) == (np.ptp(columns) + 1, np.ptp(rows) + 1)
 
 
 def test_things_occlude_each_other_and_differ_from_the_ground() -> None:
