@@ -25,6 +25,8 @@ def _add_training_clips(cfg: CfgNode) -> None:
 
 
 def _add_test_clips(cfg: CfgNode) -> None:
+    # Largest number of instances of a video in evaluation: pairs of a query or track and a class.
+    cfg.TEST.DETECTIONS_PER_VIDEO = 10
     # Evaluation and prediction cut videos into clips of this many frames, whose instances are
     # linked; 0 takes whole videos in evaluation, as Mask2Former-video does, whose memory grows with
     # the video. Prediction, whose videos may have any length, then takes clips of 8.

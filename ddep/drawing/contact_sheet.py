@@ -18,6 +18,7 @@ from ddep.data.image_reader import read_image, read_labels, read_panoptic
 from ddep.data.mappers.instance import segmentation_to_mask
 from ddep.drawing.classes import draw_classes
 from ddep.drawing.segments import draw_annotations, draw_panoptic, draw_semantic
+from ddep.drawing.tracks import draw_tracks, reduced, strip, strip_frames
 
 MAX_PICTURES = 24
 _COLUMNS = 4
@@ -55,20 +56,19 @@ def draw_contact_sheet(records: Sequence[dict[str, Any]], metadata: Metadata) ->
 
 def draw_record(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
     """Draw an image with its panoptic labels or, without these, its instances or semantic labels,
-    or the classes of the whole image beside it.
+    or the classes of the whole image beside it; of a video, some frames with its objects.
 
     The longer side is reduced to 480 pixels before drawing, so that names can be read.
 
     Returns:
         (H, W, 3) uint8, RGB.
     """
+    if "file_names" in record:
+        return _draw_video(record, metadata)
     image = read_image(record["file_name"], "RGB")
     if "classes" in record:
         return draw_classes(image, [metadata.classes[number] for number in record["classes"]])
-    height, width = image.shape[:2]
-    scale = min(1.0, _SIDE / max(height, width))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    resize = T.ResizeTransform(height, width, *size)
+    resize = reduced(image)
     image = resize.apply_image(image)
     if "pan_seg_file_name" in record:
         ids = transform_labels(resize, read_panoptic(record["pan_seg_file_name"]), fill=0)
@@ -82,7 +82,7 @@ def draw_record(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
         ]
         return draw_panoptic(image, torch.from_numpy(ids), segments, metadata)
     if "annotations" in record:
-        moved = [_move(annotation, resize, size) for annotation in record["annotations"]]
+        moved = [_move(annotation, resize) for annotation in record["annotations"]]
         return draw_annotations(image, moved, metadata)
     if "sem_seg_file_name" in record:
         labels = transform_labels(resize, read_labels(record["sem_seg_file_name"]), fill=0)
@@ -90,13 +90,35 @@ def draw_record(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
     return image
 
 
-def _move(annotation: dict[str, Any], resize: T.Transform, size: tuple[int, int]) -> dict[str, Any]:
-    inside = np.ones(size, dtype=bool)
+def _draw_video(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
+    pictures = []
+    for frame in strip_frames(len(record["file_names"])):
+        image = read_image(record["file_names"][frame], "RGB")
+        resize = reduced(image)
+        annotations = record["annotations"][frame] if "annotations" in record else []
+        pictures.append(
+            draw_tracks(
+                resize.apply_image(image),
+                [_moved_mask(annotation, resize) for annotation in annotations],
+                [annotation["id"] for annotation in annotations],
+                [metadata.thing_classes[each["category_id"]] for each in annotations],
+                metadata,
+            )
+        )
+    return strip(pictures)
+
+
+def _move(annotation: dict[str, Any], resize: T.ResizeTransform) -> dict[str, Any]:
     box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
-    mask = segmentation_to_mask(annotation["segmentation"], T.TransformList([resize]), inside)
     return {
         **annotation,
         "bbox": resize.apply_box(np.array([box]))[0].tolist(),
         "bbox_mode": BoxMode.XYXY_ABS,
-        "segmentation": mask,
+        "segmentation": _moved_mask(annotation, resize),
     }
+
+
+def _moved_mask(annotation: dict[str, Any], resize: T.ResizeTransform) -> np.ndarray:
+    """(H, W) bool, at the new size."""
+    inside = np.ones((resize.new_h, resize.new_w), dtype=bool)
+    return segmentation_to_mask(annotation["segmentation"], T.TransformList([resize]), inside)

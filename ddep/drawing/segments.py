@@ -68,20 +68,20 @@ def draw_panoptic(
     image: np.ndarray, panoptic_seg: torch.Tensor, segments: list[dict], metadata: Metadata
 ) -> np.ndarray:
     """Draw segments over ``image`` (H, W, 3) uint8; ``panoptic_seg`` is (H, W) of segment ids."""
-    visualizer = _visualizer(image, metadata)
-    return visualizer.draw_panoptic_seg(panoptic_seg.cpu(), segments, area_threshold=0).get_image()
+    canvas = visualizer(image, metadata)
+    return canvas.draw_panoptic_seg(panoptic_seg.cpu(), segments, area_threshold=0).get_image()
 
 
 def draw_semantic(image: np.ndarray, classes: torch.Tensor, metadata: Metadata) -> np.ndarray:
     """Draw a class map (H, W) over ``image`` (H, W, 3) uint8."""
-    return _visualizer(image, metadata).draw_sem_seg(classes.cpu()).get_image()
+    return visualizer(image, metadata).draw_sem_seg(classes.cpu()).get_image()
 
 
 def draw_instances(image: np.ndarray, instances: Instances, metadata: Metadata) -> np.ndarray:
     """Draw the instances that score above 0.5 over ``image`` (H, W, 3) uint8."""
     instances = instances.to("cpu")
     shown = instances[instances.scores > SCORE_THRESHOLD]
-    return _visualizer(image, metadata).draw_instance_predictions(shown).get_image()
+    return visualizer(image, metadata).draw_instance_predictions(shown).get_image()
 
 
 def draw_annotations(
@@ -91,10 +91,15 @@ def draw_annotations(
 
     ``annotations`` are detectron2's, of an image of this size, with masks (H, W) bool.
     """
-    return _visualizer(image, metadata).draw_dataset_dict({"annotations": annotations}).get_image()
+    return visualizer(image, metadata).draw_dataset_dict({"annotations": annotations}).get_image()
 
 
-def _visualizer(image: np.ndarray, metadata: Metadata) -> Visualizer:
+def visualizer(image: np.ndarray, metadata: Metadata | None) -> Visualizer:
+    """What draws over ``image`` (H, W, 3) uint8; small images are enlarged.
+
+    Raises:
+        UserError: the image is too large for a picture.
+    """
     shorter, longer = sorted(image.shape[:2])
     if longer > MAX_SIDE:
         raise UserError(

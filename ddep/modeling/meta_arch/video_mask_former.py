@@ -84,7 +84,7 @@ class VideoMaskFormer(MaskClassifier):
         """
         return {
             **cls.parts(cfg),
-            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "max_detections": cfg.TEST.DETECTIONS_PER_VIDEO,
             "whole_videos": cfg.TEST.CLIP.FRAMES == 0,
             "clip_tracker": ClipTracker.from_config(cfg),
         }

@@ -1,0 +1,58 @@
+"""Video instance segmentation by mask classification."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import Metadata
+
+from ddep.drawing.tracks import draw_video_outputs
+from ddep.errors import UserError
+from ddep.modeling.transformer_decoder import VideoMultiScaleMaskedTransformerDecoder
+from ddep.modeling.transformer_decoder.build_transformer_decoder import transformer_decoder_name
+from ddep.tasks.mask_classification import MaskClassificationTask
+from ddep.tasks.registry import register_task
+
+_DECODER = VideoMultiScaleMaskedTransformerDecoder.__name__
+
+
+@register_task
+class VideoSegmentationTask(MaskClassificationTask):
+    """Mask2Former for videos (arXiv 2112.10764)."""
+
+    name: ClassVar = "video-segmentation"
+    meta_architectures: ClassVar = ("VideoMaskFormer",)
+    mappers: ClassVar = ("mask_former_video_instance",)
+
+    def check(self, cfg: CfgNode) -> list[str]:
+        """As :meth:`Task.check`."""
+        decoder = transformer_decoder_name(cfg)
+        if decoder != _DECODER:
+            raise UserError(
+                f"MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME is "
+                f"{cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME!r} ({decoder}), but "
+                f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} needs {_DECODER}"
+            )
+        if cfg.INPUT.SAMPLING_FRAME_NUM < 1:
+            raise UserError(
+                f"INPUT.SAMPLING_FRAME_NUM is {cfg.INPUT.SAMPLING_FRAME_NUM}; expected the number "
+                "of frames of a training clip, at least 1"
+            )
+        return super().check(cfg)
+
+    def measured(self, cfg: CfgNode) -> dict[str, str]:
+        """As :meth:`Task.measured`."""
+        return {"video_segm": "MODEL.META_ARCHITECTURE"}
+
+    def draw(
+        self,
+        cfg: CfgNode,
+        inputs: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        metadata: Metadata | None,
+    ) -> np.ndarray:
+        """As :meth:`Task.draw`: some frames in a row, each object in one colour."""
+        return draw_video_outputs(inputs["file_names"], outputs, metadata)
