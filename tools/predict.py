@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ddep.data.video_capture import is_video
 from ddep.endings import errors_as_lines
 from ddep.errors import UserError
 from ddep.inference import Predictor, predict_files
 from ddep.inference.attention_files import draw_attention_files
 from ddep.inference.inference_model import NO_AVERAGING
 from ddep.inference.result_files import IDS, KINDS, PICTURES
-from ddep.inference.video_files import draw_video_files, is_video
+from ddep.inference.video_files import draw_video_files
 
 
 def main() -> None:

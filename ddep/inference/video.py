@@ -15,16 +15,11 @@ import numpy as np
 
 from ddep.data.datasets.image_folder import find_images
 from ddep.data.image_reader import UnreadableImageError, read_image
+from ddep.data.video_capture import has_ended_early, open_capture
 from ddep.errors import UserError
 from ddep.output_files import check_writable
 
-# FFmpeg's own messages about damaged files; OpenCV reads this when it opens the first video.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-# OpenCV's own warnings about them: an error says the same.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-
-# What videos are recognised by, and what is written: OpenCV's wheels have both encoders.
-SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+# What is written: OpenCV's wheels have both encoders.
 _CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 # Where a file does not say; also that of OpenCV's readers.
 DEFAULT_RATE = 25.0
@@ -59,13 +54,8 @@ class Video:
         self.path = Path(path)
         if not self.path.is_file():
             raise UserError(f"video {path} does not exist; expected a video file")
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        capture = open_capture(str(path))
         try:
-            if not capture.isOpened():
-                raise UserError(
-                    f"video {path} cannot be read: it is no video, damaged or in an unknown "
-                    "format; convert it to MP4 (H.264)"
-                )
             if not capture.grab():
                 raise UserError(f"video {path} has no frame that can be read; record it again")
             rate = capture.get(cv2.CAP_PROP_FPS)
@@ -78,7 +68,7 @@ class Video:
         return self._length
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        capture = open_capture(str(self.path))
         number = 0
         try:
             while True:
@@ -89,8 +79,7 @@ class Video:
                 yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         finally:
             capture.release()
-        # Formats without a count have one estimated from their duration.
-        if number < self._length - max(1, self._length // 100):
+        if has_ended_early(number, self._length):
             raise UserError(
                 f"video {self.path} ends after {number} of {self._length} frames: it is damaged "
                 "or truncated"

@@ -9,14 +9,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ddep.data.video_capture import is_video
 from ddep.errors import UserError
 from ddep.inference.predictor import Predictor
-from ddep.inference.video import SUFFIXES, FrameFolder, Frames, Video, draw_video
-
-
-def is_video(path: Path) -> bool:
-    """Whether a name ends as those of videos do."""
-    return path.suffix.lower() in SUFFIXES
+from ddep.inference.video import FrameFolder, Frames, Video, draw_video
 
 
 def draw_video_files(
