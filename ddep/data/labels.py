@@ -10,8 +10,8 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ddep.data.datasets.preparation import new_file
+from ddep.data.file_paths import path_of
 from ddep.data.record import Record
-from ddep.data.tar_members import path_of
 from ddep.errors import UserError
 
 # In OUTPUT_DIR: the names of the chosen images.

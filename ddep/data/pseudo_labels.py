@@ -19,8 +19,8 @@ from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from ddep.data.datasets.preparation import new_file
+from ddep.data.file_paths import path_of
 from ddep.data.json_file import read_json
-from ddep.data.tar_members import path_of
 from ddep.errors import UserError
 from ddep.output_files import write_json
 

@@ -30,7 +30,7 @@ def name_member(path: str, offset: int, size: int, member: str) -> str:
     return f"{_PREFIX}{path}?offset={offset}&size={size}#{member}"
 
 
-def path_of(name: str) -> str:
+def member_path(name: str) -> str:
     """``path/member`` for a name that :func:`name_member` makes; other names unchanged."""
     if not name.startswith(_PREFIX):
         return name

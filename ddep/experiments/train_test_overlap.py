@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog
 
 from ddep.data.datasets import class_folders, image_folder, register_from_config
 from ddep.data.datasets.catalog import possible_paths
-from ddep.data.tar_members import path_of
+from ddep.data.file_paths import path_of
 from ddep.errors import UserError, one_line
 from ddep.experiments.experiment import Experiment
 from ddep.experiments.plan import Run, words_of

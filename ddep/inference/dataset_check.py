@@ -23,6 +23,7 @@ from ddep.data.checks import (
     check_annotation_files,
     check_folders,
     check_record,
+    check_video_files,
     pair_folders,
 )
 from ddep.data.datasets.from_config import check_files
@@ -116,7 +117,8 @@ def _load(name: str, metadata: Metadata) -> tuple[Sequence[dict[str, Any]], list
         return records, [*problems, *unpaired, Problem("annotations", name, message)]
     if unreadable:
         problems = [Problem("annotations", name, unreadable)]
-    return records, [*problems, *check_folders(metadata, records)]
+    problems += [*check_folders(metadata, records), *check_video_files(records)]
+    return records, problems
 
 
 def _crashed(record: dict[str, Any]) -> ImageReport:

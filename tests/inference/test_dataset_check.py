@@ -16,6 +16,7 @@ from PIL import Image
 
 from ddep.data.checks import records
 from tests.data.checks.trees import INSTANCES, OWN, OWN_IMAGES, PANOPTIC, SEMANTIC, Tree, cut
+from tests.data.videos import truncate, write_video
 from tests.engine.tiny_runs import write_images
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,26 @@ def test_a_folder_of_images_with_two_that_are_damaged(
     assert report["images"] == 6 and report["classes"] == []
     assert report["images_without_labels"] is None
     assert "unreadable (2)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("prefix", ["images", "classes"])
+def test_damaged_videos_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    images = write_images(tmp_path / "all" / "cat", 1)
+    write_video(images / "good.mp4", frames=12)
+    truncate(write_video(images / "cut.avi", frames=30, codec="MJPG"), 0.5)
+    (images / "no.mp4").write_bytes(b"no video")
+    output = tmp_path / "out"
+    name = f"{prefix}:{tmp_path / 'all'}@5fps"
+    assert run(monkeypatch, name, "--output", output, "--workers", 1) == 1
+    report = json.loads((output / "report.json").read_text())
+    found = {p["file"]: p["message"] for p in report["problems"]["unreadable"]}
+    assert list(found) == [str(images / "cut.avi"), str(images / "no.mp4")]
+    assert "ends after" in found[str(images / "cut.avi")]
+    assert report["images"] == 1 + 6 + 5  # an image, the frames of the whole video and of the other
+    assert report["problem_counts"] == {"unreadable": 2}
+    assert report["widths"] == [36, 48]
 
 
 def test_folders_of_classes(

@@ -8,6 +8,7 @@ from ddep.data.checks.annotation_files import (
 from ddep.data.checks.dataset_report import DatasetReport
 from ddep.data.checks.problems import Problem
 from ddep.data.checks.records import ImageReport, LabelSpace, check_record
+from ddep.data.checks.video_files import check_video_files
 
 __all__ = [
     "DatasetReport",
@@ -17,5 +18,6 @@ __all__ = [
     "check_annotation_files",
     "check_folders",
     "check_record",
+    "check_video_files",
     "pair_folders",
 ]

@@ -89,6 +89,7 @@ class ClassFolders(Sequence[Record]):
 
     Attributes:
         classes: names of the classes, sorted.
+        images: the records without classes.
     """
 
     def __init__(self, images: Sequence[Record]) -> None:
@@ -99,7 +100,7 @@ class ClassFolders(Sequence[Record]):
         Raises:
             UserError: an image without such a folder.
         """
-        self._images = images
+        self.images = images
         names: list[str] = []
         starts: list[int] = []
         while (start := starts[-1] if starts else 0) < len(images):
@@ -117,13 +118,13 @@ class ClassFolders(Sequence[Record]):
         self._numbers = np.array([bisect_left(self.classes, name) for name in names])
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
 
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         position = operator.index(index)
-        record = self._images[position]
+        record = self.images[position]
         folder = bisect_right(self._starts, position % len(self)) - 1
         return {**record, "classes": [int(self._numbers[folder])]}
 

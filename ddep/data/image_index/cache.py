@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import IO
 
 from ddep.data.image_index import stored
-from ddep.data.image_index.containers import Container, status_of
+from ddep.data.image_index.containers import Container, container_of_video, status_of
 from ddep.data.image_index.indexing_progress import show_progress
 from ddep.data.image_index.lister import Lister
 from ddep.data.image_index.read_index import ImageIndex
 from ddep.data.image_index.stored import StoredListings, read_containers
+from ddep.data.image_index.videos import FRAME_RATE
 from ddep.data.image_index.walking import walk
 from ddep.data.image_index.write_index import write_index
+from ddep.data.video_capture import is_video
 from ddep.errors import UserError
 from ddep.files import sync
 
@@ -34,7 +36,7 @@ _FINISHED = "index"
 _UNFINISHED = "unfinished"
 _NUMBERED = re.compile(rf"(?:{_FINISHED}|{_UNFINISHED})-(\d+)")
 # Increased when the layout of the files changes.
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 def cache_folder() -> Path:
@@ -50,8 +52,8 @@ def cache_folder() -> Path:
         raise OSError(errno.ENOENT, "there is no home folder") from error
 
 
-def open_index(source: Path) -> ImageIndex:
-    """Open the index of a folder or tar file; build or update it if needed.
+def open_index(source: Path, frame_rate: float = FRAME_RATE) -> ImageIndex:
+    """Open the index of a folder, tar file or video; build or update it if needed.
 
     Only containers that have changed are listed again. If several processes ask at the same time,
     on this machine or on others with the same cache, one builds and the others wait. If the cache
@@ -59,16 +61,17 @@ def open_index(source: Path) -> ImageIndex:
 
     Args:
         source: absolute path.
+        frame_rate: frames a second that are taken from videos.
 
     Raises:
         UserError: a container that cannot be listed; images only in compressed tar files; not even
             a temporary index can be written.
     """
-    top = Container("") if source.is_dir() else Container("", source.name)
+    top = _top(source)
     root = str(source if source.is_dir() else source.parent)
     asked = time.time_ns()
     try:
-        home = home_of(source)
+        home = home_of(source, frame_rate)
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home / "lock") as lock:
             began = time.time_ns()
@@ -79,30 +82,39 @@ def open_index(source: Path) -> ImageIndex:
             index = _newest(home)
             if index is None or not (is_checked or _is_current(index, root)):
                 del index  # closes it: it may be removed
-                index = _build(home, root, top)
+                index = _build(home, root, top, frame_rate)
             lock.seek(0)
             lock.truncate()
             lock.write(str(began).encode())
             return index
     except OSError as error:
-        return _open_without_writing(source, root, top, error)
+        return _open_without_writing(source, root, top, frame_rate, error)
 
 
-def _open_without_writing(source: Path, root: str, top: Container, reason: OSError) -> ImageIndex:
+def _top(source: Path) -> Container:
+    if source.is_dir():
+        return Container("")
+    return container_of_video(source.name) if is_video(source.name) else Container("", source.name)
+
+
+def _open_without_writing(
+    source: Path, root: str, top: Container, frame_rate: float, reason: OSError
+) -> ImageIndex:
     with contextlib.suppress(OSError):
-        index = _newest(home_of(source))
+        index = _newest(home_of(source, frame_rate))
         if index is not None and _is_current(index, root):
             return index
     logger.warning(
         f"the index of {source} cannot be kept ({reason}); every process makes a temporary one; "
         "set DDEP_CACHE to a folder that can be written"
     )
-    return _build_temporary(root, top)
+    return _build_temporary(root, top, frame_rate)
 
 
-def home_of(source: Path) -> Path:
-    """The folder of a root's indexes."""
-    digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
+def home_of(source: Path, frame_rate: float = FRAME_RATE) -> Path:
+    """The folder of a root's indexes with ``frame_rate`` frames a second of videos."""
+    rate = "" if frame_rate == FRAME_RATE else f"@{frame_rate!r}fps"
+    digest = hashlib.sha256(os.fsencode(source) + rate.encode()).hexdigest()[:16]
     return cache_folder() / "images" / f"{digest}-{_LAYOUT}"
 
 
@@ -141,28 +153,28 @@ def _newest(home: Path) -> ImageIndex | None:
 
 def _is_current(index: ImageIndex, root: str) -> bool:
     """Whether no container has changed. Does not look at the images themselves."""
-    tar, status = "", None
+    file, status = "", None
     for entry in read_containers(index.folder):
         container = entry.container
-        if not container.tar or container.tar != tar:  # nested tars change with the outer one
+        if not container.file or container.file != file:  # nested tars change with the outer one
             try:
                 status = status_of(os.stat(container.path(root)))
             except OSError:
                 return False
-            tar = container.tar
+            file = container.file
         if entry.status != status:
             return False
     return True
 
 
-def _build(home: Path, root: str, top: Container) -> ImageIndex:
+def _build(home: Path, root: str, top: Container, frame_rate: float) -> ImageIndex:
     others = _numbered(home)
     number = others[0][0] + 1 if others else 1
     unfinished = home / f"{_UNFINISHED}-{number:06d}"
     logger.info(f"indexing the images in {top.path(root)}; the index is kept in {home}")
     known = _read_known([path for _, path in others])
     try:
-        _write(unfinished, root, top, known)
+        _write(unfinished, root, top, known, frame_rate)
     except OSError:  # such as a full disk; after other errors the unfinished index is used again
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -206,10 +218,10 @@ def _is_used(index: Path) -> bool:
     return False
 
 
-def _build_temporary(root: str, top: Container) -> ImageIndex:
+def _build_temporary(root: str, top: Container, frame_rate: float) -> ImageIndex:
     try:
         folder = Path(tempfile.mkdtemp(prefix="ddep-index-"))
-        _write(folder, root, top, known=[])
+        _write(folder, root, top, [], frame_rate)
         index = ImageIndex(folder)
     except OSError as error:
         raise UserError(
@@ -220,15 +232,17 @@ def _build_temporary(root: str, top: Container) -> ImageIndex:
     return index
 
 
-def _write(folder: Path, root: str, top: Container, known: list[StoredListings]) -> None:
+def _write(
+    folder: Path, root: str, top: Container, known: list[StoredListings], frame_rate: float
+) -> None:
     started = time.monotonic()
     source = top.path(root)
     with show_progress(source) as progress:
-        lister = Lister(root, known, progress.found)
+        lister = Lister(root, known, progress.found, frame_rate=frame_rate)
         write_index(folder, root, walk(top, lister))
     if lister.compressed and not lister.images:
         raise lister.compressed[0]
     logger.info(
-        f"indexed {lister.images} images in {lister.containers} folders and tar files of {source}, "
-        f"{lister.listed} of them listed again, in {time.monotonic() - started:.1f} s"
+        f"indexed {lister.images} images in {lister.containers} folders, tar files and videos of "
+        f"{source}, {lister.listed} of them listed again, in {time.monotonic() - started:.1f} s"
     )

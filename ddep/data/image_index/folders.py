@@ -11,9 +11,11 @@ from ddep.data.image_index.containers import (
     UNSETTLED,
     Container,
     Listing,
+    container_of_video,
     without_tar_suffix,
 )
 from ddep.data.image_index.strings import Strings
+from ddep.data.video_capture import is_video
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +24,9 @@ _STEP = 10_000
 
 
 def list_folder(root: str, folder: Container, found: Callable[[int], None]) -> Listing:
-    """List the images, folders and tar files in ``folder``, by their endings; skip hidden ones.
+    """List the images, folders, tar files and videos in ``folder``, by their endings.
+
+    Hidden ones are skipped.
 
     A folder ``x`` takes precedence over ``x.tar``.
 
@@ -37,6 +41,7 @@ def list_folder(root: str, folder: Container, found: Callable[[int], None]) -> L
     images: list[str] = []
     folders: set[str] = set()
     tars: list[str] = []
+    videos: list[str] = []
     told = 0
     with os.scandir(folder.path(root)) as entries:
         for entry in entries:
@@ -52,6 +57,8 @@ def list_folder(root: str, folder: Container, found: Callable[[int], None]) -> L
                     told = len(images)
             elif without_tar_suffix(name) is not None:
                 tars.append(name)
+            elif is_video(name):
+                videos.append(name)
     found(len(images) - told)
     children = {f"{folder.prefix}{name}/": "" for name in folders}
     for name in sorted(tars):
@@ -61,8 +68,6 @@ def list_folder(root: str, folder: Container, found: Callable[[int], None]) -> L
             logger.warning(f"{root}: {folder.prefix}{name} is left out, {other} is used instead")
         else:
             children[prefix] = f"{folder.prefix}{name}"
-    return Listing(
-        UNSETTLED,
-        Strings.pack(sorted(images)),
-        [Container(prefix, children[prefix]) for prefix in sorted(children)],
-    )
+    containers = [Container(prefix, file) for prefix, file in children.items()]
+    containers += [container_of_video(folder.prefix + name) for name in videos]
+    return Listing(UNSETTLED, Strings.pack(sorted(images)), sorted(containers))

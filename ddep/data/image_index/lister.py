@@ -12,7 +12,9 @@ from ddep.data.image_index.folders import list_folder
 from ddep.data.image_index.stored import StoredListings
 from ddep.data.image_index.strings import Strings
 from ddep.data.image_index.tars import CompressedTarError, list_tar
+from ddep.data.image_index.videos import FRAME_RATE, list_video
 from ddep.data.image_index.walking import Run, walk
+from ddep.data.video_capture import is_video
 from ddep.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -30,14 +32,16 @@ class Lister:
         root: str,
         stored: Sequence[StoredListings] = (),
         found: Callable[[int], None] = lambda number: None,
-        tars: bool = True,
+        files: bool = True,
+        frame_rate: float = FRAME_RATE,
     ) -> None:
         """
         Args:
             root: paths are relative to it.
             stored: listings that may still be valid.
             found: called with the number of further images found.
-            tars: whether to look into tar files.
+            files: whether to look into tar files and videos.
+            frame_rate: frames a second that are listed of videos.
         """
         self.containers = 0
         self.listed = 0  # containers without a valid stored listing
@@ -46,7 +50,8 @@ class Lister:
         self._root = root
         self._stored = stored
         self._found = found
-        self._tars = tars
+        self._files = files
+        self._frame_rate = frame_rate
         self._entered: set[tuple[int, int, int]] = set()
 
     def __call__(self, container: Container) -> Listing | None:
@@ -55,7 +60,7 @@ class Lister:
         Raises:
             UserError: it cannot be listed.
         """
-        if container.tar and not self._tars:
+        if container.file and not self._files:
             return None
         path = container.path(self._root)
         started = time.time_ns()
@@ -77,6 +82,8 @@ class Lister:
             raise _not_listed(path, error) from error
         except OSError as error:
             raise _not_listed(path, error) from error
+        if listing.problem:
+            logger.warning(f"{listing.problem}; {len(listing.names)} of its frames are used")
         self.containers += 1
         self.images += len(listing.names)
         return listing
@@ -89,10 +96,17 @@ class Lister:
                 self._found(len(listing.names))
                 return listing
         self.listed += 1
-        listing = (list_tar if container.tar else list_folder)(self._root, container, self._found)
+        listing = self._list(container)
         is_settled = max(found.st_mtime_ns, found.st_ctime_ns) < started - _SETTLING_NS
         listing.status = status if is_settled else UNSETTLED
         return listing
+
+    def _list(self, container: Container) -> Listing:
+        if not container.file:
+            return list_folder(self._root, container, self._found)
+        if is_video(container.file):
+            return list_video(self._root, container, self._found, self._frame_rate)
+        return list_tar(self._root, container, self._found)
 
 
 def _not_listed(path: str, error: OSError) -> UserError:
@@ -100,7 +114,7 @@ def _not_listed(path: str, error: OSError) -> UserError:
 
 
 def list_images(folder: str) -> list[str]:
-    """The sorted names of all images below ``folder``, except those in tar files.
+    """The sorted names of all images below ``folder``, except those in tar files and videos.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -108,7 +122,7 @@ def list_images(folder: str) -> list[str]:
     units: list[Strings] = []
     prefixes: list[str] = []
     names: list[str] = []
-    for part in walk(Container(""), Lister(folder, tars=False)):
+    for part in walk(Container(""), Lister(folder, files=False)):
         if isinstance(part, Run):
             unit = units[part.unit]
             names += [prefixes[part.unit] + unit[i] for i in range(part.start, part.stop)]

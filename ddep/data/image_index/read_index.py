@@ -16,14 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from ddep.data.image_index import stored
-from ddep.data.image_index.stored import map_file
+from ddep.data.image_index.stored import map_file, read_containers
 from ddep.data.image_index.strings import Strings
 from ddep.data.record import Record
 from ddep.data.tar_members import name_member
+from ddep.data.video_capture import is_video
+from ddep.data.video_frames import name_frame
 
 
 class ImageIndex(Sequence[Record]):
-    """The records of all images below a root, sorted by ``image_id``, made on access.
+    """The records of all images and frames below a root, sorted by ``image_id``, made on access.
 
     The index stays in its files, which are mapped into memory and shared by worker processes,
     however these are started. It is not removed while anyone uses it.
@@ -86,12 +88,22 @@ class ImageIndex(Sequence[Record]):
         within = position - self._positions[run]
         name, span, container = self._runs[run]
         image_id = self._prefixes[2 * container] + self._names[name + within]
-        tar = self._prefixes[2 * container + 1]
-        if not tar:
+        file = self._prefixes[2 * container + 1]
+        if not file:
             return {"file_name": os.path.join(self._root, image_id), "image_id": image_id}
-        offset, size = self._spans[span + within].tolist()
-        path = os.path.join(self._root, tar)
-        return {"file_name": name_member(path, offset, size, image_id), "image_id": image_id}
+        path = os.path.join(self._root, file)
+        numbers = self._spans[span + within].tolist()
+        if is_video(file):
+            return {"file_name": name_frame(path, *numbers), "image_id": image_id}
+        return {"file_name": name_member(path, *numbers, image_id), "image_id": image_id}
+
+    def damaged_videos(self) -> dict[str, str]:
+        """What is wrong with each damaged video, by path; frames of it may be in the index."""
+        return {
+            entry.container.path(self._root): entry.problem
+            for entry in read_containers(self.folder)
+            if entry.problem
+        }
 
     def remove_at_end(self) -> None:
         """Remove the index when this object is deleted or this process exits normally."""

@@ -3,9 +3,9 @@
 An index is a folder of flat files:
 
 * ``names``, ``name_starts``: :class:`Strings`, the names of all images, container by container;
-* ``spans``: (M, 2) int64, offset and size of the images in tar files;
+* ``spans``: (M, 2) int64, offset and size of the images in tar files, number and time of frames;
 * ``containers.jsonl``: a line for each container, see :class:`StoredContainer`;
-* ``prefixes``, ``prefix_starts``: :class:`Strings`, prefix and tar file of each container;
+* ``prefixes``, ``prefix_starts``: :class:`Strings`, prefix and file of each container;
 * ``runs``, ``run_positions``: see :mod:`ddep.data.image_index.read_index`;
 * ``index.json``: the sizes of the others. It is written last.
 
@@ -47,6 +47,7 @@ class StoredContainer(NamedTuple):
         images: number of images.
         first_span: index of the first image's span in ``spans``.
         checksum: of names, their lengths and spans.
+        problem: from the listing.
     """
 
     container: Container
@@ -56,6 +57,7 @@ class StoredContainer(NamedTuple):
     images: int
     first_span: int
     checksum: int
+    problem: str
 
     def to_line(self) -> bytes:
         return json.dumps(self).encode() + b"\n"
@@ -66,12 +68,12 @@ class StoredContainer(NamedTuple):
         Raises:
             ValueError, TypeError: an unfinished line.
         """
-        container, status, children, *numbers = json.loads(line)
+        container, status, children, *others = json.loads(line)
         return cls(
             Container(*container),
             tuple(status),
             [Container(*child) for child in children],
-            *numbers,
+            *others,
         )
 
 
@@ -123,7 +125,7 @@ class StoredListings:
         starts = self._starts[stored.first : stored.first + stored.images + 1]
         if len(starts) != stored.images + 1:
             return None
-        spans = self._spans[2 * stored.first_span :][: 2 * stored.images if container.tar else 0]
+        spans = self._spans[2 * stored.first_span :][: 2 * stored.images if container.file else 0]
         names = Strings(self._names[starts[0] : starts[-1]], starts - starts[0])
-        listing = Listing(status, names, stored.children, spans.reshape(-1, 2))
+        listing = Listing(status, names, stored.children, spans.reshape(-1, 2), stored.problem)
         return listing if checksum(listing) == stored.checksum else None

@@ -69,7 +69,7 @@ def list_tar(root: str, tar: Container, found: Callable[[int], None]) -> Listing
             logger.warning(f"{path}: {name} in it is left out, {stem}/ in it is used instead")
             continue
         folders.add(stem)
-        children.append(Container(f"{tar.prefix}{stem}/", tar.tar, *spans[name]))
+        children.append(Container(f"{tar.prefix}{stem}/", tar.file, *spans[name]))
     found(len(spans) % _STEP)
     return Listing(
         UNSETTLED,

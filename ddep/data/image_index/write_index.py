@@ -60,12 +60,13 @@ def write_index(folder: Path, root: str, parts: Iterable[Unit | Run]) -> None:
                 len(listing.names),
                 spans_written,
                 stored.checksum(listing),
+                listing.problem,
             )
             containers.write(line.to_line())
             for file in (names, name_starts, spans, containers):
                 file.flush()
             firsts.append((images, spans_written))
-            prefixes += [container.prefix, container.tar]
+            prefixes += [container.prefix, container.file]
             images += len(listing.names)
             bytes_written += len(listing.names.block)
             spans_written += len(listing.spans)

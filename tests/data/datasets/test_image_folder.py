@@ -15,6 +15,7 @@ from ddep.data.datasets.image_folder import (
 )
 from ddep.data.image_index import indexing_progress
 from ddep.errors import UserError
+from tests.data.videos import write_video
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -80,6 +81,16 @@ def test_a_registered_folder_is_listed_when_it_is_used(root: Path) -> None:
     assert MetadataCatalog.get(name).evaluator_type == "images"
 
 
+def test_frames_a_second_are_part_of_the_name(root: Path) -> None:
+    write_video(root / "clips" / "a.mp4", frames=20)  # two seconds
+    touch(root, "clips/b.jpg", "odd@2fps/c.jpg")
+    assert len(load_image_folder("images:clips")) == 2 + 1
+    assert len(load_image_folder("images:clips@5fps")) == 10 + 1
+    assert len(load_image_folder("images:clips@0.5fps")) == 1 + 1
+    assert len(load_image_folder("images:clips/a.mp4@1000fps")) == 20
+    assert len(load_image_folder("images:odd@2fps/")) == 1
+
+
 def test_find_images_gives_paths(tmp_path: Path) -> None:
     touch(tmp_path, "b.jpg", "a/c.png")
     assert find_images(tmp_path) == [str(tmp_path / "a" / "c.png"), str(tmp_path / "b.jpg")]
@@ -98,12 +109,19 @@ def test_progress_is_logged(
 
 @pytest.mark.parametrize("load", [load_image_folder, check_image_folder])
 def test_mistakes(load, root: Path, tmp_path: Path) -> None:
-    touch(tmp_path, "file.jpg", "bare/notes.txt", "bare/.hidden/a.jpg")
+    touch(tmp_path, "file.jpg", "bare/notes.txt", "bare/.hidden/a.jpg", "bad/a.mp4", "bad/b.avi")
     for name, expected in [
         ("images:nowhere", f"no such folder; looked for .*nowhere and {root}/nowhere"),
         (f"images:{tmp_path}/file.jpg", "file.jpg is a file; expected a folder"),
         (f"images:{tmp_path}/bare", f"no images in {tmp_path}/bare or the folders in it; expected"),
         ("images:", "names no folder; write images:<folder>"),
+        (
+            f"images:{tmp_path}/bad",
+            "of its videos 2 cannot be read; the first: video .*a.mp4 cannot be read: .*; convert",
+        ),
+        (f"images:{tmp_path}@0fps", "takes '0' frames a second from videos; expected a number"),
+        (f"images:{tmp_path}@-1fps", "takes '-1' frames a second"),
+        (f"images:{tmp_path}@1.2.3fps", "expected a number above 0 and up to 1000, as in .*0.5fps"),
     ]:
         with pytest.raises(UserError, match=expected) as caught:
             load(name)

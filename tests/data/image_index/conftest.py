@@ -23,18 +23,19 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The paths of the folders and tar files that are listed during the test."""
+    """The paths of the folders and files that are listed during the test."""
     paths: list[str] = []
 
     def record(name: str) -> None:
         original = getattr(lister, name)
 
-        def list_container(root, container, found):
+        def list_container(root, container, *arguments):
             paths.append(os.path.join(container.path(root), ""))
-            return original(root, container, found)
+            return original(root, container, *arguments)
 
         monkeypatch.setattr(lister, name, list_container)
 
     record("list_folder")
     record("list_tar")
+    record("list_video")
     return paths
