@@ -51,6 +51,11 @@ def check_labels(cfg: CfgNode) -> None:
     """
     needed = mapper_class(cfg.INPUT.DATASET_MAPPER_NAME).needs_labels
     for name in cfg.DATASETS.TRAIN:
+        if needed and MetadataCatalog.get(name).get("labels_are_secret", False):
+            raise UserError(
+                f"DATASETS.TRAIN has {name}, whose labels only its server has; choose another set "
+                "to train on"
+            )
         if needed is None or may_be_labelled_for(name, needed):
             continue
         labels = labelled_for(name)

@@ -1,8 +1,9 @@
 """Users' own data sets, as ``DATASETS.CUSTOM`` describes them.
 
-Five kinds: ``images`` without labels, ``classes`` (a CSV file with the classes of each image),
-``semantic`` (a folder of label images), ``panoptic`` (COCO's panoptic JSON and PNG files) and
-``instance`` (COCO's instance JSON). They have the same records and metadata as the built-in sets.
+Six kinds: ``images`` without labels, ``classes`` (a CSV file with the classes of each image),
+``semantic`` (a folder of label images), ``panoptic`` (COCO's panoptic JSON and PNG files),
+``instance`` (COCO's instance JSON) and ``video`` (YouTube-VIS's JSON). They have the same records
+and metadata as the built-in sets.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ddep.data.datasets.panoptic import (
     PanopticSplit,
     register_panoptic,
 )
+from ddep.data.datasets.video import register_videos
 from ddep.data.record import Record
 from ddep.errors import UserError
 
@@ -150,12 +152,23 @@ def _register_instance(entry: CustomEntry) -> None:
     )
 
 
+def _register_video(entry: CustomEntry) -> None:
+    register_videos(
+        entry.name,
+        entry.path("images"),
+        entry.path("json"),
+        read_categories(entry),
+        custom_entry=entry,
+    )
+
+
 _REGISTER: dict[str, Callable[[CustomEntry], None]] = {
     "images": _register_images,
     "classes": _register_classes,
     "semantic": _register_semantic,
     "panoptic": _register_panoptic,
     "instance": _register_instance,
+    "video": _register_video,
 }
 # The metadata that hold an entry's paths, by kind and key.
 _ATTRIBUTES = {
@@ -164,6 +177,7 @@ _ATTRIBUTES = {
     "semantic": {"images": "image_root", "labels": "sem_seg_root"},
     "panoptic": {"images": "image_root", "labels": "panoptic_root", "json": "panoptic_json"},
     "instance": {"images": "image_root", "json": "json_file"},
+    "video": {"images": "image_root", "json": "json_file"},
 }
 
 

@@ -12,16 +12,21 @@ from detectron2.utils.colormap import colormap
 from ddep.data.datasets.custom_entries import CustomEntry
 from ddep.data.datasets.instances import ANNOTATION_KEYS
 from ddep.data.datasets.panoptic import Category
+from ddep.data.datasets.video_json import TRACK_KEYS
 from ddep.data.json_file import read_json
 from ddep.errors import UserError
 
-# Keys of each annotation in COCO's format, by kind.
+# Keys of each annotation, by kind.
 _ANNOTATION_KEYS = {
     "panoptic": ("image_id", "file_name", "segments_info"),
     "instance": ANNOTATION_KEYS,
+    "video": TRACK_KEYS,
 }
-# The key that tells the two kinds apart.
-_MARK = {"panoptic": "segments_info", "instance": "segmentation"}
+# The key that tells the kinds apart.
+_MARK = {"panoptic": "segments_info", "instance": "segmentation", "video": "segmentations"}
+# Formats and the lists that files in them have. The others are in COCO's.
+_COCO = "COCO's format", ("images", "annotations", "categories")
+_FORMATS = {"video": ("YouTube-VIS's format", ("videos", "annotations", "categories"))}
 
 
 def read_class_names(entry: CustomEntry) -> list[str]:
@@ -61,17 +66,18 @@ def check_ignore_label(entry: CustomEntry, number: int, ignore_label: int) -> No
 def read_categories(entry: CustomEntry) -> list[Category]:
     """Read the categories of the entry's JSON file, by ascending id.
 
-    Those of instance annotations are all things. Categories without a colour get one of
+    Those of instance and video annotations are all things. Categories without a colour get one of
     detectron2's.
 
     Raises:
-        UserError: not a JSON file of the entry's kind in COCO's format; two categories with the
+        UserError: not a JSON file in the format of the entry's kind; two categories with the
             same name or id; categories that differ from ``classes``.
     """
     entry.check_path("json")
     path = entry.path("json")
+    form, lists = _FORMATS.get(entry.kind, _COCO)
     try:
-        content = read_json(path, ("images", "annotations", "categories"))
+        content = read_json(path, lists, form)
     except UserError as error:
         raise entry.error(f"json {error}") from error
     _check_annotations(entry, path, content["annotations"])
@@ -125,16 +131,18 @@ def _check_names(entry: CustomEntry, source: str, names: Sequence[str]) -> None:
 
 
 def _check_annotations(entry: CustomEntry, path: Path, annotations: Sequence[Any]) -> None:
-    kind, [other] = entry.kind, _MARK.keys() - {entry.kind}
+    kind = entry.kind
+    form, _ = _FORMATS.get(kind, _COCO)
     for position, annotation in enumerate(annotations, start=1):
         found = annotation.keys() if isinstance(annotation, dict) else ()
-        if _MARK[kind] not in found and _MARK[other] in found:
-            raise entry.error(f"json {path} has {other} annotations; expected {kind} ones")
+        others = [other for other, mark in _MARK.items() if mark in found]
+        if others and _MARK[kind] not in found:
+            raise entry.error(f"json {path} has {others[0]} annotations; expected {kind} ones")
         lacking = [key for key in _ANNOTATION_KEYS[kind] if key not in found]
         if lacking:
             raise entry.error(
-                f"annotation {position} of json {path} lacks {', '.join(lacking)}, which COCO's "
-                f"format has of {kind} annotations"
+                f"annotation {position} of json {path} lacks {', '.join(lacking)}, which {form} "
+                f"has of {kind} annotations"
             )
 
 

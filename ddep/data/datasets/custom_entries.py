@@ -21,6 +21,7 @@ REQUIRED = {
     "semantic": ("images", "labels", "classes"),
     "panoptic": ("images", "labels", "json"),
     "instance": ("images", "json"),
+    "video": ("images", "json"),
     "classes": ("images", "csv"),
 }
 OPTIONAL = {
@@ -28,6 +29,7 @@ OPTIONAL = {
     "semantic": ("ignore",),
     "panoptic": ("semantic_labels", "ignore", "classes"),
     "instance": ("classes",),
+    "video": ("classes",),
     "classes": ("classes",),
 }
 # The keys that are paths, and whether they name a file (or a folder).

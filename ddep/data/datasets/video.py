@@ -19,7 +19,9 @@ def register_videos(
     image_root: Path,
     json_file: Path,
     categories: Sequence[Category],
+    *,
     labelled_for: Sequence[str] = VIDEO,
+    labels_are_secret: bool = False,
     **metadata: Any,
 ) -> None:
     """Register a video data set, with the metadata that its evaluator reads.
@@ -29,16 +31,18 @@ def register_videos(
         image_root: the folder that the frames' names are relative to.
         json_file: opened only when the records are needed.
         categories: its classes by ascending id; their order gives the contiguous ids.
-        labelled_for: what its JSON file has labels for; empty if it only lists the videos.
+        labelled_for: what it has labels for.
+        labels_are_secret: whether its JSON file only lists the videos, and a server has the labels.
         metadata: further attributes.
     """
     register(
         name,
-        lambda: load_videos(image_root, json_file, categories, labelled=bool(labelled_for)),
+        lambda: load_videos(image_root, json_file, categories, labelled=not labels_are_secret),
         image_root=str(image_root),
         json_file=str(json_file),
         evaluator_type="ytvis",
         labelled_for=tuple(labelled_for),
+        labels_are_secret=labels_are_secret,
         required_files=("image_root", "json_file"),
         thing_classes=[category["name"] for category in categories],
         thing_colors=[list(category["color"]) for category in categories],

@@ -16,6 +16,9 @@ from ddep.errors import UserError
 
 # What an annotation gives for each frame; boxes and areas follow from masks.
 _MASKS, _BOXES, _AREAS = "segmentations", "bboxes", "areas"
+# The keys that an annotation must have, and those of a video.
+TRACK_KEYS = ("id", "video_id", "category_id", _MASKS)
+VIDEO_KEYS = ("id", "file_names", "height", "width")
 
 
 def read_videos(json_file: Path, categories: Sequence[Category], *, labelled: bool) -> list[Record]:
@@ -55,8 +58,7 @@ def read_videos(json_file: Path, categories: Sequence[Category], *, labelled: bo
 
 
 def _video(json_file: Path, video: Any) -> Record:
-    keys = ("id", "file_names", "height", "width")
-    _check_keys(f"{json_file}: a video", video, keys)
+    _check_keys(f"{json_file}: a video", video, VIDEO_KEYS)
     where = f"{json_file}: video {video['id']}"
     names = video["file_names"]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
@@ -68,6 +70,9 @@ def _video(json_file: Path, video: Any) -> Record:
         raise UserError(
             f"{where} has length {length}, but {len(names)} file_names; they must be as many"
         )
+    for key in ("height", "width"):
+        if type(video[key]) is not int or video[key] < 1:
+            raise UserError(f"{where} has {key} {video[key]!r}; expected a number of pixels")
     return {
         "file_names": names,
         "height": video["height"],
@@ -81,7 +86,7 @@ def _add_track(
     json_file: Path, track: Any, records: dict[Any, Record], contiguous: dict[int, int]
 ) -> None:
     """Add an annotation's masks to the frames of its video."""
-    _check_keys(f"{json_file}: an annotation", track, ("id", "video_id", "category_id", _MASKS))
+    _check_keys(f"{json_file}: an annotation", track, TRACK_KEYS)
     where = f"{json_file}: annotation {track['id']}"
     record = records.get(track["video_id"])
     if record is None:
@@ -101,12 +106,20 @@ def _add_track(
                 f"{where} has {found} {key}, but video {record['video_id']} has "
                 f"{record['length']} frames; expected one of each frame, or null"
             )
-    for objects, mask, box, area in zip(record["annotations"], *values.values(), strict=True):
+    for name, objects, mask, box, area in zip(
+        record["file_names"], record["annotations"], *values.values(), strict=True
+    ):
         if not mask:
             continue
         if any(other["id"] == track["id"] for other in objects):
             raise UserError(
-                f"{where} is twice in video {record['video_id']}; give each track an id of its own"
+                f"{where} is twice in frame {name}; expected once: give every track an id of "
+                "its own"
+            )
+        if isinstance(mask, dict) and list(mask.get("size", ())) != size:
+            raise UserError(
+                f"{where} has a mask of (height, width) {mask.get('size')} in frame {name}; "
+                f"expected {size}, the size of its video"
             )
         if box is None or area is None:
             found = _box_and_area(where, mask, size)
