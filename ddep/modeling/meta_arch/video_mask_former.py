@@ -109,14 +109,13 @@ class VideoMaskFormer(MaskClassifier):
             :func:`video_instance_inference`.
 
         Raises:
-            UserError: frames of different sizes, a training clip without annotations or with a
-                class out of range.
+            UserError: frames of different sizes in evaluation, a training clip without annotations
+                or with a class out of range.
         """
         if not self.training:
             return [self._video(inputs) for inputs in batched_inputs]
         num_frames = len(batched_inputs[0]["image"])
         for inputs in batched_inputs:
-            check_frames(inputs["image"], name_of(inputs))
             if len(inputs["image"]) != num_frames:
                 raise ValueError(
                     f"{name_of(inputs)}: {len(inputs['image'])} frames, but the batch's first clip "
