@@ -9,6 +9,7 @@ def add_video_config(cfg: CfgNode) -> None:
     """Add the keys to ``cfg``, in place."""
     _add_training_clips(cfg)
     _add_test_clips(cfg)
+    _add_track_queries(cfg)
 
 
 def _add_training_clips(cfg: CfgNode) -> None:
@@ -50,3 +51,20 @@ def _add_test_clips(cfg: CfgNode) -> None:
     # it ends when it was not seen in more than MAX_GAP frames.
     clip.REFIND_THRESHOLD = 0.8
     clip.MAX_GAP = 30
+
+
+def _add_track_queries(cfg: CfgNode) -> None:
+    # In training, the probability that an object of the first frame has no track query in the
+    # second, and must be found again; and for each one that has, that a query without an object is
+    # added to the track queries.
+    track_former = cfg.MODEL.TRACKFORMER = CfgNode()
+    track_former.FALSE_NEGATIVES = 0.4
+    track_former.FALSE_POSITIVES = 0.1
+    # In evaluation and prediction, the least probability of the best class with which a learned
+    # query begins a track, and a track query continues one.
+    track_former.DETECTION_SCORE = 0.4
+    track_former.TRACK_SCORE = 0.4
+    # Of two queries whose masks have a larger intersection over union, one is dropped.
+    track_former.DUPLICATE_OVERLAP = 0.9
+    # A track is looked for in this many frames after the last one in which it was found.
+    track_former.PATIENCE = 5

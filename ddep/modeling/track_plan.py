@@ -46,9 +46,9 @@ def plan_track_queries(
 ) -> TrackPlan:
     """Draw track queries, some of them dropped and some of them false.
 
-    TrackFormer (Meinhardt et al., 2022, arXiv 2101.02702, section 3.3). Its
-    repository draws one number of dropped queries for the whole batch, uniformly; here each is
-    dropped by itself, as in the paper.
+    TrackFormer (Meinhardt et al., 2022, arXiv 2101.02702, section 3.3). Its repository draws one
+    number of dropped queries for the whole batch, uniformly; here each query is dropped by itself,
+    as in the paper.
 
     Args:
         first: ids of the first frame's objects, all of which have a query.

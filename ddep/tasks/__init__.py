@@ -13,6 +13,7 @@ from ddep.tasks.per_pixel import PerPixelSegmentationTask
 from ddep.tasks.registry import register_task, registered_tasks, task_of
 from ddep.tasks.segmentation import SegmentationTask
 from ddep.tasks.task import Task
+from ddep.tasks.track_former import TrackFormerTask
 from ddep.tasks.video_segmentation import VideoSegmentationTask
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "PerPixelSegmentationTask",
     "SegmentationTask",
     "Task",
+    "TrackFormerTask",
     "VideoSegmentationTask",
     "load_config",
     "register_task",

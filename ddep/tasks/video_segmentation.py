@@ -16,25 +16,28 @@ from ddep.modeling.transformer_decoder.build_transformer_decoder import transfor
 from ddep.tasks.mask_classification import MaskClassificationTask
 from ddep.tasks.registry import register_task
 
-_DECODER = VideoMultiScaleMaskedTransformerDecoder.__name__
-
 
 @register_task
 class VideoSegmentationTask(MaskClassificationTask):
-    """Mask2Former for videos (arXiv 2112.10764)."""
+    """Mask2Former for videos (arXiv 2112.10764).
+
+    Attributes:
+        decoder: the registered name of the transformer decoder that the model needs.
+    """
 
     name: ClassVar = "video-segmentation"
     meta_architectures: ClassVar = ("VideoMaskFormer",)
     mappers: ClassVar = ("mask_former_video_instance",)
+    decoder: ClassVar = VideoMultiScaleMaskedTransformerDecoder.__name__
 
     def check(self, cfg: CfgNode) -> list[str]:
         """As :meth:`Task.check`."""
         decoder = transformer_decoder_name(cfg)
-        if decoder != _DECODER:
+        if decoder != self.decoder:
             raise UserError(
                 f"MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME is "
                 f"{cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME!r} ({decoder}), but "
-                f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} needs {_DECODER}"
+                f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} needs {self.decoder}"
             )
         if cfg.INPUT.SAMPLING_FRAME_NUM < 1:
             raise UserError(

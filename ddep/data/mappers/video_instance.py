@@ -80,7 +80,8 @@ class VideoInstanceMapper(InstanceMapper):
             ``height`` and ``width`` of the original ones; ``video_id``; ``length``, T. In training
             also ``instances``, for each frame the same N objects: ``gt_classes`` (N,) int64,
             ``gt_ids`` (N,) int64, -1 where the frame does not show an object, and ``gt_masks``
-            (N, H, W) bool, empty there. Each object is visible in at least one frame.
+            (N, H, W) bool, empty there; each object is visible in at least one frame. And ``seed``,
+            an integer for models that draw random numbers of their own for the sample.
 
         Raises:
             UnreadableImageError: a frame cannot be read.
@@ -123,6 +124,7 @@ class VideoInstanceMapper(InstanceMapper):
             **_describe(record, frames),
             "image": [frame["image"] for frame in mapped],
             "instances": _align([frame["instances"] for frame in mapped]),
+            "seed": int(np.random.randint(2**31)),
         }
 
     def make_instances(

@@ -14,7 +14,7 @@ from ddep.modeling.video_postprocessing import encode_masks
 
 
 def video_results(
-    frames: Iterable[FrameTracks], image_size: tuple[int, int], max_detections: int
+    frames: Iterable[FrameTracks], image_size: tuple[int, int], max_detections: int | None = None
 ) -> dict[str, Any]:
     """Gather the tracks of a video.
 
@@ -24,7 +24,8 @@ def video_results(
     Args:
         frames: all frames of the video, in order.
         image_size: height and width of the masks.
-        max_detections: how many pairs of a track and a class to take, best first.
+        max_detections: how many pairs of a track and a class to take, best first; None takes every
+            track once, with its best class.
 
     Returns:
         What :func:`ddep.modeling.video_postprocessing.video_instance_inference` returns; where a
@@ -40,21 +41,24 @@ def video_results(
         ):
             masks[number][frame.frame] = mask
             probabilities[number] = of_track
-    numbers = list(probabilities)
-    scores, labels, chosen = [], [], []
-    if numbers:
-        all_scores = torch.stack(list(probabilities.values()))
-        num_classes = all_scores.shape[1]
-        best = all_scores.flatten().topk(min(max_detections, all_scores.numel()))
-        scores = best.values.tolist()
-        labels = (best.indices % num_classes).tolist()
-        chosen = [numbers[row] for row in (best.indices // num_classes).tolist()]
+    pairs = [
+        (score, label, number)
+        for number, of_track in probabilities.items()
+        for score, label in _classes(of_track, every_class=max_detections is not None)
+    ]
+    pairs = sorted(pairs, key=lambda pair: -pair[0])[:max_detections]
     [empty] = encode_masks(torch.zeros(1, *image_size, dtype=torch.bool))
     return {
         "image_size": image_size,
-        "pred_scores": scores,
-        "pred_labels": labels,
+        "pred_scores": [score for score, _, _ in pairs],
+        "pred_labels": [label for _, label, _ in pairs],
         "pred_masks": [
-            [masks[number].get(frame, empty) for frame in range(length)] for number in chosen
+            [masks[number].get(frame, empty) for frame in range(length)] for _, _, number in pairs
         ],
     }
+
+
+def _classes(probabilities: Tensor, *, every_class: bool) -> list[tuple[float, int]]:
+    """Probability and number of the best class, or of every class, (K,)."""
+    pairs = [(probability, number) for number, probability in enumerate(probabilities.tolist())]
+    return pairs if every_class else [max(pairs)]

@@ -197,6 +197,14 @@ def test_a_video_of_one_frame(record, video) -> None:
     assert len(sample["image"]) == 1
 
 
+def test_models_draw_from_a_seed_of_the_sample(record, video) -> None:
+    """The same at the same place of the stream of samples, and another elsewhere."""
+    samples = TrainingSamples([[record]], video(), max_unreadable=1)
+    keys = [SampleKey(seed=0, position=position, index=0) for position in (0, 1, 0)]
+    seeds = [samples[key].content["seed"] for key in keys]
+    assert seeds[0] == seeds[2] != seeds[1]
+
+
 def test_evaluation_has_all_frames(record, video) -> None:
     without = {key: value for key, value in record.items() if key != "annotations"}
     sample = video("INPUT.MIN_SIZE_TEST", 12, is_train=False)(without)

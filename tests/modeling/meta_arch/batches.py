@@ -20,7 +20,9 @@ from tests.modeling.meta_arch.small_mask_former import CLASSES as NUMBER_OF_CLAS
 from tests.modeling.meta_arch.small_mask_former import (
     annotated,
     annotated_clip,
+    annotated_pair,
     tiny_config,
+    tiny_track_config,
     tiny_video_config,
 )
 
@@ -39,14 +41,15 @@ KINDS = [
 ]
 KINDS += [{"pretrain": False, "MULTI_LABEL": multi_label} for multi_label in (False, True)]
 KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
-KINDS += [{"pretrain": False, "FRAMES": 2}]
+KINDS += [{"pretrain": False, "FRAMES": 2}, {"pretrain": False, "TRACKS": True}]
 # A model without normalisers: its losses are means over the images that it is called with.
 PER_PIXEL: dict[str, Any] = {"pretrain": False, "HEAD": "PerPixelBaselinePlusHead"}
 
 
 def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
     """The tiny model's config, with ``ddep`` in MODEL.DDEP."""
-    cfg = tiny_video_config() if "FRAMES" in kind else tiny_config()
+    make_config = {"FRAMES": tiny_video_config, "TRACKS": tiny_track_config}
+    cfg = next((make_config[key] for key in kind if key in make_config), tiny_config)()
     if "MULTI_LABEL" in kind:
         cfg.MODEL.META_ARCHITECTURE = "ImageClassifier"
         cfg.MODEL.CLASSIFIER.NUM_CLASSES = 3
@@ -62,7 +65,7 @@ def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
         cfg.MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE = "res5"
         cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     for key, value in {**kind, **ddep}.items():
-        if key not in ("pretrain", "HEAD", "FRAMES"):
+        if key not in ("pretrain", "HEAD", *make_config):
             cfg.MODEL.DDEP[key] = value
     return cfg
 
@@ -86,6 +89,7 @@ def model_and_batch(
         return model, [_labelled(seed) for seed in range(len(SIZES))]
     model.criterion.float()  # it computes losses in float32 for predictions of any dtype
     sample = partial(annotated_clip, kind["FRAMES"]) if "FRAMES" in kind else annotated
+    sample = annotated_pair if "TRACKS" in kind else sample
     return model, [
         sample(*size, classes, seed)
         for seed, (size, classes) in enumerate(zip(SIZES, CLASSES, strict=True))

@@ -160,6 +160,13 @@ def tiny_video_config(**metadata: Any) -> CfgNode:
     return cfg
 
 
+def tiny_track_config(**metadata: Any) -> CfgNode:
+    """As :func:`tiny_config`, for track queries."""
+    cfg = tiny_config(**metadata)
+    cfg.MODEL.META_ARCHITECTURE = "TrackFormer"
+    return cfg
+
+
 def annotated_clip(
     frames: int, height: int, width: int, classes: list[int], seed: int
 ) -> dict[str, Any]:
@@ -172,3 +179,14 @@ def annotated_clip(
         "instances": [sample["instances"] for sample in of_frames],
         "file_name": f"clip{seed}.png",
     }
+
+
+def annotated_pair(height: int, width: int, classes: list[int], seed: int) -> dict[str, Any]:
+    """Two frames: the first object leaves, and the last one is new if there are several."""
+    sample = annotated_clip(2, height, width, classes, seed)
+    for frame, absent in ((0, slice(max(1, len(classes) - 1), None)), (1, slice(0, 1))):
+        instances = sample["instances"][frame]
+        instances.gt_ids = torch.arange(len(classes)) + 5
+        instances.gt_ids[absent] = -1
+        instances.gt_masks[absent] = False
+    return {**sample, "seed": seed}

@@ -25,3 +25,11 @@ def test_tracks_become_the_best_pairs_with_a_mask_in_each_frame() -> None:
         decoded = [torch.from_numpy(coco_mask.decode(mask)).bool() for mask in of_track]
         assert torch.equal(torch.stack(decoded), torch.stack(expected[number]))
         assert isinstance(of_track[0]["counts"], str)
+
+
+def test_every_track_once() -> None:
+    masks = torch.ones(2, 4, 5, dtype=torch.bool)
+    frame = FrameTracks(0, [3, 8], torch.tensor([[0.2, 0.6], [0.7, 0.2]]), masks)
+    found = video_results([frame], (4, 5))
+    torch.testing.assert_close(torch.tensor(found["pred_scores"]), torch.tensor([0.7, 0.6]))
+    assert found["pred_labels"] == [0, 1]
