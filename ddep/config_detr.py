@@ -11,8 +11,11 @@ def add_detr_config(cfg: CfgNode) -> None:
     # Classes, without the no-object class.
     detr.NUM_CLASSES = 80
     # With MODEL.MASK_ON: the checkpoint of the detector, which stays as it is while the mask head
-    # learns. Empty: everything learns.
+    # learns. It is read when training starts, after MODEL.WEIGHTS. Empty: everything learns.
     detr.FROZEN_WEIGHTS = ""
+    # Classes are things and stuff, of a panoptic data set: instances are of things, and with
+    # MODEL.MASK_ON there are panoptic segments.
+    detr.PANOPTIC_ON = False
     # Weights of the losses of boxes, and of the same costs in the matching. That of classes is 1.
     detr.GIOU_WEIGHT = 2.0
     detr.L1_WEIGHT = 5.0

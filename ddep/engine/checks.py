@@ -142,9 +142,12 @@ def _check_weights(run: Run) -> list[str]:
     cfg = run.cfg
     if run.resume and has_checkpoint(cfg):
         return []
-    if cfg.MODEL.WEIGHTS:
-        several = list_checkpoints(cfg.MODEL.WEIGHTS) if run.eval_only else [cfg.MODEL.WEIGHTS]
-        for path in several:
+    if run.eval_only:
+        paths = list_checkpoints(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else []
+    else:
+        paths = task_of(cfg).initial_weights(cfg)
+    if paths:
+        for path in paths:
             local_path(path)
     elif run.eval_only:
         raise UserError(
@@ -159,7 +162,7 @@ def _check_weights(run: Run) -> list[str]:
     elif task_of(cfg).freezes_encoder(cfg):
         raise frozen_backbone_error("MODEL.WEIGHTS is empty", task_of(cfg).freeze_key)
     if run.resume:
-        start = cfg.MODEL.WEIGHTS or "random numbers"
+        start = " and ".join(paths) or "random numbers"
         return [f"--resume, but {cfg.OUTPUT_DIR} has no checkpoint: starting from {start}"]
     return []
 

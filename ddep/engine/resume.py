@@ -213,25 +213,28 @@ class RunCheckpoints:
         return found if is_newer else self.state.best
 
     def start(self, cfg: CfgNode) -> None:
-        """Start from MODEL.WEIGHTS, or from random numbers if there are none.
+        """Start from the task's initial weights, or from random numbers if there are none.
 
         Raises:
             UserError: the checkpoint does not fit, has no weights for a frozen encoder, or leaves
                 nothing new where only new parameters are to train.
         """
-        if not cfg.MODEL.WEIGHTS:
+        task = task_of(cfg)
+        paths = task.initial_weights(cfg)
+        if not paths:
             logger.info("MODEL.WEIGHTS is empty: starting from random numbers")
             if self._transferred is not None:
                 self._transferred.start([])
             return
-        task = task_of(cfg)
-        self.checkpointer.load(
-            cfg.MODEL.WEIGHTS, checkpointables=[], transfer=task.transferred(cfg)
-        )
+        loaded: set[str] = set()
+        for path in paths:
+            self.checkpointer.load(path, checkpointables=[], transfer=task.transferred(cfg))
+            loaded.update(self.checkpointer.report.loaded)
         if task.freezes_encoder(cfg):
             check_backbone_is_loaded(self.checkpointer, task.freeze_key)
+        task.check_initial_weights(cfg, self.checkpointer.model, self.checkpointer.report.loaded)
         if self._transferred is not None:
-            self._transferred.start(self.checkpointer.report.loaded)
+            self._transferred.start(loaded)
         if self._average is not None:
             self._average.restart()
 

@@ -74,8 +74,7 @@ class BoxCriterion(MatchingCriterion):
         layers = [*outputs["aux_outputs"], outputs] if self.num_aux_outputs else [outputs]
         labels = [target["labels"] for target in targets]
         boxes = torch.cat([target["boxes"] for target in targets])
-        costs = self.matcher.compute_costs(layers, labels, boxes)
-        pairs = self._match(costs, labels)
+        costs, pairs = self.match(layers, targets)
         with torch.autocast(pairs.images.device.type, enabled=False):
             loss_ce = self._classification_losses(layers, torch.cat(labels), pairs)
             loss_bbox, loss_giou = _box_losses(layers, boxes, pairs)
@@ -93,6 +92,23 @@ class BoxCriterion(MatchingCriterion):
             last = MatchedPairs(*(index[-1] for index in pairs))
             storage.put_scalars(**detection_errors(outputs["pred_logits"], labels, last))
         return self._by_name(losses)
+
+    def match(
+        self, layers: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Tensor]]
+    ) -> tuple[Tensor, MatchedPairs]:
+        """Match the predictions of layers to the targets.
+
+        Args:
+            layers: ``pred_logits`` and ``pred_boxes`` of each.
+            targets: see :meth:`forward`.
+
+        Returns:
+            The matching costs (L, Q, sum of T), without gradients, and the pairs.
+        """
+        labels = [target["labels"] for target in targets]
+        boxes = torch.cat([target["boxes"] for target in targets])
+        costs = self.matcher.compute_costs(layers, labels, boxes)
+        return costs, self._match(costs, labels)
 
 
 def detection_errors(

@@ -6,9 +6,30 @@ FPN-like network turns these maps, the image and finer features into a mask.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class EncodedImages(NamedTuple):
+    """What masks are predicted from, of B images.
+
+    Attributes:
+        queries: (B, Q, C), after the decoder's last layer.
+        feature: (B, C, h, w), what the encoder was given.
+        memory: (B, C, h, w), what it made of that.
+        valid: (B, h, w) bool, false in the padding; None: no image has padding.
+        features: of the backbone, coarse to fine, without the last one, (B, ., h', w') each.
+    """
+
+    queries: Tensor
+    feature: Tensor
+    memory: Tensor
+    valid: Tensor | None
+    features: Sequence[Tensor]
 
 
 class AttentionMaps(nn.Module):
@@ -29,7 +50,7 @@ class AttentionMaps(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(
-        self, queries: Tensor, images: Tensor, memory: Tensor, padding: Tensor | None = None
+        self, queries: Tensor, images: Tensor, memory: Tensor, valid: Tensor | None = None
     ) -> Tensor:
         """Compute a map for each head of each query.
 
@@ -37,7 +58,7 @@ class AttentionMaps(nn.Module):
             queries: (N, C), the decoder's output.
             images: (N,) int64, the image of each query, an index into the batch.
             memory: (B, C, h, w), the encoder's output.
-            padding: (B, h, w) bool, true at pixels that belong to no image; None if there are none.
+            valid: (B, h, w) bool, false in the padding; None: no image has padding.
 
         Returns:
             (N, M, h, w). All weights of a query, over heads and pixels, sum to 1: DETR's softmax is
@@ -47,8 +68,8 @@ class AttentionMaps(nn.Module):
         key = F.conv2d(memory, self.k_linear.weight[..., None, None], self.k_linear.bias)
         key = key.unflatten(1, (self.heads, -1))[images]  # (N, M, C / M, h, w)
         logits = torch.einsum("nmc,nmchw->nmhw", query * query.shape[-1] ** -0.5, key)
-        if padding is not None:
-            logits = logits.masked_fill(padding[images][:, None], -torch.inf)
+        if valid is not None:
+            logits = logits.masked_fill(~valid[images][:, None], -torch.inf)
         return logits.flatten(1).softmax(-1).view_as(logits)
 
 
@@ -58,10 +79,10 @@ class MaskHeadSmallConv(nn.Module):
     Args:
         dim: channels C of the encoder, 16, 32, 64 or a multiple of 128.
         heads: channels of the attention maps; C + heads is a multiple of 8.
-        feature_dims: channels of the backbone's features, coarse to fine, without the last stage.
+        feature_dims: channels of three features of the backbone, coarse to fine, without the last.
     """
 
-    def __init__(self, dim: int, heads: int, feature_dims: tuple[int, int, int]) -> None:
+    def __init__(self, dim: int, heads: int, feature_dims: Sequence[int]) -> None:
         super().__init__()
         widths = (dim + heads, dim + heads, *(dim // part for part in (2, 4, 8, 16)))
         for number in range(1, 6):
@@ -77,12 +98,12 @@ class MaskHeadSmallConv(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(
-        self, image: Tensor, maps: Tensor, images: Tensor, features: tuple[Tensor, Tensor, Tensor]
+        self, feature: Tensor, maps: Tensor, images: Tensor, features: Sequence[Tensor]
     ) -> Tensor:
         """Predict masks.
 
         Args:
-            image: (B, C, h, w), what the encoder is given.
+            feature: (B, C, h, w), what the encoder is given.
             maps: (N, M, h, w), see :class:`AttentionMaps`.
             images: (N,) int64, the image of each map, an index into the batch.
             features: of the backbone, coarse to fine, (B, ., h', w') each.
@@ -90,11 +111,11 @@ class MaskHeadSmallConv(nn.Module):
         Returns:
             (N, H, W) logits, of the size of the last feature.
         """
-        x = torch.cat([image[images], maps], 1)
+        x = torch.cat([feature[images], maps], 1)
         x = self._layer(2, self._layer(1, x))
-        for number, feature in enumerate(features, start=1):
-            adapted = getattr(self, f"adapter{number}")(feature)
-            x = F.interpolate(x, size=feature.shape[-2:], mode="nearest")
+        for number, finer in enumerate(features, start=1):
+            adapted = getattr(self, f"adapter{number}")(finer)
+            x = F.interpolate(x, size=finer.shape[-2:], mode="nearest")
             x = self._layer(number + 2, adapted[images] + x)
         return self.out_lay(x)[:, 0]
 

@@ -1,4 +1,4 @@
-"""Panoptic segments from DETR's masks (DETR, arXiv 2005.12872, section 4.4)."""
+"""Instances and panoptic segments from what DETR predicts for one image (arXiv 2005.12872)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,35 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
+from torchvision.ops import box_convert
 
 from ddep.modeling.mask_rows import Resize, blocks_of_rows, resized_size
+
+
+def box_instances(logits: Tensor, boxes: Tensor, output_size: tuple[int, int]) -> Instances:
+    """Make an instance of each query; see :meth:`Detr.forward`.
+
+    Args:
+        logits: (Q, K+1) float32; the last class is no-object.
+        boxes: (Q, 4), cxcywh relative to the image.
+        output_size: height and width of the result.
+    """
+    height, width = output_size
+    absolute = Boxes(box_convert(boxes, "cxcywh", "xyxy"))
+    absolute.scale(width, height)
+    instances = Instances(output_size, pred_boxes=absolute)
+    instances.scores, instances.pred_classes = logits.softmax(-1)[:, :-1].max(-1)
+    return instances
+
+
+def threshold_masks(mask_pred: Tensor, resizes: Sequence[Resize]) -> Tensor:
+    """Resize logits (Q, h, w); (Q, H, W) bool, where the probability is above 0.5."""
+    masks = mask_pred.new_empty(len(mask_pred), *resized_size(mask_pred, resizes), dtype=torch.bool)
+    for rows, logits in blocks_of_rows(mask_pred, resizes):
+        torch.gt(logits, 0, out=masks[:, rows])
+    return masks
 
 
 @torch.no_grad()
@@ -22,7 +48,7 @@ def detr_panoptic_inference(
     score_threshold: float = 0.85,
     largest_dropped: int = 4,
 ) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Give each pixel to the query with the largest mask logit.
+    """Give each pixel to the query with the largest mask logit (DETR, section 4.4).
 
     As in DETR's own code, which its published results come from: of several queries of one class of
     stuff, only the first stays. A query with few pixels is dropped, and all pixels are given to

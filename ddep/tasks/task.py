@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -115,6 +115,24 @@ class Task(ABC):
     def transferred(self, cfg: CfgNode) -> Sequence[str]:
         """The groups of weights to take over from MODEL.WEIGHTS when training starts."""
         return cfg.MODEL.DDEP.TRANSFER
+
+    def initial_weights(self, cfg: CfgNode) -> list[str]:
+        """The checkpoints that are loaded one after the other when training starts."""
+        return [cfg.MODEL.WEIGHTS] if cfg.MODEL.WEIGHTS else []
+
+    def check_initial_weights(  # noqa: B027 (most tasks need none)
+        self, cfg: CfgNode, model: nn.Module, loaded: Collection[str]
+    ) -> None:
+        """Check what was loaded when training started.
+
+        Args:
+            cfg: the whole config.
+            model: with the weights.
+            loaded: names of the weights that the last of :meth:`initial_weights` had.
+
+        Raises:
+            UserError: a weight that cannot be random is missing.
+        """
 
     def normalisers(
         self, model: nn.Module

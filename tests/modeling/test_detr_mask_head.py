@@ -37,7 +37,7 @@ def test_maps_are_hugging_faces(padding: Tensor) -> None:
     mask = torch.where(padding, torch.finfo(torch.float32).min, 0.0)[:, None, None]
     expected = theirs(queries, memory, attention_mask=mask)
     images, numbers = torch.tensor([1, 0, 1]), torch.tensor([4, 2, 0])
-    found = ours(queries[images, numbers], images, memory, padding)
+    found = ours(queries[images, numbers], images, memory, ~padding)
     torch.testing.assert_close(found, expected[images, numbers], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(found.sum((1, 2, 3)), torch.ones(3))
     assert not found[:, :, 2][images == 1].any()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
+from detectron2.structures import BitMasks, Instances
 
 from ddep.data.image_reader import read_panoptic
 from ddep.data.mapper_registry import register_mapper
@@ -86,6 +88,38 @@ class DetrPanopticMapper(PanopticMapper):
     """The same with DETR's crops."""
 
     augmentation: ClassVar[str] = "detr"
+
+
+@register_mapper("detr_panoptic_boxes")
+class DetrPanopticBoxesMapper(DetrPanopticMapper):
+    """The same for ``Detr``: ``instances`` also have ``gt_boxes`` (:class:`Boxes`, absolute XYXY),
+    which enclose the segments tightly. If the model predicts masks, ``gt_masks`` are
+    :class:`BitMasks`; else there are none."""
+
+    num_classes_key: ClassVar = "MODEL.DETR.NUM_CLASSES"
+
+    @configurable
+    def __init__(self, *, keeps_masks: bool, **kwargs: Any) -> None:
+        """
+        Args:
+            keeps_masks: whether instances have masks.
+            kwargs: see :class:`SegmentationMapper`.
+        """
+        super().__init__(**kwargs)
+        self.keeps_masks = keeps_masks
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
+        return {**super().from_config(cfg, is_train), "keeps_masks": cfg.MODEL.MASK_ON}
+
+    def make_instances(self, *args: Any, **kwargs: Any) -> Instances:
+        instances = super().make_instances(*args, **kwargs)
+        masks = BitMasks(instances.gt_masks)
+        instances.gt_boxes = masks.get_bounding_boxes()
+        instances.gt_masks = masks
+        if not self.keeps_masks:
+            instances.remove("gt_masks")
+        return instances
 
 
 def _segments(record: Record, crowds: bool = True) -> tuple[np.ndarray, np.ndarray]:

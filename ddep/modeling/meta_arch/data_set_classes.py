@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import reduce
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from ddep.config import get_key
 from ddep.errors import UserError
 
 
@@ -39,7 +39,7 @@ def check_num_classes(
     metadata = MetadataCatalog.get(name)
     known = {kind: len(metadata.get(kind) or ()) for kind in kinds}
     known = {kind: count for kind, count in known.items() if count}
-    found = reduce(CfgNode.__getitem__, key.split("."), cfg)
+    found = get_key(cfg, key)
     if known and found not in known.values():
         expected = " or ".join(f"{count} ({kind})" for kind, count in known.items())
         raise UserError(
@@ -64,19 +64,25 @@ def check_label_kind(cfg: CfgNode) -> None:
         )
 
 
-def find_thing_ids(cfg: CfgNode) -> Collection[int]:
+def find_thing_ids(
+    cfg: CfgNode, key: str = "MODEL.MASK_FORMER.TEST.PANOPTIC_ON"
+) -> Collection[int]:
     """The classes that are things, if the model gives panoptic results; else none.
+
+    Args:
+        cfg: the whole config.
+        key: the key that says whether it does.
 
     Raises:
         UserError: the data set does not say which classes are things.
     """
-    if not cfg.MODEL.MASK_FORMER.TEST.PANOPTIC_ON:
+    if not get_key(cfg, key):
         return ()
     name = _data_set_name(cfg)
     ids = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id") if name else None
     if ids is None:
         raise UserError(
-            f"MODEL.MASK_FORMER.TEST.PANOPTIC_ON is True, but data set {name} does not say which "
+            f"{key} is True, but data set {name} does not say which "
             "classes are things; expected a panoptic data set first in DATASETS.TRAIN (or in "
             "DATASETS.TEST where TRAIN is empty)"
         )
