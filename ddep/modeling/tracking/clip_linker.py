@@ -18,13 +18,13 @@ from ddep.modeling.tracking.track import Track
 class ClipLinker:
     """Links the instances of one clip after the other with the tracks so far.
 
-    First, the tracks that can be seen in the frames that the clip shares with those before it (or,
-    if it shares none, in the frame before it) are assigned to its instances, so that the sum of
-    scores is largest. The score of a pair is ``overlap_weight`` times the intersection over union
-    of the masks in these frames (in the frame before and the clip's first one) plus
-    ``similarity_weight`` times the cosine of the embeddings. Then tracks that are left are found
-    again among the confident instances that are left, by the cosine alone. Confident instances that
-    are still left start tracks.
+    First, the tracks that can be seen in the frames that the clip shares with those before it are
+    assigned to its instances, so that the sum of scores is largest. The score of a pair is
+    ``overlap_weight`` times the intersection over union of the masks in these frames plus
+    ``similarity_weight`` times the cosine of the embeddings. If the clip shares no frames, the last
+    mask of every track is compared with that of the clip's first frame. Then tracks that are left
+    are found again among the confident instances that are left, by the cosine alone. Confident
+    instances that are still left start tracks.
 
     Only frames that a later clip can cover are remembered, and only tracks that were seen in the
     last ``max_gap`` frames, so that memory does not grow with the video.
@@ -114,9 +114,8 @@ class ClipLinker:
         """Places in ``tracks`` and in ``clip`` of what belongs together."""
         similarity = cosines(torch.stack([track.embedding for track in tracks]), clip.embeddings)
         shared = range(frames.start, min(self._pending.stop, frames.stop))
-        compared = shared or range(frames.start - 1, frames.start)
-        of_clip = clip.masks[:, : len(compared)].flatten(1) > 0
-        of_tracks = [track.pixels(compared) for track in tracks]
+        of_clip = clip.masks[:, : max(1, len(shared))].flatten(1) > 0
+        of_tracks = [track.pixels(shared) if shared else track.last_pixels for track in tracks]
         visible = [row for row, mask in enumerate(of_tracks) if mask is not None]
         pairs: list[tuple[int, int]] = []
         if visible:

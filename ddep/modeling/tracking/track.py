@@ -15,15 +15,18 @@ class Track:
         id: its number.
         embedding: (C,) float32, from the last clip that it was found in.
         last_seen: the last frame in which its mask was not empty.
+        last_pixels: the mask in that frame, (P,) bool.
     """
 
     id: int
     embedding: Tensor
     last_seen: int
+    last_pixels: Tensor | None
 
     def __init__(self, track_id: int) -> None:
         self.id = track_id
         self.last_seen = -1
+        self.last_pixels = None
         self._class_sum: Tensor | float = 0.0
         self._clips = 0
         self._masks: dict[int, Tensor] = {}  # by frame: the mean of those of all clips
@@ -44,8 +47,9 @@ class Track:
             old = self._masks.get(frame)
             self._masks[frame] = mask if old is None else old + (mask - old) / count
             self._clips_of_frame[frame] = count
-            if (mask > 0).any():
-                self.last_seen = max(self.last_seen, frame)
+            pixels = (mask > 0).flatten()
+            if frame > self.last_seen and pixels.any():
+                self.last_seen, self.last_pixels = frame, pixels
 
     def pixels(self, frames: range) -> Tensor | None:
         """The mask in ``frames``, (P,) bool; None if the object cannot be seen in any of them."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ddep.modeling.tracking.clip_linker import assign
-from tests.modeling.tracking.squares import clip, linker, mask, places, track
+from tests.modeling.tracking.squares import clip, linker, mask, no_instances, places, track
 
 ONE, OTHER = [1.0, 0.0], [0.0, 1.0]
 # They meet in the middle; the places are equal in frame 4.
@@ -56,6 +56,14 @@ def test_a_track_is_found_again_by_its_query_unless_it_has_ended() -> None:
     tracks.add(clip([[3]], [ONE]), 0)
     tracks.add(clip([[20], [25]], [OTHER, ONE], [[0.9, 0.05], [0.2, 0.1]]), 1)
     assert places(tracks.finish()[-1]) == {2: 20}
+
+
+def test_without_shared_frames_a_track_is_found_again_where_it_was_last_seen() -> None:
+    tracks = linker()
+    tracks.add(clip([[3], [14]], [ONE, ONE]), 0)
+    first = tracks.add(no_instances(1), 1)
+    tracks.add(clip([[15], [4]], [ONE, ONE]), 2)
+    assert places(tracks.finish()[-1]) == {n: left + 1 for n, left in places(first[0]).items()}
 
 
 def test_what_is_not_confident_continues_a_track_but_starts_none() -> None:
