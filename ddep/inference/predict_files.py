@@ -70,6 +70,12 @@ def predict_files(
         raise UserError(f"--batch is {batch}; expected at least 1")
     jobs = plan_jobs(inputs, output, annotations)
     predictor = Predictor(model, overrides=overrides)
+    if predictor.takes_videos:
+        raise UserError(
+            f"--input has images, but MODEL.META_ARCHITECTURE "
+            f"{predictor.cfg.MODEL.META_ARCHITECTURE} takes videos; give videos, or folders of "
+            "frames with --frame-rate"
+        )
     check_kinds(kinds, ids, predictor)
     files = ResultFiles(output, kinds, ids, predictor.metadata)
     _check_replaces_no_image(jobs, files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -23,8 +23,10 @@ from ddep.data.image_in_memory import ImageInMemory
 from ddep.data.mappers import build_mapper
 from ddep.device import adapt_to_device
 from ddep.errors import UserError
+from ddep.inference.image_tracks import check_has_objects
 from ddep.inference.inference_model import inference_model
 from ddep.inference.prediction import Prediction
+from ddep.inference.tracking import TrackedFrame, track_frames
 from ddep.tasks import Task, load_config, task_of
 
 logger = logging.getLogger(__name__)
@@ -92,6 +94,11 @@ class Predictor:
         self._inference_model = inference_model(cfg, self.model)
         self._mapper = build_mapper(cfg, is_train=False)
 
+    @property
+    def takes_videos(self) -> bool:
+        """Whether the model follows objects through videos; one of images looks at one image."""
+        return hasattr(self.model, "track")
+
     def inputs(self, image: ImageLike, position: int = 0) -> dict[str, Any]:
         """What the evaluation's mapper makes of an image, for the model.
 
@@ -103,8 +110,13 @@ class Predictor:
 
         Raises:
             UnreadableImageError: the file cannot be read.
-            UserError: an array of another shape or dtype.
+            UserError: an array of another shape or dtype, or a model of videos.
         """
+        if self.takes_videos:
+            raise UserError(
+                f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} takes videos, not "
+                "images; use Predictor.track"
+            )
         is_path = isinstance(image, (str, Path))
         return self.map_record(
             {"file_name": str(image) if is_path else ImageInMemory(image)}, position
@@ -145,6 +157,33 @@ class Predictor:
             return [self(one) for one in image]
         [prediction] = self.predict([self.inputs(image)])
         return prediction
+
+    def track(self, frames: Iterable[np.ndarray]) -> Iterator[TrackedFrame]:
+        """Follow the objects of a video of any length, with a bounded number of frames in memory.
+
+        ::
+
+            for frame in predictor.track(Video("street.mp4")):
+                print(frame.number, frame.track_ids, frame.masks.shape)
+
+        A model of videos sees clips of TEST.CLIP.FRAMES frames (8 where that is 0). The objects of
+        a model of images are linked from frame to frame.
+
+        Args:
+            frames: (H, W, 3) uint8, RGB, of one size: a :class:`ddep.inference.video.Video`, a
+                :class:`ddep.inference.video.FrameFolder`, or any others. They are read as they are
+                needed.
+
+        Yields:
+            The frames in order, each when the clips that cover it are done.
+
+        Raises:
+            UserError: a model without objects, before anything is read; frames that cannot be read
+                or have different sizes, after the tracks of those before.
+        """
+        if not self.takes_videos:
+            check_has_objects(self)
+        return track_frames(self, frames)
 
 
 def _read_config(
