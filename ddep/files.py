@@ -32,8 +32,8 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes
     Raises:
         UserError: the folder is missing or not writable, or the disk is full.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    folder = os.path.dirname(os.path.abspath(path))
+    temporary = temporary_file(path)
     try:
         with open(temporary, "wb") as file:
             _lock(file)
@@ -56,6 +56,13 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(temporary)
+
+
+def temporary_file(path: str | Path) -> Path:
+    """Where this process may write until ``path`` is complete: a file in the same folder, which
+    :func:`remove_leftovers` removes after a kill."""
+    path = Path(os.path.abspath(path))
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def is_full_disk(error: BaseException | None) -> bool:

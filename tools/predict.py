@@ -6,7 +6,8 @@
 
 Pictures are panoptic, instance or semantic segmentation, or noisy | denoised | clean, as the config
 says. With --save, there are also files for programs; each kind has a folder of its own in DIR.
-Videos become videos. With --attention, what the model looks at.
+Videos become videos; --save tracks writes the objects' tracks. With --attention, what the model
+looks at.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ddep.inference import Predictor, predict_files
 from ddep.inference.attention_files import draw_attention_files
 from ddep.inference.inference_model import NO_AVERAGING
 from ddep.inference.result_files import IDS, KINDS, PICTURES
-from ddep.inference.video_files import draw_video_files
+from ddep.inference.video_files import predict_video_files
 
 
 def main() -> None:
@@ -63,6 +64,9 @@ def main() -> None:
         "--attention-at", type=_pixel, metavar="X,Y", help="and where this pixel samples"
     )
     parser.add_argument(
+        "--track", action="store_true", help="follow objects of videos with a model of images, too"
+    )
+    parser.add_argument(
         "--frame-rate", type=float, metavar="N", help="folders are videos of N frames a second"
     )
     args, overrides = parser.parse_known_args()
@@ -76,18 +80,27 @@ def main() -> None:
             raise UserError(f"--attention takes images, not {videos[0]}")
         if videos and len(videos) < len(args.input):
             raise UserError(f"--input has images and the video {videos[0]}; predict them apart")
-        if (videos or looks_inside) and (args.save != PICTURES or args.resume):
-            raise UserError("--save and --resume are for results of images; leave them out")
+        if looks_inside and (args.save != PICTURES or args.resume):
+            raise UserError("--save and --resume are not for --attention; leave them out")
+        if args.track and not videos:
+            raise UserError("--track is for videos; leave it out, or add --frame-rate for folders")
         if looks_inside:
             predictor = Predictor(model, overrides=[*overrides, *NO_AVERAGING])
             found = draw_attention_files(predictor, args.input, args.output, args.attention_at)
             print(f"{len(found)} pictures of attention in {args.output}")
             return
         if videos:
-            found = draw_video_files(
-                Predictor(model, overrides=overrides), videos, args.output, args.frame_rate
+            found = predict_video_files(
+                Predictor(model, overrides=overrides),
+                videos,
+                args.output,
+                args.frame_rate,
+                save=args.save,
+                track=args.track,
+                resume=args.resume,
             )
-            print(f"{len(found)} videos in {args.output}")
+            what = "videos" if args.save == PICTURES else "files of videos"
+            print(f"{len(found)} {what} in {args.output}")
             return
         written = predict_files(
             model,

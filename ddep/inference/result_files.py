@@ -18,7 +18,7 @@ from ddep.inference.plan import Job
 from ddep.inference.prediction import Prediction
 from ddep.inference.predictor import Predictor
 
-PICTURES = "pictures"
+PICTURES, TRACKS = "pictures", "tracks"
 # What can be saved, and what a model must predict for it (any of these; nothing: any model).
 KINDS: dict[str, tuple[str, ...]] = {
     PICTURES: (),
@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "instances": ("segm", "bbox"),
     "logits": ("sem_seg", "classification"),
     "denoised": ("denoising",),
+    TRACKS: ("video_segm",),
 }
 CONTIGUOUS, DATASET = "contiguous", "dataset"
 IDS = (CONTIGUOUS, DATASET)

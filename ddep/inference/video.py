@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -39,6 +39,9 @@ class Frames(Protocol):
 
     def __len__(self) -> int: ...
 
+    def describe(self, length: int) -> dict[str, Any]:
+        """What files of results say of the video, of which ``length`` frames were read."""
+
 
 class Video:
     """The frames of a video file; see :class:`Frames`. Its length is what the file claims.
@@ -66,6 +69,10 @@ class Video:
 
     def __len__(self) -> int:
         return self._length
+
+    def describe(self, length: int) -> dict[str, Any]:
+        """See :class:`Frames`."""
+        return {"file_name": str(self.path), "frame_rate": self.rate}
 
     def __iter__(self) -> Iterator[np.ndarray]:
         capture = open_capture(str(self.path))
@@ -102,23 +109,30 @@ class FrameFolder:
     def __init__(self, path: str | Path, rate: float = DEFAULT_RATE) -> None:
         self.path, self.rate = Path(path), rate
         self._images = sorted(find_images(self.path), key=_in_numeric_order)
+        self._unreadable: dict[str, str] = {}  # with what is wrong, of the last iteration
 
     def __len__(self) -> int:
         return len(self._images)
 
+    def describe(self, length: int) -> dict[str, Any]:
+        """See :class:`Frames`; ``file_names`` are those of the frames that were read."""
+        readable = [image for image in self._images if image not in self._unreadable]
+        names = [os.path.relpath(image, self.path) for image in readable[:length]]
+        return {"file_names": names, "image_root": str(self.path), "frame_rate": self.rate}
+
     def __iter__(self) -> Iterator[np.ndarray]:
-        unreadable = []
+        self._unreadable = {}
         for image in self._images:
             try:
                 frame = read_image(image, "RGB")
             except UnreadableImageError as error:
-                unreadable.append(str(error))
+                self._unreadable[image] = str(error)
                 continue
             yield frame
-        if unreadable:
+        if self._unreadable:
             raise UserError(
-                f"{len(unreadable)} of {len(self)} frames could not be read: "
-                f"{'; '.join(unreadable)}"
+                f"{len(self._unreadable)} of {len(self)} frames could not be read: "
+                f"{'; '.join(self._unreadable.values())}"
             )
 
 
@@ -128,6 +142,9 @@ def _in_numeric_order(name: str) -> list[tuple[int, str]]:
         (int(part), "") if part.isdecimal() else (-1 if not part else 1 << 62, part)
         for part in re.split(r"(\d+)", name)
     ]
+
+
+Result = TypeVar("Result")
 
 
 def draw_video(
@@ -151,19 +168,52 @@ def draw_video(
         UserError: not all frames could be read, after a video of the others is there; or no video
             can be written.
     """
+    return write_all(progress(frames), {output: drawn_video(output, frames.rate, draw)})
+
+
+def write_all(
+    results: Iterable[Result],
+    files: Mapping[Path, AbstractContextManager[Callable[[Result], None]]],
+) -> int:
+    """Write each result into each file; one is in memory at a time.
+
+    Args:
+        results: of the frames of a video, in order.
+        files: by path, what opens the file, gives a function that adds a result, and completes it.
+
+    Returns:
+        The number of results.
+
+    Raises:
+        UserError: the results end with one, after the files of those before are complete; or a file
+            cannot be written.
+    """
     written, incomplete = 0, None
-    with new_video(output, frames.rate) as write:
+    with ExitStack() as stack:
+        writers = [stack.enter_context(file) for file in files.values()]
         try:
-            for frame in progress(frames):
-                write(draw(frame))
+            for result in results:
+                for write in writers:
+                    write(result)
                 written += 1
         except UserError as error:
             if not written:
                 raise
             incomplete = error
     if incomplete is not None:
-        raise UserError(f"{incomplete}; {output} has {written} frames") from incomplete
+        names = " and ".join(map(str, files))
+        has = "has" if len(files) == 1 else "have"
+        raise UserError(f"{incomplete}; {names} {has} {written} frames") from incomplete
     return written
+
+
+@contextmanager
+def drawn_video(
+    path: Path, rate: float, draw: Callable[[Result], np.ndarray]
+) -> Iterator[Callable[[Result], None]]:
+    """As :func:`new_video`, of the pictures that ``draw`` makes of what is added."""
+    with new_video(path, rate) as write:
+        yield lambda result: write(draw(result))
 
 
 @contextmanager

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
     [
         (["--input", "a.mp4", "b.png"], "--input has images and the video a.mp4"),
         (["--input", "a.mp4", "--attention"], "--attention takes images, not a.mp4"),
-        (["--input", "a.mp4", "--save", "semantic"], "--save and --resume are for results of"),
-        (["--input", "a.png", "--attention-at", "0,0", "--resume"], "--save and --resume are for"),
+        (["--input", "a.png", "--attention-at", "0,0", "--resume"], "--save and --resume are not"),
+        (["--input", "a.png", "--track"], "--track is for videos"),
         (["--input", "a.png", "--frame-rate", "0"], "--frame-rate is 0.0; expected up to 1000"),
     ],
 )
