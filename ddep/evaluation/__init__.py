@@ -9,6 +9,7 @@ from ddep.evaluation.panoptic import PanopticQualityEvaluator
 from ddep.evaluation.results_files import output_folder, write_results
 from ddep.evaluation.results_table import ResultsTable
 from ddep.evaluation.semantic import CheckedSemSegEvaluator
+from ddep.evaluation.tracking import TrackingEvaluator
 from ddep.evaluation.video import VideoAPEvaluator
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Measure",
     "PanopticQualityEvaluator",
     "ResultsTable",
+    "TrackingEvaluator",
     "VideoAPEvaluator",
     "output_folder",
     "write_results",

@@ -115,7 +115,7 @@ def predicted_tracks(
         dataset_name: for errors.
         record: of the video: ``file_name``, ``height``, ``width``, ``length``.
         output: ``pred_scores``, ``pred_labels`` (contiguous) and ``pred_masks``, for each track a
-            list of run lengths, one for each frame.
+            list of run lengths or None, one for each frame; without the masks there are none.
         num_classes: of the data set.
 
     Raises:
@@ -124,8 +124,12 @@ def predicted_tracks(
     """
     size = (record["height"], record["width"])
     tracks = []
+    absent = [[None] * record["length"]] * len(output["pred_scores"])
     for score, label, masks in zip(
-        output["pred_scores"], output["pred_labels"], output["pred_masks"], strict=True
+        output["pred_scores"],
+        output["pred_labels"],
+        output.get("pred_masks", absent),
+        strict=True,
     ):
         if not 0 <= label < num_classes:
             raise UserError(

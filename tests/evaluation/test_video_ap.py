@@ -11,7 +11,7 @@ import pytest
 
 from ddep.evaluation.mask_overlaps import common_pixels, video_ious
 from ddep.evaluation.video_ap import METRICS, video_average_precision
-from ddep.evaluation.video_tracks import Rle, VideoTrack
+from ddep.evaluation.video_tracks import Rle, VideoTrack, predicted_tracks
 
 CLASSES = ("disc", "star", "never seen")
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -213,6 +213,15 @@ def test_videos_without_predictions_or_objects() -> None:
     assert false["AP"] == pytest.approx(50)
     empty = video_average_precision({1: [], 2: []}, {1: [guess]}, CLASSES)
     assert all(math.isnan(empty[name]) for name in METRICS)
+
+
+def test_areas_are_means_over_the_frames_where_an_object_is_seen() -> None:
+    record = {"file_name": "0", "height": 40, "width": 40, "length": 4}
+    masks = [box(0, 0, 10, 10), None, box(0, 0, 0, 0), box(0, 0, 10, 20)]
+    output = {"pred_scores": [1], "pred_labels": [0], "pred_masks": [[encode(m) for m in masks]]}
+    assert predicted_tracks("a", record, output, 1)[0].area == 150
+    output["pred_masks"] = [[None] * 4]
+    assert predicted_tracks("a", record, output, 1)[0].area == 0
 
 
 def test_common_pixels_of_absent_masks() -> None:
