@@ -48,7 +48,7 @@ class VideoSegmentationTask(MaskClassificationTask):
 
     def measured(self, cfg: CfgNode) -> dict[str, str]:
         """As :meth:`Task.measured`."""
-        return {"video_segm": "MODEL.META_ARCHITECTURE"}
+        return dict.fromkeys(("video_segm", "tracking"), "MODEL.META_ARCHITECTURE")
 
     def draw(
         self,
