@@ -44,6 +44,19 @@ def test_matches_torch(masked: bool) -> None:
         torch.testing.assert_close(one, other)
 
 
+def test_keys_that_are_padding() -> None:
+    """One mask for all queries, as torch's ``key_padding_mask``."""
+    ours = MultiheadAttention(12, 3).double()
+    theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
+    theirs.load_state_dict(ours.state_dict())
+    inputs = random_inputs()
+    valid = torch.arange(7) < torch.tensor([[4], [7]])
+    expected, weights = theirs(*inputs, key_padding_mask=~valid, average_attn_weights=False)
+    torch.testing.assert_close(ours(*inputs, valid[:, None]), expected)
+    found = ours.attention_weights(inputs[0], inputs[1], valid[:, None])
+    torch.testing.assert_close(found, weights)
+
+
 def test_same_initial_weights_as_torch() -> None:
     states = []
     for make in (MultiheadAttention, nn.MultiheadAttention):

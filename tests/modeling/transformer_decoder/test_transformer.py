@@ -71,6 +71,49 @@ def test_transformer_against_the_formula(enc_layers: int, pre_norm: bool) -> Non
         torch.testing.assert_close(output.double(), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("pre_norm", [False, True])
+@torch.no_grad()
+def test_padding_changes_nothing(pre_norm: bool) -> None:
+    """Images of 3x5 and 4x2 cells in one batch, and each alone."""
+    module = Transformer(
+        num_encoder_layers=2, num_decoder_layers=2, normalize_before=pre_norm, **SIZES
+    ).eval()
+    randomise(module)
+    module = module.double()
+    query_embed = torch.randn(7, 16).double()
+    feature = 100 * torch.randn(2, 16, 4, 5).double()
+    valid = torch.zeros(2, 4, 5, dtype=torch.bool)
+    valid[0, :3, :5], valid[1, :4, :2] = True, True
+    outputs, encoded = module(feature, query_embed, valid=valid)
+    for image, (height, width) in enumerate([(3, 5), (4, 2)]):
+        alone = feature[image, None, :, :height, :width]
+        expected, expected_encoded = module(alone, query_embed)
+        for output, other in zip(outputs, expected, strict=True):
+            torch.testing.assert_close(output[image], other[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            encoded[image, :, :height, :width], expected_encoded[0], atol=1e-6, rtol=0
+        )
+
+
+@torch.no_grad()
+def test_positions_are_added_to_queries_and_keys_only() -> None:
+    module = Transformer(
+        num_encoder_layers=1, num_decoder_layers=1, normalize_before=False, **SIZES
+    ).eval()
+    randomise(module)
+    feature, flat, _ = inputs()
+    pos = torch.randn(1, 16, 3, 5)
+    query_embed = torch.randn(7, 16)
+    flat_pos = pos.double().flatten(2).mT
+    memory = encode(module, flat, flat_pos, 1, False)
+    state = wide(module, "decoder.layers.0.")
+    queries = torch.zeros(2, 7, 16, dtype=torch.float64)
+    queries = decoder_layer(state, queries, memory, flat_pos, query_embed.double(), 4, False)
+    [output], _ = module(feature, query_embed, pos=pos)
+    expected = layer_norm(wide(module, "decoder."), "norm", queries)
+    torch.testing.assert_close(output.double(), expected, atol=1e-5, rtol=0)
+
+
 def test_initialisation_and_dropout() -> None:
     module = Transformer(
         **{**SIZES, "dropout": 0.5},
