@@ -22,3 +22,15 @@ def annotated_objects(record: Record) -> list[dict[str, Any]]:
         for annotation in frame:
             first.setdefault(annotation["id"], annotation)
     return list(first.values())
+
+
+def frame_record(record: Record, frame: int) -> Record:
+    """A frame of a video, as the record of an image."""
+    image = {
+        "file_name": record["file_names"][frame],
+        "height": record["height"],
+        "width": record["width"],
+    }
+    if "annotations" in record:
+        image["annotations"] = record["annotations"][frame]
+    return image

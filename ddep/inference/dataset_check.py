@@ -28,6 +28,7 @@ from ddep.data.checks import (
 )
 from ddep.data.datasets.from_config import check_files
 from ddep.data.datasets.preparation import write_png
+from ddep.data.record import frame_record
 from ddep.drawing.contact_sheet import MAX_PICTURES, draw_contact_sheet
 from ddep.errors import UserError, one_line
 from ddep.output_files import check_writable, write_json
@@ -60,13 +61,18 @@ def check_dataset(
     records, problems = _load(name, metadata)
     report = DatasetReport(name, _class_names(metadata))
     report.add_problems(problems)
-    is_fine = np.zeros(len(records), dtype=bool)
-    results = parallel_map(partial(check_record, LabelSpace.of(metadata)), records, workers)
+    images, owners = records, np.arange(len(records))
+    if len(records) and "file_names" in records[0]:
+        report.videos = len(records)
+        images = [frame_record(r, frame) for r in records for frame in range(r["length"])]
+        owners = np.repeat(owners, [record["length"] for record in records])
+    is_fine = np.ones(len(records), dtype=bool)
+    results = parallel_map(partial(check_record, LabelSpace.of(metadata)), images, workers)
     for position, found in enumerate(
-        tqdm(results, total=len(records), desc=name, unit="image", disable=None)
+        tqdm(results, total=len(images), desc=name, unit="image", disable=None)
     ):
-        image = _crashed(records[position]) if isinstance(found, Crash) else found
-        is_fine[position] = not image.problems
+        image = _crashed(images[position]) if isinstance(found, Crash) else found
+        is_fine[owners[position]] &= not image.problems
         report.add(image)
     fine = np.flatnonzero(is_fine)
     shown = fine[np.linspace(0, len(fine) - 1, min(len(fine), MAX_PICTURES)).astype(int)]

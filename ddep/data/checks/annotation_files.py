@@ -12,9 +12,12 @@ from typing import Any
 
 from detectron2.data.catalog import Metadata
 
+from ddep.data.checks.json_entries import Found, check_category, key_of, lacking
 from ddep.data.checks.problems import Problem
+from ddep.data.checks.video_annotations import check_videos
 from ddep.data.datasets.instances import ANNOTATION_KEYS
 from ddep.data.datasets.paired_folders import PairedFolders
+from ddep.data.datasets.video_json import FORMAT as VIDEO_FORMAT
 from ddep.data.json_file import read_json
 from ddep.data.record import Record
 
@@ -33,9 +36,18 @@ def check_annotation_files(metadata: Metadata) -> list[Problem]:
         path, check = metadata.get("json_file"), _check_instances
     if not path:
         return []
-    content = read_json(path, ("images", "annotations", "categories"))
-    known = _known_categories(metadata) or {_key(c, "id") for c in content["categories"]}
-    found = [*_check_images(content["images"]), *check(content, known)]
+    is_video = metadata.get("evaluator_type") == "ytvis"
+    if is_video and metadata.get("labels_are_secret", False):
+        content = read_json(path, ("videos",), VIDEO_FORMAT) | {"annotations": [], "categories": []}
+    elif is_video:
+        content = read_json(path, ("videos", "annotations", "categories"), VIDEO_FORMAT)
+    else:
+        content = read_json(path, ("images", "annotations", "categories"))
+    known = _known_categories(metadata) or {key_of(c, "id") for c in content["categories"]}
+    if is_video:
+        found = check_videos(content, known)
+    else:
+        found = [*_check_images(content["images"]), *check(content, known)]
     return [Problem(kind, path, f"{path}: {message}") for kind, message in found]
 
 
@@ -94,70 +106,59 @@ def _unpaired(images: Iterable[str], labels: Iterable[str]) -> list[Problem]:
     ]
 
 
-# Kind and message.
-_Found = tuple[str, str]
-
-
-def _check_images(images: Iterable[Any]) -> Iterator[_Found]:
+def _check_images(images: Iterable[Any]) -> Iterator[Found]:
     for image in images:
-        lacking = [k for k in ("id", "file_name", "height", "width") if _key(image, k) is None]
-        if lacking:
-            yield "annotations", f"image {str(image)[:60]} lacks {', '.join(lacking)}"
+        absent = [k for k in ("id", "file_name", "height", "width") if key_of(image, k) is None]
+        if absent:
+            yield "annotations", f"image {str(image)[:60]} lacks {', '.join(absent)}"
     for key in ("id", "file_name"):
-        for value, times in Counter(_key(image, key) for image in images).items():
+        for value, times in Counter(key_of(image, key) for image in images).items():
             if times > 1 and value is not None:
                 yield "duplicate", f"{times} images have the {key} {value!r}"
 
 
-def _check_panoptic(content: dict[str, Any], known: Collection[int | str]) -> Iterator[_Found]:
+def _check_panoptic(content: dict[str, Any], known: Collection[int | str]) -> Iterator[Found]:
     names = _names(content)
-    annotated = Counter(_key(annotation, "image_id") for annotation in content["annotations"])
+    annotated = Counter(key_of(annotation, "image_id") for annotation in content["annotations"])
     for image_id, times in annotated.items():
         if times > 1:
             yield "duplicate", f"image {image_id!r} has {times} annotations"
     for image_id in names.keys() - annotated.keys():
         yield "unpaired", f"image {image_id!r} ({names[image_id]}) has no annotation"
     for annotation in content["annotations"]:
-        image_id = _key(annotation, "image_id")
+        image_id = key_of(annotation, "image_id")
         if image_id not in names:
             yield "annotations", f"image {image_id!r} has an annotation, but is not listed"
         image = f"image {image_id!r} ({names.get(image_id)})"
         segments = annotation.get("segments_info") if isinstance(annotation, dict) else None
-        if not isinstance(segments, list) or _key(annotation, "file_name") is None:
+        if not isinstance(segments, list) or key_of(annotation, "file_name") is None:
             yield "annotations", f"the annotation of {image} lacks file_name or segments_info"
             continue
         for segment in segments:
-            number = _key(segment, "id")
+            number = key_of(segment, "id")
             if not isinstance(number, int) or number <= 0:
                 yield "annotations", f"{image} has a segment of id {number!r}; expected 1, 2, ..."
-            yield from _check_category(f"{image}: segment {number}", segment, known)
+            yield from check_category(f"{image}: segment {number}", segment, known)
 
 
-def _check_instances(content: dict[str, Any], known: Collection[int | str]) -> Iterator[_Found]:
+def _check_instances(content: dict[str, Any], known: Collection[int | str]) -> Iterator[Found]:
     names = _names(content)
-    numbers = Counter(_key(annotation, "id") for annotation in content["annotations"])
+    numbers = Counter(key_of(annotation, "id") for annotation in content["annotations"])
     for number, times in numbers.items():
         if times > 1:
             yield "duplicate", f"{times} annotations have the id {number!r}"
     for annotation in content["annotations"]:
-        image_id = _key(annotation, "image_id")
+        image_id = key_of(annotation, "image_id")
         if image_id not in names:
             yield "annotations", f"image {image_id!r} has an annotation, but is not listed"
-        what = f"image {image_id!r} ({names.get(image_id)}): annotation {_key(annotation, 'id')}"
-        found = annotation.keys() if isinstance(annotation, dict) else ()
-        lacking = [key for key in ANNOTATION_KEYS if key not in found]
-        if lacking:
-            yield "annotations", f"{what} lacks {', '.join(lacking)}"
-        yield from _check_category(what, annotation, known)
+        what = f"image {image_id!r} ({names.get(image_id)}): annotation {key_of(annotation, 'id')}"
+        absent = lacking(annotation, ANNOTATION_KEYS)
+        if absent:
+            yield "annotations", f"{what} lacks {', '.join(absent)}"
+        yield from check_category(what, annotation, known)
         shapes = annotation.get("segmentation") if isinstance(annotation, dict) else None
         if isinstance(shapes, list) and not any(_is_polygon(shape) for shape in shapes):
             yield "empty_mask", f"{what} has no polygon of three points or more"
-
-
-def _check_category(what: str, entry: Any, known: Collection[int | str]) -> Iterator[_Found]:
-    category = _key(entry, "category_id")
-    if category not in known:
-        yield "class", f"{what} has category_id {category!r}, which the data set does not have"
 
 
 def _is_polygon(shape: Any) -> bool:
@@ -171,10 +172,4 @@ def _known_categories(metadata: Metadata) -> set[int]:
 
 def _names(content: dict[str, Any]) -> dict[int | str | None, int | str | None]:
     """Map image ids to file names."""
-    return {_key(image, "id"): _key(image, "file_name") for image in content["images"]}
-
-
-def _key(entry: Any, name: str) -> int | str | None:
-    """``entry[name]`` if it is a number or text, else None."""
-    value = entry.get(name) if isinstance(entry, dict) else None
-    return value if isinstance(value, (int, str)) else None
+    return {key_of(image, "id"): key_of(image, "file_name") for image in content["images"]}

@@ -29,6 +29,7 @@ class DatasetReport:
         """
         self.name = name
         self.class_names = class_names
+        self.videos = 0  # whose frames are the images
         self.images = 0
         self.problems: dict[str, list[Problem]] = {}
         self.problem_counts: Counter[str] = Counter()
@@ -86,6 +87,7 @@ class DatasetReport:
         mean, std = self.pixel_statistics() or (None, None)
         return {
             "name": self.name,
+            **({"videos": self.videos} if self.videos else {}),
             "images": self.images,
             "problem_counts": dict(self.problem_counts),
             "problems": {
@@ -115,7 +117,8 @@ class DatasetReport:
         return "\n".join([*self._statistics(), *self._problems()])
 
     def _statistics(self) -> list[str]:
-        lines = [f"{self.name}: {self.images} images"]
+        videos = f"{self.videos} videos, " if self.videos else ""
+        lines = [f"{self.name}: {videos}{self.images} images"]
         statistics = self.pixel_statistics()
         if statistics:
             heights, widths = ("-".join(map(str, sorted(set(ends)))) for ends in self.sizes)

@@ -195,6 +195,10 @@ def _check_instances(
     report: ImageReport, record: Record, size: _Size, num_things: int | None
 ) -> None:
     path = record["file_name"]
+    tracks = Counter(a["id"] for a in record["annotations"] if "id" in a)
+    for number, times in tracks.items():
+        if times > 1:
+            report.add_problem("duplicate", path, f"track {number} is {times} times in {path}")
     for position, annotation in enumerate(record["annotations"], start=1):
         what = f"annotation {position} of {path}"
         in_range = _check_class(report, path, what, annotation["category_id"], num_things)

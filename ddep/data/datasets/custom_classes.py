@@ -12,7 +12,7 @@ from detectron2.utils.colormap import colormap
 from ddep.data.datasets.custom_entries import CustomEntry
 from ddep.data.datasets.instances import ANNOTATION_KEYS
 from ddep.data.datasets.panoptic import Category
-from ddep.data.datasets.video_json import TRACK_KEYS
+from ddep.data.datasets.video_json import FORMAT, TRACK_KEYS
 from ddep.data.json_file import read_json
 from ddep.errors import UserError
 
@@ -26,7 +26,7 @@ _ANNOTATION_KEYS = {
 _MARK = {"panoptic": "segments_info", "instance": "segmentation", "video": "segmentations"}
 # Formats and the lists that files in them have. The others are in COCO's.
 _COCO = "COCO's format", ("images", "annotations", "categories")
-_FORMATS = {"video": ("YouTube-VIS's format", ("videos", "annotations", "categories"))}
+_FORMATS = {"video": (FORMAT, ("videos", "annotations", "categories"))}
 
 
 def read_class_names(entry: CustomEntry) -> list[str]:

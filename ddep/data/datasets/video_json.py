@@ -14,10 +14,11 @@ from ddep.data.json_file import read_json
 from ddep.data.record import Record
 from ddep.errors import UserError
 
+FORMAT = "YouTube-VIS's format"
 # What an annotation gives for each frame; boxes and areas follow from masks.
-_MASKS, _BOXES, _AREAS = "segmentations", "bboxes", "areas"
+PER_FRAME = ("segmentations", "bboxes", "areas")
 # The keys that an annotation must have, and those of a video.
-TRACK_KEYS = ("id", "video_id", "category_id", _MASKS)
+TRACK_KEYS = ("id", "video_id", "category_id", "segmentations")
 VIDEO_KEYS = ("id", "file_names", "height", "width")
 
 
@@ -36,7 +37,7 @@ def read_videos(json_file: Path, categories: Sequence[Category], *, labelled: bo
         UserError: a file that is missing, not in this format, contradictory or about other classes.
     """
     lists = ("videos", *(("annotations", "categories") if labelled else ()))
-    content = read_json(json_file, lists, form="YouTube-VIS's format")
+    content = read_json(json_file, lists, form=FORMAT)
     if not content["videos"]:
         raise UserError(f"{json_file}: lists no videos; get or make it again")
     records: dict[Any, Record] = {}
@@ -98,7 +99,7 @@ def _add_track(
         )
     size = [record["height"], record["width"]]
     none = [None] * record["length"]
-    values = {key: track.get(key) or none for key in (_MASKS, _BOXES, _AREAS)}
+    values = {key: track.get(key) or none for key in PER_FRAME}
     for key, given in values.items():
         if not isinstance(given, list) or len(given) != record["length"]:
             found = len(given) if isinstance(given, list) else type(given).__name__
@@ -155,8 +156,7 @@ def _check_keys(what: str, entry: Any, keys: tuple[str, ...]) -> None:
     for key in keys:
         if not isinstance(entry, dict) or key not in entry:
             raise UserError(
-                f"{what} has no {key}: {entry!r:.60}; expected {', '.join(keys)}, as in "
-                "YouTube-VIS's format"
+                f"{what} has no {key}: {entry!r:.60}; expected {', '.join(keys)}, as in {FORMAT}"
             )
 
 

@@ -15,7 +15,7 @@ from ddep.data.clip_augmentation import for_clip
 from ddep.data.frames import FramesOnDemand, draw_frames
 from ddep.data.mapper_registry import register_mapper
 from ddep.data.mappers.instance import InstanceMapper
-from ddep.data.record import Record
+from ddep.data.record import Record, frame_record
 from ddep.errors import UserError
 
 _ABSENT = -1  # the id of an object in a frame that does not show it
@@ -108,18 +108,7 @@ class VideoInstanceMapper(InstanceMapper):
             )
         frames = draw_frames(record["length"], self.clip_length, self.reach, shuffle=self.shuffle)
         augmentations = for_clip(self.augmentations.augs)
-        mapped = [
-            self.map_image(
-                {
-                    "file_name": record["file_names"][frame],
-                    "height": record["height"],
-                    "width": record["width"],
-                    "annotations": record["annotations"][frame],
-                },
-                augmentations,
-            )
-            for frame in frames
-        ]
+        mapped = [self.map_image(frame_record(record, f), augmentations) for f in frames]
         return {
             **_describe(record, frames),
             "image": [frame["image"] for frame in mapped],

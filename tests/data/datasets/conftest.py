@@ -9,6 +9,7 @@ from detectron2.data.datasets import builtin
 
 from ddep.data.datasets import dataset_root, declaration, register_all
 from tests.data.checks.trees import Tree
+from tests.data.datasets.imitation_videos import Videos
 
 
 @pytest.fixture
@@ -29,6 +30,14 @@ def tree(root: Path) -> Iterator[Tree]:
     tree = Tree(root / "data")
     yield tree
     tree.unregister()
+
+
+@pytest.fixture
+def videos(root: Path) -> Iterator[Videos]:
+    """Two videos in the folder ``data`` of $DETECTRON2_DATASETS."""
+    yield Videos(root / "data")
+    DatasetCatalog.pop("own_video", None)
+    MetadataCatalog.pop("own_video", None)
 
 
 @pytest.fixture
