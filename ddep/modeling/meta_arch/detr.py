@@ -27,7 +27,7 @@ from ddep.modeling.detr_postprocessing import (
     threshold_masks,
 )
 from ddep.modeling.mask_rows import Resize
-from ddep.modeling.meta_arch.data_set_classes import find_thing_ids
+from ddep.modeling.meta_arch.data_set_classes import check_num_classes, find_thing_ids
 from ddep.modeling.meta_arch.detr_mask_losses import padded_masks, summed_mask_losses
 from ddep.modeling.meta_arch.mask_classifier import annotations, name_of
 from ddep.modeling.normalisers import average_over_processes
@@ -125,6 +125,8 @@ class Detr(nn.Module):
         detr = cfg.MODEL.DETR
         check_detr_config(detr)
         check_mask_head_config(cfg)
+        if detr.PANOPTIC_ON:
+            check_num_classes(cfg, "MODEL.DETR.NUM_CLASSES")
         backbone = build_backbone(cfg)
         criterion = BoxCriterion(
             detr.NUM_CLASSES,
