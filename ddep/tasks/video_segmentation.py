@@ -39,11 +39,6 @@ class VideoSegmentationTask(MaskClassificationTask):
                 f"{cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME!r} ({decoder}), but "
                 f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} needs {self.decoder}"
             )
-        if cfg.INPUT.SAMPLING_FRAME_NUM < 1:
-            raise UserError(
-                f"INPUT.SAMPLING_FRAME_NUM is {cfg.INPUT.SAMPLING_FRAME_NUM}; expected the number "
-                "of frames of a training clip, at least 1"
-            )
         return super().check(cfg)
 
     def measured(self, cfg: CfgNode) -> dict[str, str]:

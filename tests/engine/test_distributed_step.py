@@ -42,7 +42,9 @@ def do_step(kind: dict[str, Any], parts: int = 1, poison: bool = False) -> dict[
     for index, inputs in enumerate(batch):
         inputs["file_name"] = f"{index}.png"
     if poison:
-        batch[5]["image"] = batch[5]["image"] * math.inf
+        image = batch[5]["image"]
+        is_clip = isinstance(image, list)
+        batch[5]["image"] = [frame * math.inf for frame in image] if is_clip else image * math.inf
     wrapped = model
     if dist.is_initialized():
         cut = images_of_the_first(kind)

@@ -23,6 +23,7 @@ from tests.engine.tiny_runs import (
     per_pixel_config,
     shapes_config,
     shapes_root,
+    video_config,
     write_images,
 )
 
@@ -40,6 +41,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "classification": {},
     # Draws anchors and proposals in its forward pass.
     "detection": {},
+    "video": {},
 }
 
 
@@ -59,6 +61,7 @@ def config(kind: str, tmp_path: Path) -> Iterator[str]:
             "per_pixel": partial(per_pixel_config, head="DeepLabV3PlusHead"),
             "classification": classification_config,
             "detection": detection_config,
+            "video": video_config,
         }[kind]
         yield make_config(tmp_path)
 

@@ -30,6 +30,7 @@ from tests.engine.tiny_runs import (
     per_pixel_config,
     shapes_config,
     shapes_root,
+    video_config,
     write_images,
 )
 
@@ -64,7 +65,10 @@ class Poison(HookBase):
 
     def _poison_image(self, _: Any, inputs: tuple[list[dict[str, Any]]]) -> None:
         if self.trainer.iter in self.iterations and self.trainer.model.training:
-            inputs[0][0]["image"] = inputs[0][0]["image"].float() * math.inf
+            image = inputs[0][0]["image"]
+            frames = image if isinstance(image, list) else [image]
+            frames = [frame.float() * math.inf for frame in frames]
+            inputs[0][0]["image"] = frames if isinstance(image, list) else frames[0]
 
     def _poison_loss(self, _: Any, __: Any, losses: dict[str, torch.Tensor]) -> Any:
         if self.trainer.iter in self.iterations and self.trainer.model.training:
@@ -111,6 +115,7 @@ def test_a_poisoned_batch_does_not_reach_the_weights(
         (per_pixel_config, "loss_sem_seg"),
         (classification_config, "loss_classification"),
         (detection_config, "loss(_mask)?"),
+        (video_config, "loss_ce"),
     ],
 )
 def test_other_models_survive_a_poisoned_batch(

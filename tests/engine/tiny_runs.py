@@ -17,6 +17,7 @@ from detectron2.engine import default_argument_parser
 from PIL import Image
 
 from ddep.data.datasets import dataset_root, register_all
+from ddep.data.datasets.moving_shapes import generate_moving_shapes
 from ddep.data.datasets.penn_fudan import prepare_penn_fudan
 from ddep.data.datasets.shapes import generate_shapes
 from tests.data.datasets.imitation_photographs import write_penn_fudan
@@ -238,6 +239,28 @@ def detection_config(folder: Path) -> str:
         INPUT__MASK_FORMAT="bitmask",
         SOLVER__OPTIMIZER="SGD",
         OUTPUT_DIR=str(folder / "detection"),
+    )
+
+
+def video_config(folder: Path) -> str:
+    """A config that follows shapes through generated videos, written to ``folder``.
+
+    They are moving shapes inside :func:`shapes_root`.
+    """
+    videos = folder / "datasets" / "moving_shapes"
+    generate_moving_shapes(videos, train=5, val=2, frames=5, size=48)
+    decoder = "VideoMultiScaleMaskedTransformerDecoder"
+    return write_config(
+        folder,
+        "video",
+        MODEL__META_ARCHITECTURE="VideoMaskFormer",
+        MODEL__SEM_SEG_HEAD={"NUM_CLASSES": 4},
+        MODEL__MASK_FORMER={"TRANSFORMER_DECODER_NAME": decoder},
+        DATASETS__TRAIN=["moving_shapes_train"],
+        DATASETS__TEST=["moving_shapes_val"],
+        INPUT__MIN_SIZE_TRAIN_SAMPLING="choice_by_clip",
+        INPUT__RANDOM_FLIP="flip_by_clip",
+        OUTPUT_DIR=str(folder / "video"),
     )
 
 
