@@ -81,11 +81,12 @@ def test_a_name_that_no_entry_has(tree: Tree, config, name: str, expected: str) 
         (OWN[SEMANTIC], "mask_former_instance", "segm", "sem_seg", "mask_former_semantic"),
         (
             *(OWN[PANOPTIC], "coco_instance_lsj", "segm", "panoptic_seg and sem_seg"),
-            "mask_former_semantic or mask_former_panoptic or coco_panoptic_lsj or detr_panoptic",
+            "mask_former_semantic or mask_former_panoptic or coco_panoptic_lsj or detr_panoptic or "
+            "detr_panoptic_boxes",
         ),
         (
             *(OWN[INSTANCES], "mask_former_semantic", "sem_seg", "bbox and segm"),
-            "mask_former_instance or coco_instance_lsj or detection",
+            "mask_former_instance or coco_instance_lsj or detection or detr_detection",
         ),
     ],
 )
