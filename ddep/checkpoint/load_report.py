@@ -22,7 +22,7 @@ class LoadReport:
         loaded: in both, and copied from the checkpoint.
         left_out: in both, but not transferred (MODEL.DDEP.TRANSFER) or determined by the config.
         mismatched: in both, but with different shapes: name -> (the checkpoint's, the model's).
-        new: only in the model; as initialised.
+        new: only in the model and not determined by the config; as initialised.
         unused: only in the checkpoint.
     """
 

@@ -63,7 +63,9 @@ def load_weights(
         for hook in hooks:
             hook.remove()
     taken_out = {*report.left_out, *report.mismatched}
-    report.new = [name for name in missing if name not in taken_out]
+    report.new = [
+        name for name in missing if name not in taken_out and group_of(name, own) not in CONFIGURED
+    ]
     absent = taken_out.union(missing)
     report.loaded = [name for name in shapes if name not in absent]
 

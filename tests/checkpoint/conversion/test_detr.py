@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.modeling import build_model
 from transformers import DetrConfig, DetrForObjectDetection, DetrForSegmentation, ResNetConfig
 
 from ddep.checkpoint.conversion import Conversion, convert
+from ddep.checkpoint.loading import load_weights
 from ddep.errors import UserError
+from ddep.export import convert_file
 from tests.checkpoint.conversion.converting import config_of
 from tests.detr_checkpoints import QUERIES, State, detectron2_state, detr_state
 from tests.huggingface_map import STAGES, saved
@@ -109,6 +113,24 @@ def test_files_of_the_detectron2_project(masks: bool) -> None:
     assert weights.keys() == expected.weights.keys()
     assert all(torch.equal(weights[name], expected.weights[name]) for name in weights)
     assert conversion.config == expected.config
+
+
+@pytest.mark.parametrize(("masks", "wrapped"), [(False, False), (True, False), (True, True)])
+def test_the_tool_writes_what_a_model_loads_whole(
+    tmp_path: Path, masks: bool, wrapped: bool
+) -> None:
+    state = detr_state(250 if masks else 91, masks=masks)
+    state = detectron2_state(state) if wrapped else state
+    torch.save({"model": state, "optimizer": {}, "epoch": 3}, tmp_path / "theirs.pth")
+    found = convert_file(str(tmp_path / "theirs.pth"), str(tmp_path / "ours.pth"))
+    assert found.format_name == "detr"
+    assert not found.missing and not found.resized
+    assert all(name.endswith("num_batches_tracked") for name in found.unused)
+    model = build_model(config_of({**found.config, "MODEL.DEVICE": "cpu"}))
+    weights = torch.load(tmp_path / "ours.pth", weights_only=True)["model"]
+    report = load_weights(model, dict(weights), "ours.pth")
+    assert not report.unused and not report.mismatched and not report.new
+    assert torch.equal(model.class_embed.bias, weights["class_embed.bias"])
 
 
 def test_damaged_and_foreign_files_are_named() -> None:
