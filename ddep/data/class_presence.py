@@ -21,7 +21,7 @@ from ddep.data.image_reader import UnreadableImageError, read_labels
 from ddep.data.json_file import read_json
 from ddep.data.mapper_registry import mapper_class
 from ddep.data.mappers.base import check_classes
-from ddep.data.record import Record
+from ddep.data.record import Record, annotated_objects
 from ddep.data.unreadable import check_limit
 from ddep.errors import UserError
 from ddep.parallel import Crash, available_cores, parallel_map
@@ -31,7 +31,12 @@ logger = logging.getLogger(__name__)
 # In OUTPUT_DIR: the classes found in label images, for later runs.
 CACHE = "class_presence.json"
 # Where a record lists its classes, by what the mapper needs labels for.
-_LISTS = {"panoptic_seg": "segments_info", "segm": "annotations", "bbox": "annotations"}
+_LISTS = {
+    "panoptic_seg": "segments_info",
+    "segm": "annotations",
+    "bbox": "annotations",
+    "video_segm": "annotations",
+}
 
 
 def find_classes(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
@@ -75,7 +80,8 @@ def find_classes(cfg: CfgNode, records: Sequence[Record]) -> list[np.ndarray]:
 def _listed(record: Record, key: str) -> np.ndarray:
     if key not in record:
         raise _no_labels(record, key)
-    classes = {entry["category_id"] for entry in record[key] if not entry.get("iscrowd", 0)}
+    entries = annotated_objects(record) if key == "annotations" else record[key]
+    classes = {entry["category_id"] for entry in entries if not entry.get("iscrowd", 0)}
     return np.array(sorted(classes), dtype=np.int64)
 
 

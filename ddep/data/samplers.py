@@ -17,7 +17,7 @@ from detectron2.data import samplers as detectron2_samplers
 from ddep.config_checks import check_probability
 from ddep.data.class_presence import find_classes
 from ddep.data.mapper_registry import mapper_class
-from ddep.data.record import Record
+from ddep.data.record import Record, annotated_objects
 from ddep.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -268,7 +268,8 @@ def _repeat_factor_sampler(
         )
     detectron2_sampler = detectron2_samplers.RepeatFactorTrainingSampler
     factors = detectron2_sampler.repeat_factors_from_category_frequency(
-        _joined(sets), cfg.DATALOADER.REPEAT_THRESHOLD
+        [{"annotations": annotated_objects(record)} for record in _joined(sets)],
+        cfg.DATALOADER.REPEAT_THRESHOLD,
     )
     return RepeatFactorTrainingSampler(factors)
 
