@@ -26,7 +26,7 @@ class QueryRow:
 
     Attributes:
         title: its class and score.
-        mask: (h, w) bool, over the image.
+        mask: (h, w) bool, over the image: its mask, or the inside of its box.
         maps: (h, w) float for each layer, not negative, over the padded image.
         allowed: (h, w) bool for each layer, where the query may attend.
     """
@@ -59,11 +59,13 @@ def draw_attention(
     *,
     layers: Sequence[str] = (),
     queries: Sequence[QueryRow] = (),
+    region: str = "mask",
     at: tuple[float, float] | None = None,
     levels: Sequence[str] = (),
     sampling: Sequence[SamplingPanel] = (),
+    pixel_maps: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
-    """Draw the image with its results, a row of heat maps for each query, and sampling points.
+    """Draw the image with its results, heat maps for each query, and what a pixel looks at.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -72,18 +74,22 @@ def draw_attention(
             from the upper left.
         layers: names of the decoder's layers, the columns.
         queries: the rows.
-        at: (x, y) of the pixel that samples, as fractions of the padded image's width and height.
-        levels: names of the encoder's levels.
-        sampling: a panel for each of the encoder's layers.
+        region: what the queries' masks are called.
+        at: (x, y) of the pixel, as fractions of the padded image's width and height.
+        levels: names of the deformable encoder's levels.
+        sampling: a panel for each of the deformable encoder's layers.
+        pixel_maps: for each layer of another encoder, (h, w) float, what the pixel attends to.
 
     Returns:
         (H', W', 3) uint8, RGB.
     """
-    parts = [_overview(overview, layers, queries)]
+    parts = [_overview(overview, layers, queries, region)]
     if queries:
-        parts += _query_rows(image, covered, layers, queries)
+        parts += _query_rows(image, covered, layers, queries, region)
     if sampling:
         parts += _sampling_rows(image, covered, at, levels, sampling)
+    if pixel_maps:
+        parts += _pixel_rows(image, covered, at, pixel_maps)
     return np.asarray(_stack(parts))
 
 
@@ -125,7 +131,7 @@ def _over(image: np.ndarray, cells: np.ndarray, covered: tuple[float, float]) ->
 
 
 def _overview(
-    picture: np.ndarray, layers: Sequence[str], queries: Sequence[QueryRow]
+    picture: np.ndarray, layers: Sequence[str], queries: Sequence[QueryRow], region: str
 ) -> Image.Image:
     shown = _fit(picture, _LARGE)
     if not layers:
@@ -136,10 +142,11 @@ def _overview(
     bar = Image.fromarray((255 * ramp).astype(np.uint8)).resize((100, 12))
     scale = _beside([_text(["no attention"]), bar, _text(["most in this map"])])
     explanation = [
-        "Each row below is a query. First its mask; then what it attends to in",
+        f"Each row below is a query. First its {region}; then what it attends to in",
         "every layer of the decoder, at that layer's scale: the mean over heads.",
-        "Pale: where its mask, as it was before that layer, forbids attention.",
     ]
+    if not all(allowed.all() for query in queries for allowed in query.allowed):
+        explanation.append("Pale: where its mask, as it was before that layer, forbids attention.")
     return _beside([shown, _below(_text(explanation), scale)])
 
 
@@ -148,9 +155,10 @@ def _query_rows(
     covered: tuple[float, float],
     layers: Sequence[str],
     queries: Sequence[QueryRow],
+    region: str,
 ) -> list[Image.Image]:
     small = np.asarray(_fit(image, _CELL))
-    rows = [_beside([_text([name], small.shape[1]) for name in ("mask", *layers)])]
+    rows = [_beside([_text([name], small.shape[1]) for name in (region, *layers)])]
     for query in queries:
         inside = _over(small, query.mask, (1, 1))[..., None]
         cells = [np.where(inside, small, _pale(small.mean(-1, keepdims=True)).astype(np.uint8))]
@@ -179,6 +187,29 @@ def _sampling_rows(
         _draw_cross(draw, *(at * size).tolist())
         panels.append(_below(_text([panel.title]), picture))
     return [_legend(levels), *(_beside(panels[i : i + 3]) for i in range(0, len(panels), 3))]
+
+
+def _pixel_rows(
+    image: np.ndarray,
+    covered: tuple[float, float],
+    at: tuple[float, float],
+    maps: Sequence[np.ndarray],
+) -> list[Image.Image]:
+    small = np.asarray(_fit(image, _LARGE))
+    place = (at[0] / covered[1] * small.shape[1], at[1] / covered[0] * small.shape[0])
+    panels = []
+    for number, weights in enumerate(maps, start=1):
+        allowed = np.ones_like(weights, dtype=bool)
+        picture = Image.fromarray(heat_map(small, weights, allowed, covered))
+        _draw_cross(ImageDraw.Draw(picture), *place)
+        panels.append(_below(_text([f"encoder layer {number}"]), picture))
+    lines = _text(
+        [
+            "What the pixel at the cross attends to in every layer of the encoder: the mean over",
+            "heads. The colours are those of the maps of queries.",
+        ]
+    )
+    return [lines, *(_beside(panels[i : i + 3]) for i in range(0, len(panels), 3))]
 
 
 def _draw_points(draw: ImageDraw.ImageDraw, points: np.ndarray, weights: np.ndarray) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from ddep.drawing.attention import QueryRow, SamplingPanel, draw_attention
 from ddep.drawing.classes import class_name
+from ddep.drawing.segments import SCORE_THRESHOLD
 from ddep.errors import UserError
-from ddep.inference.attention import AttentionRecord, record_attention
+from ddep.inference.attention import AttentionRecord, CrossAttention, record_attention
 from ddep.inference.prediction import Prediction
 from ddep.inference.predictor import ImageLike, Predictor
 from ddep.tasks.class_names import class_names
@@ -26,14 +28,15 @@ def attention_picture(
 ) -> np.ndarray:
     """Draw what a model looks at in an image, in one pass without test-time augmentation.
 
-    The results over the image; a row for each of the best queries with its mask and what it attends
-    to in every layer of the transformer decoder; and where a pixel samples in every layer of the
-    deformable encoder.
+    The results over the image; a row for each of the best queries with its mask or box and what it
+    attends to in every layer of the transformer decoder; and where a pixel samples in every layer
+    of the deformable encoder, or what it attends to in every layer of another one.
 
     Args:
         predictor: the model; without TEST.AUG, which leaves images in their own size.
         image: as for :class:`Predictor`.
-        at: (x, y), a pixel of the image, whose sampling points are drawn; None draws none.
+        at: (x, y), a pixel of the image, whose sampling points or attention are drawn; None draws
+            none.
 
     Returns:
         (H', W', 3) uint8, RGB.
@@ -48,11 +51,13 @@ def attention_picture(
     prediction = Prediction(inputs, outputs, predictor.cfg, predictor.task, predictor.metadata)
     covered = record.covered(inputs["image"].shape[-2:])
     drawn: dict[str, Any] = {}
-    if record.mask_logits is not None:
-        names = class_names(predictor.cfg) or ()
+    names = class_names(predictor.cfg) or ()
+    if record.boxes is not None:
+        drawn |= _boxes(record, inputs["image"].shape[-2:], names)
+    elif record.mask_logits is not None:
         drawn |= _queries(predictor.model, record, inputs["image"].shape[-2:], names)
     if at is not None:
-        drawn |= _sampling(record, prediction.image.shape[:2], covered, at)
+        drawn |= _pixel(record, prediction.image.shape[:2], covered, at)
     if not drawn:
         raise UserError(
             "--attention: the model has no queries; add --attention-at X,Y to see where a pixel "
@@ -107,19 +112,54 @@ def _queries(
         by_area=not makes_segments,
     )[:MAX_QUERIES]
     layers = record.cross_attention(queries[kept])
-    rows = []
-    for row, index in enumerate(kept.tolist()):
+    titles = []
+    for index in kept.tolist():
         title = class_name(names, int(classes[index]))
         if record.class_logits is not None:
             title += f" {100 * float(scores[index]):.0f} %"
-        rows.append(
-            QueryRow(
-                f"{title}, query {int(queries[index])}",
-                (masks[index] >= 0.5).cpu().numpy(),
-                [layer.weights[row].cpu().numpy() for layer in layers],
-                [layer.allowed[row].cpu().numpy() for layer in layers],
-            )
+        titles.append(f"{title}, query {int(queries[index])}")
+    return _rows(record, layers, titles, masks[kept] >= 0.5)
+
+
+def _boxes(
+    record: AttentionRecord, image_size: tuple[int, int], names: Sequence[str]
+) -> dict[str, Any]:
+    """As :func:`_queries`, of boxes: those that are drawn, by their scores."""
+    scores, classes = record.class_logits[0].float().softmax(-1)[:, :-1].max(-1)
+    order = scores.argsort(descending=True, stable=True)
+    kept = order[scores[order] > SCORE_THRESHOLD][:MAX_QUERIES]
+    height, width = image_size
+    boxes = box_convert(record.boxes[0, kept], "cxcywh", "xyxy")
+    left, top, right, bottom = (boxes * boxes.new_tensor([width, height] * 2)).unbind(1)
+    rows = torch.arange(height, device=boxes.device)[:, None] + 0.5
+    columns = torch.arange(width, device=boxes.device) + 0.5
+    inside = (
+        (rows > top[:, None, None])
+        & (rows < bottom[:, None, None])
+        & (columns > left[:, None, None])
+        & (columns < right[:, None, None])
+    )
+    titles = [
+        f"{class_name(names, int(classes[query]))} {100 * float(scores[query]):.0f} %, "
+        f"query {query}"
+        for query in kept.tolist()
+    ]
+    return {**_rows(record, record.cross_attention(kept), titles, inside), "region": "box"}
+
+
+def _rows(
+    record: AttentionRecord, layers: Sequence[CrossAttention], titles: Sequence[str], masks: Tensor
+) -> dict[str, Any]:
+    """Names of layers, and a row for each query; ``masks`` (N, H, W) bool."""
+    rows = [
+        QueryRow(
+            title,
+            masks[row].cpu().numpy(),
+            [layer.weights[row].cpu().numpy() for layer in layers],
+            [layer.allowed[row].cpu().numpy() for layer in layers],
         )
+        for row, title in enumerate(titles)
+    ]
     layer_names = [
         f"layer {number}, {_scale(record, layer.weights.shape[-2:])}"
         for number, layer in enumerate(layers, start=1)
@@ -140,25 +180,28 @@ def _candidates(model: nn.Module, record: AttentionRecord) -> tuple[Tensor, Tens
     return queries, classes[queries], scores[queries]
 
 
-def _sampling(
+def _pixel(
     record: AttentionRecord,
     image_size: tuple[int, int],
     covered: tuple[float, float],
     at: tuple[int, int],
 ) -> dict[str, Any]:
-    """The pixel that samples, names of levels, and a panel for each layer of the encoder."""
+    """The pixel, and for each layer of an encoder where it samples or what it attends to."""
     (height, width), (x, y) = image_size, at
     if not (0 <= x < width and 0 <= y < height):
         raise UserError(
             f"--attention-at {x},{y} is outside the image, which is {width}x{height}; expected a "
             f"pixel from 0,0 to {width - 1},{height - 1}"
         )
-    if not record.level_sizes():
-        raise UserError(
-            "--attention-at: the model has no deformable encoder; leave it out, or take a model "
-            "with MSDeformAttnPixelDecoder"
-        )
     place = ((x + 0.5) / width * covered[1], (y + 0.5) / height * covered[0])
+    maps = record.self_attention(place)
+    if not record.level_sizes() and not maps:
+        raise UserError(
+            "--attention-at: the model has no encoder whose pixels attend to others; leave it out, "
+            "or take a model with MSDeformAttnPixelDecoder, TransformerEncoderPixelDecoder or Detr"
+        )
+    if maps:
+        return {"at": place, "pixel_maps": [weights.cpu().numpy() for weights in maps]}
     panels = [
         SamplingPanel(
             f"encoder layer {number}", layer.locations.cpu().numpy(), layer.weights.cpu().numpy()

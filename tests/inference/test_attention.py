@@ -102,8 +102,8 @@ def test_cross_attention_is_that_of_each_layer(decoder: dict[str, str]) -> None:
     for module, call, layer in zip(modules, calls, recorded, strict=True):
         query, key, *rest = call
         expected = mean_weights(module, query[1, [4, 1]], key[1])
-        if len(rest) == 3:
-            _, allowed, _ = rest
+        _, allowed, _ = rest
+        if allowed is not None:
             assert torch.equal(layer.allowed.flatten(1), allowed[1, [4, 1]])
             expected = mean_weights(module, query[1, [4, 1]], key[1], allowed[1, [4, 1]])
         else:
@@ -180,6 +180,6 @@ def test_the_weights_of_a_pixel_are_of_its_own_query() -> None:
 
 
 def test_a_model_without_attention_is_refused() -> None:
-    message = "MaskFormer has no queries that attend to the image and no deformable encoder"
+    message = "MaskFormer has no queries that attend to the image and no encoder whose pixels"
     with pytest.raises(UserError, match=message), record_attention(small_model()):
         pass

@@ -95,6 +95,6 @@ def test_a_model_without_what_is_asked_for_is_named(tmp_path: Path) -> None:
     assert attention_picture(denoiser, IMAGE, at=(5, 5)).shape[1] >= 400
     words = ("MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME", "BasePixelDecoder", *SIZE)
     plain = Predictor(write_run(tmp_path / "plain", CONFIG, *words))
-    with pytest.raises(UserError, match="has no deformable encoder; leave it out"):
+    with pytest.raises(UserError, match="has no encoder whose pixels attend to others; leave"):
         attention_picture(plain, IMAGE, at=(1, 3))
     assert attention_picture(plain, IMAGE).shape[1] >= 400
