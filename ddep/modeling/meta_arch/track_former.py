@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import ImageList
 from torch import Tensor
 
 from ddep.errors import UserError
@@ -40,26 +41,20 @@ class TrackFormer(MaskClassifier):
         *,
         false_negatives: float,
         false_positives: float,
-        detection_score: float,
-        track_score: float,
-        duplicate_overlap: float,
-        patience: int,
+        new_tracker: Callable[[], QueryTracker],
         **parts: Any,
     ) -> None:
         """
         Args:
             false_negatives, false_positives: see :func:`plan_track_queries`.
-            detection_score, track_score, duplicate_overlap, patience: see :class:`QueryTracker`.
+            new_tracker: makes what follows the objects of one video.
             parts: see :class:`MaskClassifier`; the head's transformer decoder takes
                 ``extra_queries``.
         """
         super().__init__(**parts)
         self.false_negatives = false_negatives
         self.false_positives = false_positives
-        self.detection_score = detection_score
-        self.track_score = track_score
-        self.duplicate_overlap = duplicate_overlap
-        self.patience = patience
+        self.new_tracker = new_tracker
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -73,10 +68,14 @@ class TrackFormer(MaskClassifier):
             **cls.parts(cfg),
             "false_negatives": track_former.FALSE_NEGATIVES,
             "false_positives": track_former.FALSE_POSITIVES,
-            "detection_score": track_former.DETECTION_SCORE,
-            "track_score": track_former.TRACK_SCORE,
-            "duplicate_overlap": track_former.DUPLICATE_OVERLAP,
-            "patience": track_former.PATIENCE,
+            "new_tracker": partial(
+                QueryTracker,
+                num_queries=cfg.MODEL.MASK_FORMER.NUM_OBJECT_QUERIES,
+                detection_score=track_former.DETECTION_SCORE,
+                track_score=track_former.TRACK_SCORE,
+                duplicate_overlap=track_former.DUPLICATE_OVERLAP,
+                patience=track_former.PATIENCE,
+            ),
         }
 
     def normalisers(self, batched_inputs: list[dict[str, Any]]) -> dict[str, float]:
@@ -89,7 +88,7 @@ class TrackFormer(MaskClassifier):
 
     def num_objects(self, inputs: dict[str, Any]) -> int:
         """As :meth:`MaskClassifier.num_objects`, of the second frame."""
-        return len(self._visible(inputs, 1))
+        return len(self._rows(inputs, 1))
 
     def forward(
         self,
@@ -139,13 +138,7 @@ class TrackFormer(MaskClassifier):
             The tracks of each frame, in order, as soon as the frame is read. Their masks do not
             overlap.
         """
-        tracker = QueryTracker(
-            num_queries=self.sem_seg_head.num_queries,
-            detection_score=self.detection_score,
-            track_score=self.track_score,
-            duplicate_overlap=self.duplicate_overlap,
-            patience=self.patience,
-        )
+        tracker = self.new_tracker()
         for number, frame in enumerate(frames):
             yield self._next_frame(tracker, number, frame, output_size)
 
@@ -180,13 +173,11 @@ class TrackFormer(MaskClassifier):
                 ),
             )
         is_seen = masks.flatten(1).any(1).cpu()
-        shown = [track for track, seen in zip(tracks, is_seen.tolist(), strict=True) if seen]
+        known = [track.class_probabilities for track in tracks]
         return FrameTracks(
             number,
-            [track.id for track in shown],
-            torch.stack([class_probabilities[0], *(t.class_probabilities for t in shown)])[
-                1:
-            ].cpu(),
+            [track.id for track, seen in zip(tracks, is_seen.tolist(), strict=True) if seen],
+            (torch.stack(known) if known else class_probabilities[:0]).cpu()[is_seen],
             masks.cpu()[is_seen],
         )
 
@@ -198,6 +189,9 @@ class TrackFormer(MaskClassifier):
         images = self.prepare_images([inputs["image"][0] for inputs in batched_inputs])
         with eval_mode(self.sem_seg_head.predictor):  # which then predicts from its last layer only
             outputs = self.sem_seg_head(self.backbone(images.tensor))
+        # Older versions of torch would use what autocast cast without gradient again below
+        # (PyTorch issue 112583).
+        torch.clear_autocast_cache()
         targets = self._targets(batched_inputs, 0, images)
         labels = [target["labels"] for target in targets]
         costs = self.criterion.matcher.compute_costs(
@@ -216,7 +210,10 @@ class TrackFormer(MaskClassifier):
 
     def _plan(self, inputs: dict[str, Any]) -> TrackPlan:
         """The track queries of a training sample, the same each time."""
-        first, second = (self._visible(inputs, frame).gt_ids.tolist() for frame in (0, 1))
+        first, second = (
+            instances.gt_ids[self._rows(inputs, frame)].tolist()
+            for frame, instances in enumerate(annotations(inputs))
+        )
         return plan_track_queries(
             first,
             second,
@@ -232,24 +229,23 @@ class TrackFormer(MaskClassifier):
         """Labels (N,) and masks (N, H, W) of a frame of each sample, masks padded."""
         targets = []
         for inputs, image_size in zip(batched_inputs, images.image_sizes, strict=True):
-            instances = self._visible(inputs, frame)
-            targets.append(
-                {
-                    "labels": instances.gt_classes.to(self.device),
-                    "masks": self.padded_masks(instances.gt_masks, inputs, image_size, images),
-                }
-            )
+            instances = annotations(inputs)[frame]
+            rows = self._rows(inputs, frame)
+            masks = self.padded_masks(instances.gt_masks[rows], inputs, image_size, images)
+            targets.append({"labels": instances.gt_classes[rows].to(self.device), "masks": masks})
         return targets
 
-    def _visible(self, inputs: dict[str, Any], frame: int) -> Instances:
-        """The objects in a frame, checked; of the first one no more than there are queries."""
+    def _rows(self, inputs: dict[str, Any], frame: int) -> Tensor:
+        """The rows of a frame's objects that are in it, checked; (N,) int64.
+
+        Of the first frame no more than there are queries: the others have none to follow.
+        """
         of_frames = annotations(inputs)
         if len(of_frames) != 2:
             raise UserError(
                 f"{name_of(inputs)}: {len(of_frames)} frames, but TrackFormer trains on 2; set "
                 "INPUT.SAMPLING_FRAME_NUM to 2"
             )
-        instances = of_frames[frame]
-        self.check_classes(instances.gt_classes, inputs)
-        instances = instances[instances.gt_ids >= 0]
-        return instances[: self.sem_seg_head.num_queries] if frame == 0 else instances
+        self.check_classes(of_frames[frame].gt_classes, inputs)
+        rows = (of_frames[frame].gt_ids >= 0).nonzero()[:, 0]
+        return rows[: self.sem_seg_head.num_queries] if frame == 0 else rows

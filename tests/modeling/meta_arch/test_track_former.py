@@ -103,6 +103,16 @@ def test_the_first_frame_has_no_gradient_but_matters() -> None:
     assert model([sample])["loss_ce"] != losses["loss_ce"]
 
 
+@pytest.mark.parametrize("enabled", [False, True], ids=["float32", "autocast"])
+def test_every_parameter_learns(enabled: bool) -> None:
+    """Also under autocast, which keeps the weights that it casts for the first frame."""
+    model = track_model(FALSE_NEGATIVES=0.0).train()
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        losses = model([annotated_pair(64, 64, [0, 1, 2], 1)])
+    sum(losses.values()).backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+
+
 def test_what_is_drawn_depends_on_the_sample_alone() -> None:
     model = track_model(FALSE_NEGATIVES=0.5, FALSE_POSITIVES=0.5).train()
     sample = annotated_pair(64, 64, [0, 1, 2, 2, 1], 1)
