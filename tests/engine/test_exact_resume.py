@@ -23,6 +23,7 @@ from tests.engine.tiny_runs import (
     per_pixel_config,
     shapes_config,
     shapes_root,
+    trackformer_config,
     video_config,
     write_images,
 )
@@ -42,6 +43,8 @@ KINDS: dict[str, dict[str, Any]] = {
     # Draws anchors and proposals in its forward pass.
     "detection": {},
     "video": {},
+    # Draws which track queries it drops, and adds.
+    "trackformer": {"MODEL.TRACKFORMER.FALSE_POSITIVES": 0.5},
 }
 
 
@@ -62,6 +65,7 @@ def config(kind: str, tmp_path: Path) -> Iterator[str]:
             "classification": classification_config,
             "detection": detection_config,
             "video": video_config,
+            "trackformer": trackformer_config,
         }[kind]
         yield make_config(tmp_path)
 

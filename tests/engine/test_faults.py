@@ -30,6 +30,7 @@ from tests.engine.tiny_runs import (
     per_pixel_config,
     shapes_config,
     shapes_root,
+    trackformer_config,
     video_config,
     write_images,
 )
@@ -116,6 +117,7 @@ def test_a_poisoned_batch_does_not_reach_the_weights(
         (classification_config, "loss_classification"),
         (detection_config, "loss(_mask)?"),
         (video_config, "loss_ce"),
+        (trackformer_config, "loss_ce"),
     ],
 )
 def test_other_models_survive_a_poisoned_batch(

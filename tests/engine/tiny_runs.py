@@ -243,17 +243,26 @@ def detection_config(folder: Path) -> str:
 
 
 def video_config(folder: Path) -> str:
-    """A config that follows shapes through generated videos, written to ``folder``.
+    """A config that follows shapes through generated videos, clip by clip, written to ``folder``.
 
     They are moving shapes inside :func:`shapes_root`.
     """
+    decoder = "VideoMultiScaleMaskedTransformerDecoder"
+    return _moving_shapes_config(folder, "VideoMaskFormer", decoder)
+
+
+def trackformer_config(folder: Path) -> str:
+    """As :func:`video_config`, by track queries."""
+    return _moving_shapes_config(folder, "TrackFormer", "MultiScaleMaskedTransformerDecoder")
+
+
+def _moving_shapes_config(folder: Path, meta_architecture: str, decoder: str) -> str:
     videos = folder / "datasets" / "moving_shapes"
     generate_moving_shapes(videos, train=5, val=2, frames=5, size=48)
-    decoder = "VideoMultiScaleMaskedTransformerDecoder"
     return write_config(
         folder,
         "video",
-        MODEL__META_ARCHITECTURE="VideoMaskFormer",
+        MODEL__META_ARCHITECTURE=meta_architecture,
         MODEL__SEM_SEG_HEAD={"NUM_CLASSES": 4},
         MODEL__MASK_FORMER={"TRANSFORMER_DECODER_NAME": decoder},
         DATASETS__TRAIN=["moving_shapes_train"],

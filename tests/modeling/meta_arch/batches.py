@@ -41,7 +41,7 @@ KINDS = [
 ]
 KINDS += [{"pretrain": False, "MULTI_LABEL": multi_label} for multi_label in (False, True)]
 KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
-KINDS += [{"pretrain": False, "FRAMES": 2}, {"pretrain": False, "TRACKS": True}]
+KINDS += [{"pretrain": False, "FRAMES": 2}, {"pretrain": False, "TRACKS": "track queries"}]
 # A model without normalisers: its losses are means over the images that it is called with.
 PER_PIXEL: dict[str, Any] = {"pretrain": False, "HEAD": "PerPixelBaselinePlusHead"}
 
