@@ -31,14 +31,14 @@ def hardware(device: str) -> str:
     return f"{cpu_name()}, {count} thread{'s' * (count > 1)}"
 
 
-def parse_size(words: str) -> tuple[int, int]:
-    """A width and a height of ``--sizes``.
+def parse_size(words: str, option: str = "--sizes") -> tuple[int, int]:
+    """The width and height that ``words`` of an option give.
 
     Raises:
         UserError: it is something else.
     """
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", words):
-        raise UserError(f"--sizes has '{words}'; expected WIDTHxHEIGHT in pixels, such as 500x375")
+        raise UserError(f"{option} has '{words}'; expected WIDTHxHEIGHT in pixels, such as 500x375")
     width, height = map(int, words.split("x"))
     return width, height
 

@@ -12,12 +12,10 @@ prints one line of JSON when it is ready, and one for each command:
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import os
-import resource
 import sys
 import time
 import warnings
@@ -27,6 +25,7 @@ from typing import Any
 
 import torch
 
+from peak_memory import peak, reset_peak
 from training_floor import Products
 from training_job import Implementation, Job, detectron2_batch, detectron2_images
 from training_peers import huggingface, mask2former
@@ -60,7 +59,7 @@ def main(folder: str, name: str, mode: str, threads: int) -> None:
         step = _Prediction(job, implementation)
     for _ in range(_WARM_UP):
         step()
-    _reset_peak(job.device)
+    reset_peak(job.device)
     answer(losses=losses, note=implementation.note)
     for line in sys.stdin:
         command = line.strip()
@@ -69,7 +68,7 @@ def main(folder: str, name: str, mode: str, threads: int) -> None:
         elif command == "network":
             answer(seconds=step.network_seconds)
         elif command == "memory":
-            answer(bytes=_peak(job.device))
+            answer(bytes=peak(job.device))
         elif command == "floor":
             with Products() as products:
                 step()
@@ -181,26 +180,6 @@ def _time(step: Callable[[], object], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
-
-
-def _reset_peak(device: str) -> None:
-    """Forget the peak until now; where the system does not let us, it stays."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        return
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak(device: str) -> int:
-    """Bytes: on a GPU what PyTorch's tensors took at most, on the CPU what was resident."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    for line in Path("/proc/self/status").read_text("utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":
