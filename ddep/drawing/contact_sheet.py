@@ -109,16 +109,26 @@ def _draw_video(record: dict[str, Any], metadata: Metadata) -> np.ndarray:
 
 
 def _move(annotation: dict[str, Any], resize: T.ResizeTransform) -> dict[str, Any]:
-    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
     return {
         **annotation,
-        "bbox": resize.apply_box(np.array([box]))[0].tolist(),
+        "bbox": _moved_box(annotation, resize),
         "bbox_mode": BoxMode.XYXY_ABS,
         "segmentation": _moved_mask(annotation, resize),
     }
 
 
+def _moved_box(annotation: dict[str, Any], resize: T.ResizeTransform) -> list[float]:
+    """Left, top, right and bottom at the new size."""
+    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    return resize.apply_box(np.array([box]))[0].tolist()
+
+
 def _moved_mask(annotation: dict[str, Any], resize: T.ResizeTransform) -> np.ndarray:
-    """(H, W) bool, at the new size."""
+    """(H, W) bool, at the new size; without a mask, the box."""
+    if "segmentation" not in annotation:
+        left, top, right, bottom = (max(0, round(v)) for v in _moved_box(annotation, resize))
+        mask = np.zeros((resize.new_h, resize.new_w), dtype=bool)
+        mask[top:bottom, left:right] = True
+        return mask
     inside = np.ones((resize.new_h, resize.new_w), dtype=bool)
     return segmentation_to_mask(annotation["segmentation"], T.TransformList([resize]), inside)

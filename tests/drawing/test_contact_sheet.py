@@ -80,6 +80,18 @@ def test_an_image_without_labels_is_shown_as_it_is(record: dict) -> None:
     assert (draw_record(only(record), METADATA) == 128).all()
 
 
+def test_without_masks_boxes_are_filled(record: dict) -> None:
+    """A box may reach beyond the image."""
+    box = [300, -50, 350, 500]
+    boxed = {"id": 4, "category_id": 0, "bbox": box, "bbox_mode": BoxMode.XYWH_ABS}
+    left, right = sides(draw_record({**only(record), "annotations": [boxed]}, METADATA))
+    assert right > 60 and abs(left) < 5
+    video = {"file_names": [record["file_name"]], "annotations": [[boxed]]}
+    picture = draw_record({**only(record), **video}, METADATA)
+    assert (picture[:, :200] == 128).all()
+    assert (picture[100:250, 250:] != 128).any(axis=-1).mean() > 0.9
+
+
 def test_a_sheet_has_four_pictures_a_row_with_their_names(record: dict) -> None:
     plain = only(record)
     one, five = draw_contact_sheet([plain], METADATA), draw_contact_sheet([plain] * 5, METADATA)

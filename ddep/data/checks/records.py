@@ -32,11 +32,14 @@ class LabelSpace:
         num_classes: of semantic labels, segments and whole images; None if unknown.
         num_things: of instance annotations; None if unknown.
         ignore_label: label of pixels that do not count.
+        boxes_only: whether annotations have no masks, and boxes of whole objects, which may reach
+            beyond the image.
     """
 
     num_classes: int | None
     num_things: int | None
     ignore_label: int
+    boxes_only: bool = False
 
     @classmethod
     def of(cls, metadata: Metadata) -> LabelSpace:
@@ -48,6 +51,7 @@ class LabelSpace:
             num_classes=max(len(stuff), len(things), len(whole)) or None,
             num_things=len(things) or None,
             ignore_label=metadata.get("ignore_label", 255),
+            boxes_only=metadata.get("boxes_only", False),
         )
 
 
@@ -103,7 +107,7 @@ def check_record(labels: LabelSpace, record: Record) -> ImageReport:
         if "classes" in record:
             _check_classes(report, record, labels.num_classes)
         if "annotations" in record:
-            _check_instances(report, record, size, labels.num_things)
+            _check_instances(report, record, size, labels)
     except Exception as error:  # one bad record must not stop the check of the others
         path = str(record.get("file_name"))
         message = (
@@ -191,9 +195,7 @@ def _check_panoptic(
         report.add_problem("unlisted_segment", path, message)
 
 
-def _check_instances(
-    report: ImageReport, record: Record, size: _Size, num_things: int | None
-) -> None:
+def _check_instances(report: ImageReport, record: Record, size: _Size, labels: LabelSpace) -> None:
     path = record["file_name"]
     tracks = Counter(a["id"] for a in record["annotations"] if "id" in a)
     for number, times in tracks.items():
@@ -201,11 +203,13 @@ def _check_instances(
             report.add_problem("duplicate", path, f"track {number} is {times} times in {path}")
     for position, annotation in enumerate(record["annotations"], start=1):
         what = f"annotation {position} of {path}"
-        in_range = _check_class(report, path, what, annotation["category_id"], num_things)
+        in_range = _check_class(report, path, what, annotation["category_id"], labels.num_things)
         if "bbox" in annotation:
             box, mode = annotation["bbox"], annotation["bbox_mode"]
-            _check_box(report, path, what, box, mode, size)
-        area = _check_mask(report, path, what, annotation.get("segmentation"), size)
+            _check_box(report, path, what, box, mode, None if labels.boxes_only else size)
+        area = 0
+        if not labels.boxes_only:
+            area = _check_mask(report, path, what, annotation.get("segmentation"), size)
         report.count(annotation, area if in_range else 0)
 
 
@@ -248,11 +252,9 @@ def _check_box(
     except (AssertionError, TypeError, ValueError):
         report.add_problem("box", path, f"{what} has the box {box}; expected four numbers")
         return
-    height, width = size or (np.inf, np.inf)
-    beyond = max(-x0, -y0, x1 - width, y1 - height)
     if not (x1 > x0 and y1 > y0):
         report.add_problem("box", path, f"{what} has a box without area, {list(box)}")
-    elif beyond > _BOX_TOLERANCE:
+    elif size and max(-x0, -y0, x1 - size[1], y1 - size[0]) > _BOX_TOLERANCE:
         message = f"{what} has the box {list(box)}, outside its image of {_show(size)}"
         report.add_problem("box", path, message)
 

@@ -56,6 +56,7 @@ def register_mot17(root: Path) -> None:
             train,
             PEDESTRIAN,
             ("bbox",),
+            boxes_only=True,
             evaluator_type="coco",
         )
     register_sequences(

@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
 
 from ddep.data.checks import DatasetReport, ImageReport, LabelSpace, Problem, check_record
 from ddep.data.checks.dataset_report import MAX_LISTED
@@ -114,6 +115,16 @@ def test_boxes_of_all_kinds(tree: Tree, box: object) -> None:
     record["annotations"][0]["bbox"] = box
     found = check_record(LabelSpace.of(MetadataCatalog.get(INSTANCES)), record)
     assert [problem.kind for problem in found.problems] == ["box"]
+
+
+def test_boxes_of_whole_objects_need_no_masks(tree: Tree) -> None:
+    boxes = [[-5, 2, 10, 9], [0, 0, 0, 4]]  # beyond the image, and without area
+    entries = [{"category_id": 0, "bbox": box, "bbox_mode": BoxMode.XYWH_ABS} for box in boxes]
+    record = {"file_name": DatasetCatalog.get(PANOPTIC)[0]["file_name"], "annotations": entries}
+    (problem,) = check_record(LabelSpace(1, 1, 255, boxes_only=True), record).problems
+    assert problem.message.endswith("has a box without area, [0, 0, 0, 4]")
+    kinds = [problem.kind for problem in check_record(LabelSpace(1, 1, 255), record).problems]
+    assert kinds == ["box", "annotations"] * 2
 
 
 def test_a_record_that_lacks_something_is_reported(tree: Tree) -> None:
