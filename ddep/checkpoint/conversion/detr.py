@@ -23,6 +23,8 @@ LOOKED_FOR = "query_embed.weight and backbone.0.*, alone or below detr."
 # In main.py's files nothing or, with masks, "detr."; the detectron2 project puts "detr." before.
 _WRAPPERS = re.compile(r"^(detr\.)*")
 _TORCHVISION, _DETECTRON2 = "backbone.0.body.", "backbone.0.backbone."
+# Learned positions; sines and cosines have no weights.
+_POSITIONS = "backbone.1."
 _BY_CLASS = ("class_embed.weight", "class_embed.bias", "criterion.empty_weight")
 _KEPT = (
     *("transformer.", "input_proj.", "query_embed.", "class_embed.", "bbox_embed.", "criterion."),
@@ -46,10 +48,16 @@ def entries(weights: Weights, settings: Settings) -> Entries:
     order of detectron2's data sets; see :func:`ddep.checkpoint.conversion.coco_classes.class_ids`.
 
     Raises:
-        UserError: the backbone is not a ResNet, or positions are learned.
+        UserError: the backbone is not a ResNet.
     """
     found = renamed(weights, _target)
-    _check(weights, found)
+    if "backbone.stem.conv1.weight" not in found:
+        others = [name for name in map(_inner, weights) if name.startswith("backbone.0.")]
+        raise UserError(
+            "the backbone of this DETR is no ResNet of torchvision or detectron2: found "
+            f"{', '.join(others[:2])}, ...; expected {_TORCHVISION}conv1.weight or "
+            f"{_DETECTRON2}stem.conv1.weight"
+        )
     for name in _BY_CLASS:
         if name in found:
             entry = found[name]
@@ -97,6 +105,9 @@ def described(found: Weights) -> dict[str, Any]:
         "MODEL.DETR.ENC_LAYERS": children(found, "transformer.encoder.layers."),
         "MODEL.DETR.DEC_LAYERS": children(found, decoder),
         "MODEL.DETR.PRE_NORM": "transformer.encoder.norm.weight" in found,
+        "MODEL.DETR.POSITION_EMBEDDING": (
+            "learned" if "position_embedding.row_embed.weight" in found else "sine"
+        ),
         "MODEL.MASK_ON": has_masks,
     }
 
@@ -112,20 +123,6 @@ def _target(name: str) -> str | None:
         return inner and f"backbone.{inner}"
     if name.startswith(_DETECTRON2):
         return f"backbone.{name.removeprefix(_DETECTRON2)}"
+    if name.startswith(_POSITIONS):
+        return f"position_embedding.{name.removeprefix(_POSITIONS)}"
     return name if name.startswith(_KEPT) else None
-
-
-def _check(weights: Weights, found: Entries) -> None:
-    names = [_inner(name) for name in weights]
-    if "backbone.stem.conv1.weight" not in found:
-        others = ", ".join([name for name in names if name.startswith("backbone.0.")][:2])
-        raise UserError(
-            f"the backbone of this DETR is no ResNet of torchvision or detectron2: found {others}, "
-            f"...; expected {_TORCHVISION}conv1.weight or {_DETECTRON2}stem.conv1.weight"
-        )
-    learned = [name for name in names if name.startswith("backbone.1.")]
-    if learned:
-        raise UserError(
-            f"this DETR learned its position encoding ({learned[0]}); only models with the sine "
-            "encoding, such as all that were published, can be converted"
-        )

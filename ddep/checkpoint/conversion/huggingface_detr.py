@@ -70,7 +70,6 @@ def config_of(weights: Weights, settings: Settings) -> dict[str, Any]:
     """
     expected = {
         "activation_function": "relu",
-        "position_embedding_type": "sine",
         "class_cost": 1,
         "decoder_attention_heads": settings.get("encoder_attention_heads", 8),
         "bbox_cost": settings.get("bbox_loss_coefficient", 5),

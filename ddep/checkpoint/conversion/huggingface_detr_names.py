@@ -49,6 +49,8 @@ def detr_names(*, segmentation: bool, timm: bool, in_memory: bool) -> NameTable:
         *detr_decoder(out, hidden),
         ("query_embed.weight", "query_position_embeddings.weight"),
         ("input_proj.*", "input_projection.*"),
+        ("position_embedding.row_embed.weight", "position_embedding.row_embeddings.weight"),
+        ("position_embedding.col_embed.weight", "position_embedding.column_embeddings.weight"),
     ]
     heads: list[Row] = [
         ("class_embed.*", "class_labels_classifier.*"),

@@ -35,6 +35,7 @@ CONFIG = {
     "MODEL.DETR.ENC_LAYERS": 2,
     "MODEL.DETR.DEC_LAYERS": 3,
     "MODEL.DETR.PRE_NORM": False,
+    "MODEL.DETR.POSITION_EMBEDDING": "sine",
     "MODEL.MASK_ON": False,
     "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
     "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
@@ -133,11 +134,16 @@ def test_the_tool_writes_what_a_model_loads_whole(
     assert torch.equal(model.class_embed.bias, weights["class_embed.bias"])
 
 
+def test_learned_positions() -> None:
+    positions = {f"backbone.1.{n}_embed.weight": torch.randn(50, 64) for n in ("row", "col")}
+    conversion = convert({**detr_state(91), **positions})
+    assert conversion.config["MODEL.DETR.POSITION_EMBEDDING"] == "learned"
+    found = conversion.weights["position_embedding.col_embed.weight"]
+    assert torch.equal(found, positions["backbone.1.col_embed.weight"])
+
+
 def test_damaged_and_foreign_files_are_named() -> None:
     state = detr_state(5)
-    learned = {**state, "backbone.1.row_embed.weight": torch.zeros(50, 64)}
-    with pytest.raises(UserError, match=r"learned its position encoding \(backbone.1.row_embed"):
-        convert(learned)
     others = {n.replace("0.body.", "0.trunk."): t for n, t in state.items()}
     with pytest.raises(UserError, match="no ResNet of torchvision or detectron2: found backbone.0"):
         convert(others)
@@ -207,7 +213,7 @@ def test_hugging_faces_settings() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"position_embedding_type": "learned"}, "position_embedding_type 'learned'; our Detr has"),
+        ({"activation_function": "gelu"}, "activation_function 'gelu'; our Detr has 'relu'"),
         ({"decoder_attention_heads": 4}, "decoder_attention_heads 4; our Detr has 8"),
         ({"bbox_cost": 3}, "bbox_cost 3; our Detr has 5"),
         ({"dropout": "much"}, "dropout 'much'; expected a value such as 0.1"),

@@ -122,3 +122,14 @@ def test_losses(
         torch.testing.assert_close(loss, weight * expected[name], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(sum(found.values()), total, atol=3e-5, rtol=1e-5)
     assert errors["cardinality_error"] == pytest.approx(float(expected["cardinality_error"]))
+
+
+@torch.no_grad()
+def test_learned_positions(images: list[Tensor]) -> None:
+    theirs = small_detr(DetrForObjectDetection, position_embedding_type="learned")
+    ours = ours_of(theirs)
+    expected = theirs(**pixels_of(images))
+    prepared = ours._prepare_images([{"image": image} for image in images])
+    found = ours.predict(ours.backbone(prepared.tensor), prepared)
+    torch.testing.assert_close(found["pred_logits"], expected.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found["pred_boxes"], expected.pred_boxes, atol=1e-5, rtol=1e-5)
