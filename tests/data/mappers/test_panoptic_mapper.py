@@ -110,6 +110,26 @@ def test_large_scale_jitter(record, panoptic):
     assert padded > 3
 
 
+@pytest.mark.parametrize("masks", [True, False])
+def test_boxes_enclose_segments_for_detr(record, panoptic, masks):
+    keys = ("INPUT.DATASET_MAPPER_NAME", "detr_panoptic_boxes", "MODEL.DETR.NUM_CLASSES", 3)
+    mapper = panoptic(*keys, "MODEL.MASK_ON", masks, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 1)
+    np.random.seed(0)
+    flipped = 0
+    for _ in range(10):
+        instances = mapper(record)["instances"]
+        boxes = [list(SEGMENTS[s][1]) for s in SEGMENTS if s != CROWD]
+        if instances.gt_boxes.tensor[0, 0] > 0:  # flipped
+            boxes = [[WIDTH - x1, y0, WIDTH - x0, y1] for x0, y0, x1, y1 in boxes]
+            flipped += 1
+        assert instances.gt_boxes.tensor.tolist() == boxes
+        assert instances.gt_classes.tolist() == [SEGMENTS[s][0] for s in SEGMENTS if s != CROWD]
+        assert instances.has("gt_masks") == masks
+        if masks:
+            assert torch.equal(instances.gt_masks.get_bounding_boxes().tensor, torch.tensor(boxes))
+    assert 0 < flipped < 10
+
+
 def test_semantic_labels_are_added(record, panoptic):
     record["sem_seg_file_name"] = record["file_name"].replace("image", "semantic")
     np.random.seed(1)
