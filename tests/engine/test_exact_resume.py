@@ -19,6 +19,7 @@ from tests.engine.tiny_runs import (
     classification_config,
     denoising_config,
     detection_config,
+    detr_config,
     one_thread,
     per_pixel_config,
     shapes_config,
@@ -45,6 +46,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "video": {},
     # Draws which track queries it drops, and adds.
     "trackformer": {"MODEL.TRACKFORMER.FALSE_POSITIVES": 0.5},
+    # Drops out and crops.
+    "detr": {},
 }
 
 
@@ -66,6 +69,7 @@ def config(kind: str, tmp_path: Path) -> Iterator[str]:
             "detection": detection_config,
             "video": video_config,
             "trackformer": trackformer_config,
+            "detr": detr_config,
         }[kind]
         yield make_config(tmp_path)
 

@@ -25,6 +25,7 @@ from tests.engine.tiny_runs import (
     classification_config,
     denoising_config,
     detection_config,
+    detr_config,
     metrics,
     one_thread,
     per_pixel_config,
@@ -118,6 +119,7 @@ def test_a_poisoned_batch_does_not_reach_the_weights(
         (detection_config, "loss(_mask)?"),
         (video_config, "loss_ce"),
         (trackformer_config, "loss_ce"),
+        (detr_config, "loss_ce"),
     ],
 )
 def test_other_models_survive_a_poisoned_batch(

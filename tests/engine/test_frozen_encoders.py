@@ -25,6 +25,7 @@ from tests.engine.tiny_runs import (
     arguments,
     classification_config,
     detection_config,
+    detr_config,
     one_thread,
     per_pixel_config,
     shapes_config,
@@ -55,6 +56,7 @@ KINDS: dict[str, tuple[Callable[[Path], str], tuple[Any, ...], str]] = {
     ),
     "fpn": (detection_config, (), "backbone.bottom_up."),
     "classifier": (classification_config, (), "backbone."),
+    "detr": (detr_config, (), "backbone."),
 }
 
 

@@ -273,6 +273,28 @@ def _moving_shapes_config(folder: Path, meta_architecture: str, decoder: str) ->
     )
 
 
+def detr_config(folder: Path) -> str:
+    """A config of a small DETR that finds generated shapes, see :func:`shapes_root`."""
+    return write_config(
+        folder,
+        "detr",
+        MODEL__META_ARCHITECTURE="Detr",
+        MODEL__DETR={
+            "NUM_CLASSES": 4,
+            "HIDDEN_DIM": 32,
+            "NHEADS": 4,
+            "DIM_FEEDFORWARD": 32,
+            "ENC_LAYERS": 1,
+            "DEC_LAYERS": 2,
+            "NUM_OBJECT_QUERIES": 5,
+        },
+        DATASETS__TRAIN=["shapes_instance_train"],
+        DATASETS__TEST=["shapes_instance_val"],
+        INPUT__CROP={"ENABLED": True, "TYPE": "absolute_range", "SIZE": [384, 600]},
+        OUTPUT_DIR=str(folder / "detr"),
+    )
+
+
 @contextlib.contextmanager
 def shapes_root(folder: Path) -> Iterator[None]:
     """Inside, a few generated shapes below ``folder/datasets`` are the shapes data sets."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddep.modeling.criterion import SetCriterion
-from tests.modeling.meta_arch.batches import KINDS, PER_PIXEL, model_and_batch
+from tests.modeling.meta_arch.batches import DETR, KINDS, PER_PIXEL, model_and_batch
 from tests.modeling.test_criterion import (
     make_criterion,
     mean_losses,
@@ -86,7 +86,7 @@ def test_minus_infinity_in_one_class_is_a_probability_of_zero(value: float, labe
     assert layers_that_are_not_finite(losses) == expected
 
 
-@pytest.mark.parametrize("kind", [KINDS[0], KINDS[2], *KINDS[-2:], PER_PIXEL], ids=str)
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[2], DETR, *KINDS[-2:], PER_PIXEL], ids=str)
 @pytest.mark.parametrize(
     "pixel_decoder",
     ["MSDeformAttnPixelDecoder", "BasePixelDecoder", "TransformerEncoderPixelDecoder"],

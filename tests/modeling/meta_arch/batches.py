@@ -11,6 +11,7 @@ from unittest import mock
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ddep.modeling.mask_costs import PointMaskCosts
@@ -40,6 +41,8 @@ KINDS = [
     ]
 ]
 KINDS += [{"pretrain": False, "MULTI_LABEL": multi_label} for multi_label in (False, True)]
+DETR = {"pretrain": False, "QUERIES": 6}
+KINDS += [DETR]
 KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
 KINDS += [{"pretrain": False, "FRAMES": 2}, {"pretrain": False, "TRACKS": "track queries"}]
 # A model without normalisers: its losses are means over the images that it is called with.
@@ -55,6 +58,8 @@ def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
         cfg.MODEL.CLASSIFIER.NUM_CLASSES = 3
         cfg.MODEL.CLASSIFIER.MULTI_LABEL = kind["MULTI_LABEL"]
         return cfg
+    if kind == DETR:
+        return _detr_config(cfg, kind["QUERIES"])
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 64
     if kind["pretrain"]:
         cfg.MODEL.META_ARCHITECTURE = "DenoisingPretrainer"
@@ -67,6 +72,15 @@ def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
     for key, value in {**kind, **ddep}.items():
         if key not in ("pretrain", "HEAD", *make_config):
             cfg.MODEL.DDEP[key] = value
+    return cfg
+
+
+def _detr_config(cfg: CfgNode, queries: int) -> CfgNode:
+    detr = cfg.MODEL.DETR
+    cfg.MODEL.META_ARCHITECTURE = "Detr"
+    detr.NUM_CLASSES, detr.NUM_OBJECT_QUERIES = NUMBER_OF_CLASSES, queries
+    detr.HIDDEN_DIM, detr.NHEADS, detr.DIM_FEEDFORWARD, detr.DROPOUT = 32, 4, 64, 0.0
+    detr.ENC_LAYERS, detr.DEC_LAYERS = 1, 3
     return cfg
 
 
@@ -88,6 +102,11 @@ def model_and_batch(
     if "HEAD" in kind:
         return model, [_labelled(seed) for seed in range(len(SIZES))]
     model.criterion.float()  # it computes losses in float32 for predictions of any dtype
+    if kind == DETR:
+        return model, [
+            _boxed(*size, classes, seed)
+            for seed, (size, classes) in enumerate(zip(SIZES, CLASSES, strict=True))
+        ]
     sample = partial(annotated_clip, kind["FRAMES"]) if "FRAMES" in kind else annotated
     sample = annotated_pair if "TRACKS" in kind else sample
     return model, [
@@ -107,6 +126,16 @@ def _classified(height: int, width: int, classes: list[int], seed: int) -> dict[
     generator = torch.Generator().manual_seed(seed)
     image = 255 * torch.rand(3, height, width, generator=generator, dtype=torch.float64)
     return {"image": image, "classes": torch.tensor(classes, dtype=torch.int64).unique()}
+
+
+def _boxed(height: int, width: int, classes: list[int], seed: int) -> dict[str, Any]:
+    """An image with boxes of random corners."""
+    generator = torch.Generator().manual_seed(seed)
+    sample = annotated(height, width, classes, seed)
+    corners = torch.rand(len(classes), 2, 2, generator=generator).sort(dim=1).values
+    boxes = (corners * torch.tensor([width, height])).flatten(1)
+    sample["instances"].gt_boxes = Boxes(boxes)
+    return sample
 
 
 def _labelled(seed: int) -> dict[str, Any]:
