@@ -296,11 +296,17 @@ def detr_config(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def shapes_root(folder: Path) -> Iterator[None]:
-    """Inside, a few generated shapes below ``folder/datasets`` are the shapes data sets."""
+def shapes_root(folder: Path, train: int = 7, size: int = 48) -> Iterator[None]:
+    """Inside, a few generated shapes below ``folder/datasets`` are the shapes data sets.
+
+    Args:
+        folder: to write to.
+        train: number of training images.
+        size: height and width of all images, pixels.
+    """
     usual = dataset_root()
     shapes = folder / "datasets" / "shapes"
-    generate_shapes(shapes, train=7, val=2, unlabelled=1, subjects=3, size=48)
+    generate_shapes(shapes, train=train, val=2, unlabelled=1, subjects=3, size=size)
     register_all(folder / "datasets")
     try:
         yield

@@ -170,6 +170,44 @@ def test_polygons_after_a_crop_have_the_boxes_of_bitmaps(
             assert (targets[0] - targets[1]).abs().mean() < 0.15
 
 
+@pytest.mark.parametrize("mask_on", [False, True])
+def test_detrs_crops_clip_boxes(
+    mask_on: bool, detection: Callable[..., CfgNode], tmp_path: Path
+) -> None:
+    """Masks are triangles, around which tight boxes would be smaller. Colours are places."""
+    cfg = detection(
+        *("INPUT.DATASET_MAPPER_NAME", "detr_detection", "MODEL.DETR.NUM_CLASSES", 3),
+        *("INPUT.MASK_FORMAT", "polygon", "MODEL.MASK_ON", mask_on, "INPUT.CROP.ENABLED", True),
+        *("INPUT.CROP.TYPE", "absolute_range", "INPUT.CROP.SIZE", (300, 500)),
+        *("INPUT.FORMAT", "RGB"),
+    )
+    mapper = build_mapper(cfg, is_train=True)
+    record = make_record(tmp_path, "polygon")
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    places = np.stack([3 * columns, 5 * rows, 0 * rows], axis=-1).astype(np.uint8)
+    Image.fromarray(places).save(record["file_name"])
+    boxes = np.array([BOXES[i] for i in range(len(BOXES)) if i != CROWD], dtype=float)
+    is_cut = set()
+    for seed in range(20):
+        np.random.seed(seed)
+        sample = mapper(record)
+        instances = sample["instances"]
+        assert instances.has("gt_masks") == mask_on
+        expected = boxes.copy()
+        for axis, factor in ((0, 3), (1, 5)):
+            colours = sample["image"][axis].float().mean(dim=axis).numpy() / factor
+            slope, start = np.polyfit(np.arange(len(colours)), colours, 1)
+            moved = (boxes[:, axis::2] - 0.5 - start) / slope + 0.5
+            expected[:, axis::2] = np.sort(moved, axis=1).clip(0, len(colours))
+        sides = expected[:, 2:] - expected[:, :2]
+        is_cut.add(bool((expected.min() == 0) or len(boxes) > (sides > 1).all(1).sum()))
+        expected = expected[(sides > 1.5).all(1)]
+        found = instances.gt_boxes.tensor.numpy()
+        found = found[(found[:, 2:] - found[:, :2] > 1.5).all(1)]
+        np.testing.assert_allclose(found, expected, atol=1.5)
+    assert is_cut == {True, False}
+
+
 def test_without_objects(detection: Callable[..., CfgNode], tmp_path: Path) -> None:
     record = make_record(tmp_path, "rle") | {"annotations": []}
     instances = build_mapper(detection(), is_train=True)(record)["instances"]
