@@ -147,6 +147,6 @@ def test_only_videos_without_damage_are_drawn(check, videos: Videos, monkeypatch
         "draw_contact_sheet",
         lambda records, _: drawn.extend(records) or np.zeros((1, 1, 3), np.uint8),
     )
-    (videos.images / "a/2.png").unlink()
+    (videos.images / "a/1.png").unlink()
     check()
     assert [record["video_id"] for record in drawn] == [2]

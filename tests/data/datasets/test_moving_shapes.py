@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from ddep.data.datasets import labelled_for
+from ddep.data.datasets import labelled_for, moving_scenes
 from ddep.data.datasets.moving_scenes import MIN_VISIBLE_AREA, Clip, draw_clip
 from ddep.data.datasets.moving_shapes import generate_moving_shapes
 from ddep.errors import UserError
@@ -133,6 +135,25 @@ def test_masks_are_where_the_things_are_seen(clips: list[Clip]) -> None:
                 agreement.append(now[mask].mean() - now[~mask & rare[0]].mean())
     means = np.nanmean(np.reshape(agreement, (-1, len(shifts))), axis=0)
     assert means[0] > 1.15 * means[1:].max()
+
+
+def test_masks_show_the_thing_in_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first three things become red, green and blue, and there are no others."""
+    draw = moving_scenes._draw_movers
+    tints = np.eye(3)
+    monkeypatch.setattr(
+        moving_scenes,
+        "_draw_movers",
+        lambda *args: [replace(m, tint=t) for m, t in zip(draw(*args), tints, strict=False)],
+    )
+    correct = []
+    for index in range(8):
+        clip = draw_clip(np.random.default_rng(index), SIDE, 12)
+        for image, tracks in zip(clip.images, clip.tracks, strict=True):
+            for number in clip.class_ids:
+                inside = cv2.erode((tracks == number).astype(np.uint8), np.ones((3, 3))) > 0
+                correct += (image[inside].argmax(axis=1) == number - 1).tolist()
+    assert np.mean(correct) > 0.99
 
 
 def test_identities_move_smoothly(clips: list[Clip]) -> None:
