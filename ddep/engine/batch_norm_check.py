@@ -17,15 +17,16 @@ logger = logging.getLogger(__name__)
 _ENOUGH = 8
 
 
-def check_batch_norms(cfg: CfgNode, model: nn.Module) -> None:
+def check_batch_norms(cfg: CfgNode, model: nn.Module, images_per_sample: int = 1) -> None:
     """Warn if batch norms of ``model`` take their statistics of few images in training.
 
     Args:
         cfg: reads SOLVER.
         model: in training mode; norms of a frozen encoder are in eval mode, and do not count.
+        images_per_sample: more than 1 if the batch is of clips.
     """
     processes, parts = comm.get_world_size(), cfg.SOLVER.ACCUMULATION_STEPS
-    alone = cfg.SOLVER.IMS_PER_BATCH // (processes * parts)
+    alone = cfg.SOLVER.IMS_PER_BATCH // (processes * parts) * images_per_sample
     few: dict[str, int] = {}
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm) and module.training:

@@ -68,10 +68,10 @@ class Trainer(TrainerParts):
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         self.max_iter = cfg.SOLVER.MAX_ITER
         model = self.build_model(cfg)
-        check_batch_norms(cfg, model)
+        task = task_of(cfg)
+        check_batch_norms(cfg, model, task.images_per_sample(cfg))
         prepare_execution(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
-        task = task_of(cfg)
         self.average = (
             WeightAverage(model, cfg.SOLVER.EMA.DECAY) if cfg.SOLVER.EMA.ENABLED else None
         )

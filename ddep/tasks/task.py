@@ -146,6 +146,10 @@ class Task(ABC):
         """
         return None
 
+    def images_per_sample(self, cfg: CfgNode) -> int:
+        """How many images of a training sample go through the model together."""
+        return 1
+
     def networks(self, model: nn.Module) -> list[nn.Module]:
         """The parts that MODEL.DDEP.COMPILE compiles: tensors in, tensors out.
 

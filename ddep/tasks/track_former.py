@@ -34,6 +34,10 @@ class TrackFormerTask(VideoSegmentationTask):
             )
         return super().check(cfg)
 
+    def images_per_sample(self, cfg: CfgNode) -> int:
+        """As :meth:`Task.images_per_sample`: frames go through the model one after the other."""
+        return 1
+
     def networks(self, model: nn.Module) -> list[nn.Module]:
         """As :meth:`Task.networks`. What comes after has as many track queries as there are."""
         return [model.backbone, model.sem_seg_head.pixel_decoder]

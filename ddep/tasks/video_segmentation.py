@@ -41,6 +41,10 @@ class VideoSegmentationTask(MaskClassificationTask):
             )
         return super().check(cfg)
 
+    def images_per_sample(self, cfg: CfgNode) -> int:
+        """As :meth:`Task.images_per_sample`: the frames of a clip."""
+        return cfg.INPUT.SAMPLING_FRAME_NUM
+
     def measured(self, cfg: CfgNode) -> dict[str, str]:
         """As :meth:`Task.measured`."""
         return dict.fromkeys(("video_segm", "tracking"), "MODEL.META_ARCHITECTURE")

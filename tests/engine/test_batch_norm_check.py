@@ -13,6 +13,7 @@ from ddep.engine.batch_norm_check import check_batch_norms
 from ddep.engine.known_errors import explained, needs_traceback
 from ddep.errors import UserError
 from ddep.modeling.backbone import TimmBackbone
+from ddep.tasks import load_config, task_of
 from tests.engine.test_optimizer import make_config
 
 
@@ -50,6 +51,15 @@ def test_few_images_at_a_time_are_reported(
     assert warnings_of(caplog, shared, images=8) == []
     (warning,) = warnings_of(caplog, shared, images=8, parts=2)
     assert "of 4 images at a time" in warning
+
+
+def test_frames_of_clips_count(caplog: pytest.LogCaptureFixture, encoder: nn.ModuleDict) -> None:
+    with caplog.at_level(logging.WARNING, "ddep"):
+        check_batch_norms(make_config(IMS_PER_BATCH=4), encoder, images_per_sample=2)
+    assert caplog.records == []
+    for name, images in (("moving_shapes", 2), ("moving_shapes_image", 1), ("shapes_panoptic", 1)):
+        cfg = load_config(f"configs/demo/{name}.yaml")
+        assert task_of(cfg).images_per_sample(cfg) == images
 
 
 def test_norms_without_statistics_of_the_batch_are_not_reported(
