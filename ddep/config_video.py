@@ -41,12 +41,13 @@ def _add_test_clips(cfg: CfgNode) -> None:
     clip.SCORE_THRESHOLD = 0.1
     clip.NEW_THRESHOLD = 0.3
     clip.MAX_INSTANCES = 50
-    # Instances continue tracks where this sum is at least MATCH_THRESHOLD: OVERLAP_WEIGHT times the
-    # intersection over union of the masks in the frames that two clips share (if they share none,
-    # in neighbouring frames), and SIMILARITY_WEIGHT times the cosine of their queries' embeddings.
+    # Instances are assigned to tracks so that the sum of scores is largest. The score of a pair is
+    # OVERLAP_WEIGHT times the intersection over union of the masks in the frames that two clips
+    # share (if they share none, in neighbouring frames), plus SIMILARITY_WEIGHT times the cosine of
+    # their queries' embeddings. Pairs that overlap less than MIN_OVERLAP are not made.
     clip.OVERLAP_WEIGHT = 1.0
     clip.SIMILARITY_WEIGHT = 0.5
-    clip.MATCH_THRESHOLD = 0.5
+    clip.MIN_OVERLAP = 0.1
     # A track that was not continued is found again as an instance whose cosine is at least this;
     # it ends when it was not seen in more than MAX_GAP frames.
     clip.REFIND_THRESHOLD = 0.8

@@ -43,9 +43,9 @@ def _check_clips(cfg: CfgNode) -> None:
         raise _wrong(
             cfg, "TEST.CLIP.STRIDE", f"at most TEST.CLIP.FRAMES {clip.FRAMES}: there would be gaps"
         )
-    for key in ("SCORE_THRESHOLD", "NEW_THRESHOLD", "REFIND_THRESHOLD"):
+    for key in ("SCORE_THRESHOLD", "NEW_THRESHOLD", "REFIND_THRESHOLD", "MIN_OVERLAP"):
         check_probability(f"TEST.CLIP.{key}", clip[key])
-    for key in ("OVERLAP_WEIGHT", "SIMILARITY_WEIGHT", "MATCH_THRESHOLD"):
+    for key in ("OVERLAP_WEIGHT", "SIMILARITY_WEIGHT"):
         check_not_negative(f"TEST.CLIP.{key}", clip[key])
 
 

@@ -82,8 +82,9 @@ def test_neighbouring_masks_are_linked_whatever_their_order_and_scores(kind: str
 
 
 def test_an_object_elsewhere_is_another_one_and_an_unsure_class_is_outvoted() -> None:
-    video = [[(0, 0.9, 2)], [(1, 0.5, 3)], [(0, 0.9, 24)]]
-    assert link("instances", video) == [{1: (0, 2)}, {1: (0, 3)}, {2: (0, 24)}]
+    """Even if the class is the same."""
+    video = [[(0, 0.9, 2)], [(1, 0.5, 3)], [(1, 0.9, 24)]]
+    assert link("instances", video) == [{1: (0, 2)}, {1: (0, 3)}, {2: (1, 24)}]
 
 
 def test_what_scores_too_little_starts_no_track() -> None:

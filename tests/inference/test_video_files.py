@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ddep.errors import UserError
-from ddep.inference import Predictor
+from ddep.inference import Predictor, predict_files
 from ddep.inference.tracking import TrackedFrame
 from ddep.inference.video import Video, new_video
 from ddep.inference.video_files import predict_video_files
@@ -187,3 +187,11 @@ def test_a_model_that_finds_nothing_writes_files_without_tracks(tmp_path: Path) 
     content = json.loads((tmp_path / "out" / "tracks" / "a.json").read_text())
     assert content["annotations"] == [] and content["videos"][0]["length"] == 3
     assert len(Video(tmp_path / "out" / "pictures" / "a.mp4")) == 3
+
+
+def test_images_are_not_for_models_of_videos(tmp_path: Path, tracker: Predictor) -> None:
+    image = tmp_path / "a.png"
+    Image.fromarray(moving_square(1)[0]).save(image)
+    with pytest.raises(UserError, match="--input has images, but .*VideoMaskFormer takes videos"):
+        predict_files(tracker.cfg, [image], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +20,8 @@ class ClipLinker:
     First, the tracks that can be seen in the frames that the clip shares with those before it are
     assigned to its instances, so that the sum of scores is largest. The score of a pair is
     ``overlap_weight`` times the intersection over union of the masks in these frames plus
-    ``similarity_weight`` times the cosine of the embeddings. If the clip shares no frames, the last
+    ``similarity_weight`` times the cosine of the embeddings (0 if it is negative); pairs that
+    overlap less than ``min_overlap`` are not made. If the clip shares no frames, the last
     mask of every track is compared with that of the clip's first frame. Then tracks that are left
     are found again among the confident instances that are left, by the cosine alone. Confident
     instances that are still left start tracks.
@@ -35,7 +35,7 @@ class ClipLinker:
         *,
         overlap_weight: float,
         similarity_weight: float,
-        match_threshold: float,
+        min_overlap: float,
         refind_threshold: float,
         new_threshold: float,
         max_gap: int,
@@ -43,14 +43,14 @@ class ClipLinker:
         """
         Args:
             overlap_weight, similarity_weight: see above.
-            match_threshold: the least score of a pair that is linked.
+            min_overlap: the least intersection over union of a pair in the first step.
             refind_threshold: the least cosine of a track and an instance that it is found again as.
             new_threshold: the least probability of the best class of a confident instance.
             max_gap: a track ends when it was not seen in more frames than this.
         """
         self._overlap_weight = overlap_weight
         self._similarity_weight = similarity_weight
-        self._match_threshold = match_threshold
+        self._min_overlap = min_overlap
         self._refind_threshold = refind_threshold
         self._new_threshold = new_threshold
         self._max_gap = max_gap
@@ -120,14 +120,14 @@ class ClipLinker:
         pairs: list[tuple[int, int]] = []
         if visible:
             overlap = mask_overlaps(torch.stack([of_tracks[row] for row in visible]), of_clip)
-            scores = self._overlap_weight * overlap + self._similarity_weight * similarity[visible]
-            pairs = [
-                (visible[row], column) for row, column in assign(scores, self._match_threshold)
-            ]
-        similarity[[row for row, _ in pairs]] = -math.inf
-        similarity[:, [column for _, column in pairs]] = -math.inf
-        similarity[:, ~confident] = -math.inf
-        return pairs + assign(similarity, self._refind_threshold)
+            alike = similarity[visible].clamp(min=0)
+            scores = self._overlap_weight * overlap + self._similarity_weight * alike
+            found = assign(scores, overlap >= self._min_overlap)
+            pairs = [(visible[row], column) for row, column in found]
+        may_return = (similarity >= self._refind_threshold) & confident
+        may_return[[row for row, _ in pairs]] = False
+        may_return[:, [column for _, column in pairs]] = False
+        return pairs + assign(similarity, may_return)
 
     def _continues(self, track: Track, frame: int) -> bool:
         """Whether what is seen in ``frame`` may be ``track``, which has not ended."""
@@ -150,17 +150,16 @@ class ClipLinker:
         )
 
 
-def assign(scores: Tensor, least: float) -> list[tuple[int, int]]:
+def assign(scores: Tensor, allowed: Tensor) -> list[tuple[int, int]]:
     """Pair rows with columns so that the sum of the pairs' scores is largest.
 
     Args:
-        scores: (M, N), on the CPU.
-        least: at least 0; pairs of a lower score do not count and are left out.
+        scores: (M, N), on the CPU; not negative where pairs are allowed.
+        allowed: (M, N) bool, which pairs may be made.
 
     Returns:
         Row and column of each pair; none is in two pairs.
     """
-    allowed = scores >= least
     rows, columns = linear_sum_assignment(scores.where(allowed, 0).numpy(), maximize=True)
     return [
         (int(row), int(column))

@@ -64,7 +64,7 @@ class ClipTracker:
                 ClipLinker,
                 overlap_weight=clip.OVERLAP_WEIGHT,
                 similarity_weight=clip.SIMILARITY_WEIGHT,
-                match_threshold=clip.MATCH_THRESHOLD,
+                min_overlap=clip.MIN_OVERLAP,
                 refind_threshold=clip.REFIND_THRESHOLD,
                 new_threshold=clip.NEW_THRESHOLD,
                 max_gap=clip.MAX_GAP,

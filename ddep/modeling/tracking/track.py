@@ -29,8 +29,8 @@ class Track:
         self.last_pixels = None
         self._class_sum: Tensor | float = 0.0
         self._clips = 0
-        self._masks: dict[int, Tensor] = {}  # by frame: the mean of those of all clips
-        self._clips_of_frame: dict[int, int] = {}
+        # By frame: the mean of the masks of all clips so far, and how many these are.
+        self._masks: dict[int, tuple[Tensor, int]] = {}
 
     @property
     def class_probabilities(self) -> Tensor:
@@ -43,26 +43,27 @@ class Track:
         self._class_sum = self._class_sum + clip.class_probabilities[number]
         self._clips += 1
         for frame, mask in enumerate(clip.masks[number], start=first_frame):
-            count = self._clips_of_frame.get(frame, 0) + 1
-            old = self._masks.get(frame)
-            self._masks[frame] = mask if old is None else old + (mask - old) / count
-            self._clips_of_frame[frame] = count
+            mean, count = self._masks.get(frame, (mask, 0))
+            if count:
+                mean = mean + (mask - mean) / (count + 1)
+            self._masks[frame] = mean, count + 1
             pixels = (mask > 0).flatten()
             if frame > self.last_seen and pixels.any():
                 self.last_seen, self.last_pixels = frame, pixels
 
     def pixels(self, frames: range) -> Tensor | None:
         """The mask in ``frames``, (P,) bool; None if the object cannot be seen in any of them."""
-        masks = [self._masks.get(frame) for frame in frames]
-        known = next((mask for mask in masks if mask is not None), None)
-        if known is None:
+        masks = [self._masks[frame][0] for frame in frames if frame in self._masks]
+        if not masks:
             return None
-        empty = torch.zeros_like(known)
-        inside = torch.stack([empty if mask is None else mask for mask in masks]) > 0
+        empty = torch.zeros_like(masks[0])
+        of_frames = [self._masks.get(frame, (empty, 0))[0] for frame in frames]
+        inside = torch.stack(of_frames) > 0
         return inside.flatten() if inside.any() else None
 
     def take(self, frame: int) -> Tensor | None:
         """Forget and return the mask of a frame, (h, w); None if the object cannot be seen."""
-        self._clips_of_frame.pop(frame, None)
-        mask = self._masks.pop(frame, None)
-        return None if mask is None or not (mask > 0).any() else mask
+        if frame not in self._masks:
+            return None
+        mask, _ = self._masks.pop(frame)
+        return mask if (mask > 0).any() else None

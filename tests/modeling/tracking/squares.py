@@ -16,7 +16,7 @@ def linker(**changes: float) -> ClipLinker:
     values = {
         "overlap_weight": 1.0,
         "similarity_weight": 0.5,
-        "match_threshold": 0.6,
+        "min_overlap": 0.1,
         "refind_threshold": 0.8,
         "new_threshold": 0.3,
         "max_gap": 5,
