@@ -31,6 +31,7 @@ from ddep.evaluation import (
     DenoisingEvaluator,
     MaskAPEvaluator,
     PanopticQualityEvaluator,
+    TrackingEvaluator,
     VideoAPEvaluator,
 )
 from tests.evaluation.small_videos import registered, right_output, video
@@ -179,15 +180,15 @@ def one_class(folder: Path, multi_label: bool = False) -> Evaluation:
     return ClassificationEvaluator(name, str(folder)), inputs, outputs
 
 
-def videos(folder: Path) -> Evaluation:
+def videos(folder: Path, kind: type[DatasetEvaluator] = VideoAPEvaluator) -> Evaluation:
     """Two videos; in the second one no right object is found."""
     outputs = [right_output() for _ in range(2)]
     outputs[1]["pred_labels"] = [0, 0]
-    return (
-        VideoAPEvaluator(VIDEOS, str(folder / "videos")),
-        [{"video_id": 1}, {"video_id": 2}],
-        outputs,
-    )
+    return kind(VIDEOS, str(folder / "videos")), [{"video_id": 1}, {"video_id": 2}], outputs
+
+
+def tracking(folder: Path) -> Evaluation:
+    return videos(folder, TrackingEvaluator)
 
 
 def several_classes(folder: Path) -> Evaluation:
@@ -203,6 +204,7 @@ KINDS = (
     one_class,
     several_classes,
     videos,
+    tracking,
 )
 
 
