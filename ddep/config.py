@@ -81,9 +81,10 @@ def _add_datasets_config(cfg: CfgNode) -> None:
 
 def _add_input_config(cfg: CfgNode) -> None:
     # Which mapper turns a data set's dicts into model input: ddep_denoising, mask_former_semantic,
-    # mask_former_panoptic, mask_former_instance, coco_panoptic_lsj, coco_instance_lsj or
-    # detr_panoptic. Those that end in _lsj resize by a random factor and crop to a fixed square
-    # (large-scale jitter); detr_panoptic crops half of the images, between two resizings. Empty:
+    # mask_former_panoptic, mask_former_instance, coco_panoptic_lsj, coco_instance_lsj,
+    # detr_panoptic, detr_panoptic_boxes, detr_detection, ... Those that end in _lsj resize by a
+    # random factor and crop to a fixed square (large-scale jitter); those that begin with detr_
+    # crop half of the images, between two resizings. Empty:
     # the first mapper of MODEL.META_ARCHITECTURE's task (see ddep/tasks/), for MaskFormer
     # mask_former_semantic.
     cfg.INPUT.DATASET_MAPPER_NAME = ""
