@@ -101,11 +101,17 @@ def read_masks(sequence: MotSequence) -> Annotations:
 
 
 def _annotation(row: Row, mask: dict[str, Any], iscrowd: bool) -> dict[str, Any]:
+    box = mask_util.toBbox(mask).tolist()
+    if box[0] + box[2] > mask["size"][1]:  # more runs than pixels
+        raise UserError(
+            f"{row.where} has run lengths {row.values[3]!r:.40} of more than "
+            f"{mask['size'][1]}x{mask['size'][0]} pixels; unpack the file again"
+        )
     return {
         "id": row.track,
         "category_id": 0,
         "iscrowd": int(iscrowd),
-        "bbox": mask_util.toBbox(mask).tolist(),
+        "bbox": box,
         "bbox_mode": BoxMode.XYWH_ABS,
         "segmentation": mask,
         "area": float(mask_util.area(mask)),

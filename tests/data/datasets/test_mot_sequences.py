@@ -71,6 +71,7 @@ GOOD_BOX, GOOD_MASK = "1,7,5,6,10,12,1,1,0.5", "1 2001 2 30 40 f1"
         (read_masks, "1 2002 3 30 40 f1", "line 2 is of class 3; expected 1"),
         (read_masks, "1 2002 2 40 30 f1", "line 2 has a mask of 30x40; expected 40x30"),
         (read_masks, "9 2002 2 30 40 f1", "line 2 is of frame 9; expected 1 to 3"),
+        (read_masks, "1 2002 2 30 40 xyz!!!", "line 2 has run lengths 'xyz!!!' of more than 40x30"),
         (read_masks, GOOD_MASK, "line 2 has track 2001 a second time in frame 1"),
     ],
 )
