@@ -17,8 +17,8 @@ from ddep.evaluation.denoising import METRICS as DENOISING_METRICS
 from ddep.evaluation.instance import BoxAPEvaluator, MaskAPEvaluator
 from ddep.evaluation.panoptic import PanopticQualityEvaluator, check_panoptic_records
 from ddep.evaluation.semantic import CheckedSemSegEvaluator, check_metadata
-from ddep.evaluation.tracking import METRICS as TRACKING_METRICS
 from ddep.evaluation.tracking import TrackingEvaluator, check_tracking_records
+from ddep.evaluation.tracking_metrics import METRICS as TRACKING_METRICS
 from ddep.evaluation.video import VideoAPEvaluator
 from ddep.evaluation.video_ap import METRICS as VIDEO_METRICS
 from ddep.evaluation.video_tracks import check_video_records

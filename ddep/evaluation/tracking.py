@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -24,17 +25,11 @@ from ddep.evaluation.tracking_frames import (
     class_frames,
     disjoint_masks,
 )
-from ddep.evaluation.tracking_metrics import Sums, TrackedSequence, add_sums
+from ddep.evaluation.tracking_metrics import METRICS, Sums, TrackedSequence, add_sums
 from ddep.evaluation.video_tracks import VideoTrack, check_video_records, predicted_tracks
 from ddep.files import atomic_write
 
 logger = logging.getLogger(__name__)
-
-# The most common first; the counts come last.
-METRICS = (
-    *("HOTA", "MOTA", "IDF1", "DetA", "AssA", "LocA", "DetRe", "DetPr", "AssRe", "AssPr"),
-    *("sMOTA", "MODA", "MOTP", "IDP", "IDR", "IDSW", "Frag", "FP", "FN", "MT", "PT", "ML"),
-)
 
 
 class TrackingEvaluator(DatasetEvaluator):
@@ -110,7 +105,7 @@ class TrackingEvaluator(DatasetEvaluator):
                 for frame in shapes
             ]
             frames = class_frames(record, category, of_class, are_boxes=self._are_boxes)
-            sums.append(tracking_metrics.sums(TrackedSequence.of(frames)))
+            sums.append(tracking_metrics.sequence_sums(TrackedSequence.of(frames)))
         return sums
 
     def _write(self, record: Record, tracks: Sequence[VideoTrack], shapes: Shapes) -> None:
@@ -147,14 +142,14 @@ class TrackingEvaluator(DatasetEvaluator):
             )
         for number in missing:
             sums[number] = self._compare(annotated[number], [], _no_shapes(annotated[number]))
-        totals = map(_add, zip(*sums.values(), strict=True))
-        of_classes = dict(zip(self._classes, totals, strict=True))
-        average = tracking_metrics.class_average(of_classes)
-        results = {name: average[name] for name in METRICS}
-        for name, total in of_classes.items():
-            results[f"HOTA-{name}"] = tracking_metrics.class_average({name: total})["HOTA"]
+        totals = [
+            functools.reduce(add_sums, of_class) for of_class in zip(*sums.values(), strict=True)
+        ]
+        results = tracking_metrics.class_average(totals)
         table = tabulate([[results[name] for name in METRICS]], METRICS, "pipe", floatfmt=".2f")
         logger.info(f"Tracking on {self._name}:\n{table}")
+        for name, total in zip(self._classes, totals, strict=True):
+            results[f"HOTA-{name}"] = tracking_metrics.class_average([total])["HOTA"]
         return {"tracking": results}
 
 
@@ -171,10 +166,3 @@ def check_tracking_records(dataset_name: str) -> None:
 
 def _no_shapes(record: Record) -> Shapes:
     return [{} for _ in range(record["length"])]
-
-
-def _add(sums: Sequence[Sums]) -> Sums:
-    total, *others = sums
-    for other in others:
-        total = add_sums(total, other)
-    return total

@@ -7,6 +7,16 @@ from scipy.optimize import linear_sum_assignment
 
 from ddep.evaluation.tracking_metrics.sequence import EPSILON, Sums, TrackedSequence
 
+# The names of counts in results, and in sums.
+COUNTS = {
+    "IDSW": "idsw",
+    "Frag": "frag",
+    "FP": "fp",
+    "FN": "fn",
+    "MT": "mt",
+    "PT": "pt",
+    "ML": "ml",
+}
 THRESHOLD = 0.5  # objects of a smaller similarity do not match
 _NONE = -1  # the id of no track
 # Continuing a track counts more than any sum of similarities in a frame of 1000 objects.
@@ -83,7 +93,5 @@ def clear(sums: Sums) -> dict[str, float]:
 
 
 def clear_counts(sums: Sums) -> dict[str, float]:
-    """The counts: IDSW, Frag, FP, FN, MT, PT, ML."""
-    names = {"IDSW": "idsw", "Frag": "frag", "FP": "fp", "FN": "fn"}
-    names |= {"MT": "mt", "PT": "pt", "ML": "ml"}
-    return {name: float(sums[key]) for name, key in names.items()}
+    """COUNTS, of sums added over sequences."""
+    return {name: float(sums[key]) for name, key in COUNTS.items()}

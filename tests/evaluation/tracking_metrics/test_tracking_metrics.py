@@ -13,7 +13,7 @@ from ddep.evaluation.tracking_metrics import (
     add_sums,
     class_average,
     metrics,
-    sums,
+    sequence_sums,
 )
 from tests.evaluation.tracking_metrics.plain_metrics import (
     plain_clear,
@@ -31,7 +31,7 @@ def frame(true: list[int], found: list[int], similarity: list | np.ndarray | Non
 
 
 def measure(*frames: Frame) -> dict[str, float]:
-    return metrics(sums(TrackedSequence.of(frames)))
+    return metrics(sequence_sums(TrackedSequence.of(frames)))
 
 
 def random_frames(seed: int) -> list[Frame]:
@@ -136,7 +136,7 @@ def test_nothing_true_or_predicted() -> None:
 def test_videos_add_up() -> None:
     """Ids in two videos are of different objects; each object counts, not each video."""
     good, bad = [frame([1], [1])] * 9, [frame([1], [])]
-    parts = [sums(TrackedSequence.of(frames)) for frames in (good, bad)]
+    parts = [sequence_sums(TrackedSequence.of(frames)) for frames in (good, bad)]
     results = metrics(add_sums(*parts))
     assert (results["MOTA"], results["DetA"]) == pytest.approx((90, 90))
     assert (results["AssA"], results["MT"], results["ML"]) == (100, 1, 1)
@@ -144,13 +144,13 @@ def test_videos_add_up() -> None:
 
 
 def test_average_over_classes() -> None:
-    found = sums(TrackedSequence.of([frame([1], [1])] * 3))
-    missed = sums(TrackedSequence.of([frame([1], [])] * 2))
-    nothing = sums(TrackedSequence.of([]))
-    results = class_average({"a": found, "b": missed, "c": nothing})
+    found = sequence_sums(TrackedSequence.of([frame([1], [1])] * 3))
+    missed = sequence_sums(TrackedSequence.of([frame([1], [])] * 2))
+    nothing = sequence_sums(TrackedSequence.of([]))
+    results = class_average([found, missed, nothing])
     assert (results["HOTA"], results["MOTA"], results["LocA"]) == pytest.approx((50, 50, 100))
     assert (results["FN"], results["MT"], results["ML"]) == (2, 1, 1)
-    empty = class_average({"c": nothing})
+    empty = class_average([nothing])
     assert math.isnan(empty["HOTA"]) and empty["FN"] == 0
 
 
