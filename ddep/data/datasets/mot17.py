@@ -14,16 +14,13 @@ from detectron2.structures import BoxMode
 
 from ddep.data.datasets.declaration import DatasetDeclaration, declare
 from ddep.data.datasets.label_kinds import TRACKING
+from ddep.data.datasets.mot_files import MotSequence, check_once, parse, read_rows
 from ddep.data.datasets.mot_sequences import (
     PARTS,
     PEDESTRIAN_COLOUR,
     WHOLE,
     Annotations,
-    MotSequence,
-    check_once,
     load_images,
-    parse,
-    read_rows,
     register_sequences,
     video_records,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddep.data.datasets.mot17 import read_boxes
-from ddep.data.datasets.mot_sequences import read_sequence
+from ddep.data.datasets.mot_files import read_sequence
 from ddep.data.datasets.mots20 import read_masks
 from ddep.errors import UserError
 from tests.data.datasets.imitation_sequences import write_sequence
