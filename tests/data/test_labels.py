@@ -22,6 +22,7 @@ from ddep.data.labels import (
     write_label_list,
 )
 from ddep.data.records import load_training_sets
+from ddep.data.video_frames import name_frame
 from ddep.errors import UserError
 
 NAMES = st.lists(
@@ -149,6 +150,8 @@ def test_names_are_relative_to_the_deepest_common_folder() -> None:
     assert relative_names(["/d/x/1.png"]) == {"/d/x/1.png": "1.png"}
     assert relative_names(["/1.png", "/a/2.png"]) == {"/1.png": "1.png", "/a/2.png": "a/2.png"}
     assert relative_names(["d/1.png", "d/e/2.png"])["d/e/2.png"] == "e/2.png"
+    frames = [name_frame(f"/d/{name}.mp4", 25, 1_000_000) for name in "ab"]
+    assert list(relative_names(frames).values()) == ["a.mp4#000025", "b.mp4#000025"]
 
 
 def test_a_written_list_gives_the_same_images_elsewhere(config, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ddep.data.pseudo_labels import (
     read_label,
     write_label,
 )
+from ddep.data.video_frames import name_frame
 from ddep.errors import UserError
 
 
@@ -65,6 +66,9 @@ def test_labels_are_where_their_images_are_below_the_root(tmp_path: Path) -> Non
     member = f"tar://{tmp_path}/x/t.tar?offset=512&size=9#c/d.png"
     found = label_path(folder, root, member).relative_to(folder)
     assert str(found) == "images/t.tar/c/d.png.npz"
+    frame = name_frame(str(tmp_path / "x" / "v.mp4"), 25, 1_000_000)
+    found = label_path(folder, root, frame).relative_to(folder)
+    assert str(found) == "images/v.mp4#000025.npz"
     with pytest.raises(UserError, match="is not in .*x, whose images the pseudo-labels"):
         label_path(folder, root, str(tmp_path / "y" / "a.png"))
 

@@ -20,6 +20,7 @@ from ddep.data.datasets.custom import (
 from ddep.data.datasets.custom_entries import custom_entry
 from ddep.data.datasets.declaration import find_declaration
 from ddep.data.datasets.image_folder import PREFIX, check_image_folder, register_image_folder
+from ddep.data.video_capture import is_video
 from ddep.errors import UserError
 
 
@@ -69,7 +70,7 @@ def register_from_config(
 
 def _explain_unknown(name: str, own: Sequence[str]) -> str:
     text = f"unknown data set {name!r}"
-    if os.path.isdir(name):
+    if os.path.isdir(name) or (os.path.isfile(name) and is_video(name)):
         return f"{text}; did you mean {PREFIX}{name}?"
     folders = f"folder of images is written {PREFIX}<folder>"
     near = difflib.get_close_matches(name, {*own, *DatasetCatalog.list()}, n=3)

@@ -83,6 +83,9 @@ def test_unknown_names(root: Path) -> None:
     (root / "photographs").mkdir()
     found = message(config([str(root / "photographs")]))
     assert found.endswith(f"; did you mean images:{root}/photographs?")
+    (root / "walk.mp4").touch()
+    found = message(config([str(root / "walk.mp4")]))
+    assert found.endswith(f"; did you mean images:{root}/walk.mp4?")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Time how frames of videos are read: by seeking, from the start, and as JPEG files.
 
-    python tools/benchmark/videos.py
-    python tools/benchmark/videos.py --videos my/videos
+    python tools/benchmark/frames.py
+    python tools/benchmark/frames.py --videos my/videos
 
 Prints a table in Markdown of times on the processor. Without --videos, OpenCV makes a video of
 MPEG-4 in which a camera moves over a photograph.
@@ -24,11 +24,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
-import torch
 from PIL import Image
 
 from benchmark_page import cpu_name, number, table_line
 from data_jobs import mapper_config
+from data_measurement import one_thread
 from ddep.data.datasets.image_folder import load_image_folder
 from ddep.data.image_reader import read_image
 from ddep.data.mappers import build_mapper
@@ -53,8 +53,7 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, metavar="FOLDER", help="with videos to read")
     parser.add_argument("--reads", type=int, default=60, help="of single frames (%(default)s)")
     args = parser.parse_args()
-    with errors_as_lines(), tempfile.TemporaryDirectory() as folder:
-        torch.set_num_threads(1)
+    with errors_as_lines(), one_thread(), tempfile.TemporaryDirectory() as folder:
         os.environ["DDEP_CACHE"] = folder
         videos = sorted(p for p in args.videos.iterdir() if is_video(p)) if args.videos else []
         if args.videos and not videos:
