@@ -12,9 +12,9 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import BatchSampler, DataLoader
 
-from ddep.data.mappers import build_mapper, build_target_mapper
+from ddep.data.mappers import build_mapper, build_target_mapper, mapper_class
 from ddep.data.paired_loader import PairedLoader
-from ddep.data.record import Record
+from ddep.data.record import Record, as_images
 from ddep.data.records import (
     check_training_sets,
     load_records,
@@ -154,7 +154,8 @@ def _check_batch_size(key: str, size: int, divisor: int) -> None:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """Build the loader that evaluates one data set: its images in order, one per batch.
+    """Build the loader that evaluates one data set: its images (or videos, except for denoising)
+    in order, one per batch.
 
     The mapper finds an image's index in the data set under ``position``. An image that cannot be
     read ends the iteration with an ``UnreadableImageError``.
@@ -163,6 +164,8 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
         UserError: no such data set or no image in it; an impossible value in the config.
     """
     [records] = load_records("DATASETS.TEST", [dataset_name], filter_empty=False)
+    if mapper_class(cfg.INPUT.DATASET_MAPPER_NAME).needs_labels is None:
+        records = as_images(records)
     samples = MapDataset(
         DatasetFromList(
             [{**record, "position": position} for position, record in enumerate(records)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 # detectron2's standard dict: ``file_name`` and, where known, ``image_id``, ``height``, ``width``
@@ -34,3 +35,10 @@ def frame_record(record: Record, frame: int) -> Record:
     if "annotations" in record:
         image["annotations"] = record["annotations"][frame]
     return image
+
+
+def as_images(records: Sequence[Record]) -> Sequence[Record]:
+    """The images of a data set: those of videos are all of their frames."""
+    if not len(records) or "file_names" not in records[0]:
+        return records
+    return [frame_record(record, i) for record in records for i in range(record["length"])]

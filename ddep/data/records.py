@@ -23,7 +23,7 @@ from ddep.data.labels import (
     write_label_list,
 )
 from ddep.data.mapper_registry import MAPPERS, mapper_class
-from ddep.data.record import Record, annotated_objects
+from ddep.data.record import Record, annotated_objects, as_images
 from ddep.data.samplers import check_sampler_keys
 from ddep.errors import UserError, one_line
 
@@ -78,14 +78,16 @@ def load_training_sets(cfg: CfgNode) -> list[Sequence[Record]]:
 
     If the ``DATASETS.LABEL_*`` keys limit the labels, only the chosen records are returned, and the
     main process writes their images to ``OUTPUT_DIR/labelled_images.txt``; denoising uses all
-    images.
+    images, and all frames of videos.
 
     Raises:
         UserError: no such data set or no image in it; an impossible limit of labels.
     """
     names = cfg.DATASETS.TRAIN
-    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and _uses_labels(cfg)
-    if not _uses_labels(cfg) or not limits_labels(cfg):
+    if not _uses_labels(cfg):
+        return [as_images(r) for r in load_records("DATASETS.TRAIN", names, filter_empty=False)]
+    filter_empty = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    if not limits_labels(cfg):
         return load_records("DATASETS.TRAIN", names, filter_empty)
     # Images without objects have also been labelled: they count before they are left out.
     sets = load_records("DATASETS.TRAIN", names, filter_empty=False)

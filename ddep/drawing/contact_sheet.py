@@ -43,7 +43,7 @@ def draw_contact_sheet(records: Sequence[dict[str, Any]], metadata: Metadata) ->
     heights = [max(picture.height for picture in row) + _LINE for row in rows]
     sheet = Image.new("RGB", ((_SIDE + _SPACE) * len(rows[0]), sum(heights)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    names = iter(os.path.basename(record["file_name"]) for record in records)
+    names = map(_name, records)
     top = 0
     for row, height in zip(rows, heights, strict=True):
         for column, picture in enumerate(row):
@@ -52,6 +52,12 @@ def draw_contact_sheet(records: Sequence[dict[str, Any]], metadata: Metadata) ->
             draw.text((left, top + picture.height + 2), next(names), "black", font)
         top += height
     return np.asarray(sheet)
+
+
+def _name(record: dict[str, Any]) -> str:
+    """The image's file name; of a video, with the folder of its frames, which have equal names."""
+    folder, name = os.path.split(record["file_name"])
+    return f"{os.path.basename(folder)}/{name}" if "file_names" in record else name
 
 
 def draw_record(record: dict[str, Any], metadata: Metadata) -> np.ndarray:

@@ -28,7 +28,7 @@ from ddep.data.checks import (
 )
 from ddep.data.datasets.from_config import check_files
 from ddep.data.datasets.preparation import write_png
-from ddep.data.record import frame_record
+from ddep.data.record import as_images
 from ddep.drawing.contact_sheet import MAX_PICTURES, draw_contact_sheet
 from ddep.errors import UserError, one_line
 from ddep.output_files import check_writable, write_json
@@ -61,10 +61,9 @@ def check_dataset(
     records, problems = _load(name, metadata)
     report = DatasetReport(name, _class_names(metadata))
     report.add_problems(problems)
-    images, owners = records, np.arange(len(records))
-    if len(records) and "file_names" in records[0]:
+    images, owners = as_images(records), np.arange(len(records))
+    if images is not records:
         report.videos = len(records)
-        images = [frame_record(r, frame) for r in records for frame in range(r["length"])]
         owners = np.repeat(owners, [record["length"] for record in records])
     is_fine = np.ones(len(records), dtype=bool)
     results = parallel_map(partial(check_record, LabelSpace.of(metadata)), images, workers)

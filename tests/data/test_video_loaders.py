@@ -124,3 +124,12 @@ def test_samplers_by_class(make) -> None:
     indices = list(islice(sampler.indices(0, 0), 3000))
     assert indices.count(0) / indices.count(1) == pytest.approx((5 / 3) ** 0.5, rel=0.1)
     assert indices.count(0) / indices.count(2) == pytest.approx(1, rel=0.1)
+
+
+def test_denoising_takes_all_frames(make, videos: Videos) -> None:
+    cfg = make("INPUT.DATASET_MAPPER_NAME", "ddep_denoising", "INPUT.CROP.ENABLED", False)
+    expected = {str(videos.images / name) for name in ("a/0.png", "a/1.png", "a/2.png", "b/0.png")}
+    batches = islice(build_train_loader(cfg), 8)
+    assert {sample["file_name"] for batch in batches for sample in batch} == expected
+    loader = build_test_loader(cfg, "own_video")
+    assert [sample["file_name"] for [sample] in loader] == sorted(expected)
