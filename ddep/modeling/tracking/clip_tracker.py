@@ -110,4 +110,12 @@ class ClipTracker:
 
 
 def _at_output_size(found: FrameTracks, resizes: Sequence[Resize]) -> FrameTracks:
-    return found._replace(masks=positive_masks(found.masks, resizes))
+    """With masks of the frame's size, without tracks of which nothing is left there."""
+    masks = positive_masks(found.masks, resizes)
+    seen = masks.flatten(1).any(1)
+    return FrameTracks(
+        found.frame,
+        [number for number, is_seen in zip(found.track_ids, seen.tolist(), strict=True) if is_seen],
+        found.class_probabilities[seen],
+        masks[seen],
+    )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddep.errors import UserError
 from ddep.modeling.meta_arch import VideoMaskFormer
+from ddep.modeling.meta_arch.video_mask_former import ClipLogits
 from tests.modeling.meta_arch.small_mask_former import image_of_size, tiny_config
 
 SIZE, OUTPUT = (40, 56), (50, 70)
@@ -100,6 +101,24 @@ def test_a_model_that_finds_nothing_has_frames_without_tracks() -> None:
     assert found == {"image_size": OUTPUT, "pred_scores": [], "pred_labels": [], "pred_masks": []}
     frames = list(network.track(video(3)["image"], OUTPUT))
     assert [(frame.track_ids, frame.masks.shape) for frame in frames] == [([], (0, *OUTPUT))] * 3
+
+
+@torch.no_grad()
+def test_what_is_too_small_at_the_frames_size_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One positive value of the network's masks may vanish between its neighbours."""
+    network = model(FRAMES=1)
+
+    def predict_clip(frames: list[Tensor], output_size: tuple[int, int]) -> ClipLogits:
+        masks = torch.full((2, 1, 16, 16), -9.0)
+        masks[0, 0, 8, 8] = 0.1
+        masks[1, 0, 8, 8] = 9.0
+        classes = torch.tensor([[9.0, 0, 0, 0], [0, 8.0, 0, 0]])
+        return ClipLogits(classes, masks, torch.eye(2), (64, 64), SIZE, OUTPUT)
+
+    monkeypatch.setattr(network, "predict_clip", predict_clip)
+    [frame] = network.track(video(1)["image"], OUTPUT)
+    assert frame.track_ids == [2] and frame.masks.any()
+    assert frame.class_probabilities.argmax(1).tolist() == [1]
 
 
 def test_a_video_without_frames_is_an_error() -> None:
