@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes
+from detectron2.structures import BitMasks, Boxes
 from torch import Tensor, nn
 
 from ddep.modeling.mask_costs import PointMaskCosts
@@ -42,9 +42,10 @@ KINDS = [
 ]
 KINDS += [{"pretrain": False, "MULTI_LABEL": multi_label} for multi_label in (False, True)]
 DETR = {"pretrain": False, "QUERIES": 6}
-KINDS += [DETR]
-KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
+DETR_MASKS = {**DETR, "MASKS": True}
+KINDS += [DETR, DETR_MASKS]
 KINDS += [{"pretrain": False, "FRAMES": 2}, {"pretrain": False, "TRACKS": "track queries"}]
+KINDS += [{"pretrain": False, "MASK_LOSS": mask_loss} for mask_loss in ("points", "dense")]
 # A model without normalisers: its losses are means over the images that it is called with.
 PER_PIXEL: dict[str, Any] = {"pretrain": False, "HEAD": "PerPixelBaselinePlusHead"}
 
@@ -58,7 +59,8 @@ def config_of(kind: dict[str, Any], **ddep: Any) -> CfgNode:
         cfg.MODEL.CLASSIFIER.NUM_CLASSES = 3
         cfg.MODEL.CLASSIFIER.MULTI_LABEL = kind["MULTI_LABEL"]
         return cfg
-    if kind == DETR:
+    if "QUERIES" in kind:
+        cfg.MODEL.MASK_ON = "MASKS" in kind
         return _detr_config(cfg, kind["QUERIES"])
     cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY = 64
     if kind["pretrain"]:
@@ -79,7 +81,7 @@ def _detr_config(cfg: CfgNode, queries: int) -> CfgNode:
     detr = cfg.MODEL.DETR
     cfg.MODEL.META_ARCHITECTURE = "Detr"
     detr.NUM_CLASSES, detr.NUM_OBJECT_QUERIES = NUMBER_OF_CLASSES, queries
-    detr.HIDDEN_DIM, detr.NHEADS, detr.DIM_FEEDFORWARD, detr.DROPOUT = 32, 4, 64, 0.0
+    detr.HIDDEN_DIM, detr.NHEADS, detr.DIM_FEEDFORWARD, detr.DROPOUT = 32, 8, 64, 0.0
     detr.ENC_LAYERS, detr.DEC_LAYERS = 1, 3
     return cfg
 
@@ -102,7 +104,7 @@ def model_and_batch(
     if "HEAD" in kind:
         return model, [_labelled(seed) for seed in range(len(SIZES))]
     model.criterion.float()  # it computes losses in float32 for predictions of any dtype
-    if kind == DETR:
+    if "QUERIES" in kind:
         return model, [
             _boxed(*size, classes, seed)
             for seed, (size, classes) in enumerate(zip(SIZES, CLASSES, strict=True))
@@ -129,12 +131,13 @@ def _classified(height: int, width: int, classes: list[int], seed: int) -> dict[
 
 
 def _boxed(height: int, width: int, classes: list[int], seed: int) -> dict[str, Any]:
-    """An image with boxes of random corners."""
+    """An image with boxes of random corners, and random masks that have nothing to do with them."""
     generator = torch.Generator().manual_seed(seed)
     sample = annotated(height, width, classes, seed)
     corners = torch.rand(len(classes), 2, 2, generator=generator).sort(dim=1).values
     boxes = (corners * torch.tensor([width, height])).flatten(1)
     sample["instances"].gt_boxes = Boxes(boxes)
+    sample["instances"].gt_masks = BitMasks(sample["instances"].gt_masks)
     return sample
 
 
