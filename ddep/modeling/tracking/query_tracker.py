@@ -33,7 +33,7 @@ class QueryTrack:
         return self._class_sum / self._frames
 
     def add(self, query: Tensor, class_probabilities: Tensor) -> None:
-        """Found again, with a query (C,) that says what it is (K,)."""
+        """Take what a frame in which it was found says: its query (C,) and classes (K,)."""
         self.query, self.lost = query, 0
         self._class_sum = self._class_sum + class_probabilities
         self._frames += 1
@@ -100,7 +100,7 @@ class QueryTracker:
         is_track = torch.arange(len(scores)) >= self._num_queries
         least = torch.where(is_track, self._track_score, self._detection_score)
         seen = (scores > least) & (masks > 0).flatten(1).any(1).cpu()
-        # Tracks first, and what is more confident.
+        # Tracks first, and among them and the others the most confident.
         order = torch.argsort(scores + is_track.float(), descending=True, stable=True)
         rows = order[seen[order]]
         inside = (masks[rows.to(masks.device)] > 0).flatten(1).cpu()
@@ -129,7 +129,7 @@ class QueryTracker:
         return QueryTrack(self._next_id - 1)
 
     def _lost(self, seen: Tensor) -> list[QueryTrack]:
-        """The tracks that are not seen and may be found again; (Q + E,) bool says which are."""
+        """The tracks that may be found again; ``seen`` (Q + E,) bool: queries that found theirs."""
         lost = [
             track
             for track, is_seen in zip(self._tracks, seen[self._num_queries :], strict=True)
