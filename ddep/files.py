@@ -14,7 +14,8 @@ from typing import IO
 from ddep.errors import UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+# OpenCV chooses the format of a video by the ending.
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp(?i:\.(mp4|avi))?")
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes
     temporary = temporary_file(path)
     try:
         with open(temporary, "wb") as file:
-            _lock(file)
+            lock(file)
             yield file
             if durable:
                 file.flush()
@@ -58,11 +59,16 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[IO[bytes
             os.remove(temporary)
 
 
-def temporary_file(path: str | Path) -> Path:
+def temporary_file(path: str | Path, suffix: str = "") -> Path:
     """Where this process may write until ``path`` is complete: a file in the same folder, which
-    :func:`remove_leftovers` removes after a kill."""
+    :func:`remove_leftovers` removes after a kill.
+
+    Args:
+        path: the file.
+        suffix: such as ``.mp4``, if the ending matters.
+    """
     path = Path(os.path.abspath(path))
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp{suffix}")
 
 
 def is_full_disk(error: BaseException | None) -> bool:
@@ -82,7 +88,7 @@ def sync(path: str) -> None:
 def remove_leftovers(folder: str) -> None:
     """Remove the temporary files that killed processes left in ``folder``.
 
-    Files that :func:`atomic_write` is still writing, in any process, are locked and stay.
+    Files that are still being written, in any process, are locked and stay; see :func:`lock`.
     """
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
@@ -93,7 +99,7 @@ def remove_leftovers(folder: str) -> None:
                 os.remove(path)
 
 
-def _lock(file: IO[bytes]) -> None:
+def lock(file: IO[bytes]) -> None:
     """Mark ``file`` as being written, for as long as it is open and this process lives."""
     with contextlib.suppress(OSError):  # some network disks have no locks
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -129,6 +129,7 @@ def test_only_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     others = [".model_final.pth.tmp", "model.pth.12.tmp", ".events.12.tmp.bak", ".bashrc"]
     for name in others:
         (tmp_path / name).touch()
+    (tmp_path / ".video.mp4.12.tmp.mp4").touch()  # of new_video
     (tmp_path / ".folder.12.tmp").mkdir()
     with atomic_write(tmp_path / "model_0000001.pth") as file:
         remove_leftovers(str(tmp_path))

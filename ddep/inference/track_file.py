@@ -16,7 +16,7 @@ from ddep.data.datasets.instances import describe_mask
 from ddep.data.datasets.preparation import new_file
 from ddep.drawing.classes import class_name
 from ddep.errors import UserError
-from ddep.files import temporary_file
+from ddep.files import lock, temporary_file
 from ddep.inference.tracking import TrackedFrame
 
 # What is known of tracks and of their masks, while the video is predicted. They come by frame and
@@ -75,7 +75,13 @@ def _spool(path: Path) -> Iterator[sqlite3.Connection]:
     """A database in a temporary file beside ``path``, without the guarantees of one that lasts."""
     temporary = temporary_file(path.with_name(f"{path.name}.masks"))
     try:
-        with _disk_errors(path), closing(sqlite3.connect(temporary)) as spool:
+        temporary.touch()
+        with (
+            temporary.open("rb") as file,
+            _disk_errors(path),
+            closing(sqlite3.connect(temporary)) as spool,
+        ):
+            lock(file)
             spool.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _TABLES)
             yield spool
     finally:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -17,6 +17,7 @@ from ddep.data.datasets.image_folder import find_images
 from ddep.data.image_reader import UnreadableImageError, read_image
 from ddep.data.video_capture import has_ended_early, open_capture
 from ddep.errors import UserError
+from ddep.files import lock, temporary_file
 from ddep.output_files import check_writable
 
 # What is written: OpenCV's wheels have both encoders.
@@ -235,7 +236,7 @@ def new_video(path: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]
         raise UserError(
             f"video {path}: expected a name that ends in {' or '.join(sorted(_CODECS))}"
         )
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = temporary_file(path, path.suffix)
     writer = _VideoWriter(temporary, path, rate)
     check_writable("video", str(path))
     try:
@@ -255,6 +256,7 @@ class _VideoWriter:
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._written = 0
+        self._locked: IO[bytes] | None = None  # the file, as long as it is being written
 
     def write(self, frame: np.ndarray) -> None:
         size = (frame.shape[1], frame.shape[0])
@@ -267,6 +269,8 @@ class _VideoWriter:
                     f"video {self._path} cannot be written with {size[0]}x{size[1]} pixels and "
                     f"{self._rate:g} frames a second; choose another folder, size or rate"
                 )
+            self._locked = self._temporary.open("rb")
+            lock(self._locked)
         if size != self._size:
             raise UserError(
                 f"frame {self._written + 1} is {size[0]}x{size[1]}, but those before it are "
@@ -293,3 +297,5 @@ class _VideoWriter:
         if self._writer is not None:
             self._writer.release()
             self._writer = None
+        if self._locked is not None:
+            self._locked.close()

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from ddep.data.datasets.video_json import read_videos
 from ddep.errors import UserError
+from ddep.files import remove_leftovers
 from ddep.inference.track_file import new_track_file
 from ddep.inference.tracking import TrackedFrame
 from ddep.modeling.tracking import FrameTracks
@@ -108,6 +109,8 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), new_track_file(path, METADATA, lambda length: {}) as add:
         add(FRAMES[0])
         assert path.read_text() == "before"
+        remove_leftovers(str(tmp_path))  # these are in use
+        assert len(list(tmp_path.iterdir())) == 3
         raise RuntimeError
     assert path.read_text() == "before"
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]

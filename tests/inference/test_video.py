@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ddep.errors import UserError
+from ddep.files import remove_leftovers
 from ddep.inference.video import FrameFolder, Video, draw_video, new_video
 from tests.checkpoint.full_disk import full_disk
 
@@ -153,6 +154,14 @@ def test_a_full_disk_is_noticed(tmp_path: Path, name: str) -> None:
             add(picture)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert before.read_text() == "what was there"
+
+
+def test_a_video_that_is_being_written_is_no_leftover(tmp_path: Path) -> None:
+    with new_video(tmp_path / "a.mp4", 25) as add:
+        add(frame(0))
+        remove_leftovers(str(tmp_path))
+        add(frame(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
 def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:

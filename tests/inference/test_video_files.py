@@ -168,7 +168,8 @@ def test_a_stopped_run_continues_with_the_next_video(
         with pytest.raises(Killed):
             predict_video_files(tracker, videos, output, save="tracks")
     assert [path.name for path in (output / "tracks").iterdir()] == ["a.json"]
-    (output / "tracks" / ".b.json.masks.999999999.tmp").write_text("of a process that was killed")
+    for name in (".b.json.masks.999999999.tmp", ".b.mp4.999999999.tmp.mp4"):
+        (output / "tracks" / name).write_text("of a process that was killed")
     before = (output / "tracks" / "a.json").stat().st_mtime_ns
     predict_video_files(tracker, videos, output, save="tracks", resume=True)
     assert sorted(path.name for path in (output / "tracks").iterdir()) == [
