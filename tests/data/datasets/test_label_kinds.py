@@ -25,6 +25,9 @@ EXPECTED = {
     "cityscapes_fine_instance_seg_val": INSTANCE,
     "mapillary_vistas_panoptic_val": ("panoptic_seg", "sem_seg"),
     "bdd100k_sem_seg_val": ("sem_seg",),
+    "moving_shapes_val": ("video_segm", "tracking"),
+    "ytvis_2021_val": ("video_segm",),
+    "ovis_train": ("video_segm",),
 }
 
 
@@ -52,6 +55,7 @@ def test_known_sets(name: str) -> None:
         ({"evaluator_type": "sem_seg"}, {}, ("sem_seg",)),
         ({"evaluator_type": "cityscapes_sem_seg"}, {}, ("sem_seg",)),
         ({"evaluator_type": "coco"}, {}, INSTANCE),
+        ({"evaluator_type": "ytvis"}, {}, ("video_segm",)),
         ({"evaluator_type": "cityscapes_instance"}, {}, INSTANCE),
         ({"evaluator_type": "panoptic_seg"}, {}, ("panoptic_seg",)),
         (
