@@ -15,9 +15,6 @@ from detectron2.modeling import build_model
 from PIL import Image
 from torch import nn
 
-from ddep.checkpoint import Checkpointer
-from ddep.checkpoint.run_folder import run_config, run_weights
-from ddep.config_files import override
 from ddep.data.datasets.custom import register_custom_sets
 from ddep.data.image_in_memory import ImageInMemory
 from ddep.data.mappers import build_mapper
@@ -25,9 +22,10 @@ from ddep.device import adapt_to_device
 from ddep.errors import UserError
 from ddep.inference.image_tracks import check_has_objects
 from ddep.inference.inference_model import inference_model
+from ddep.inference.load_model import load_weights, read_model_config
 from ddep.inference.prediction import Prediction
 from ddep.inference.tracking import TrackedFrame, track_frames
-from ddep.tasks import Task, load_config, task_of
+from ddep.tasks import Task, task_of
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +74,7 @@ class Predictor:
                 the names of the model's classes are not known, or TEST.AUG or TEST.SLIDE does not
                 suit the model.
         """
-        self.cfg = cfg = _read_config(model, weights, overrides)
+        self.cfg = cfg = read_model_config(model, weights, overrides)
         if device is not None:
             cfg.MODEL.DEVICE = device
         for note in adapt_to_device(cfg):
@@ -90,7 +88,7 @@ class Predictor:
         self.task.check_test_time(cfg)
         self.metadata = self.task.class_metadata(cfg)
         self.model = build_model(cfg).eval()
-        _load(self.model, cfg, self.task)
+        load_weights(self.model, cfg, self.task)
         self._inference_model = inference_model(cfg, self.model)
         self._mapper = build_mapper(cfg, is_train=False)
 
@@ -184,51 +182,3 @@ class Predictor:
         if not self.takes_videos:
             check_has_objects(self)
         return track_frames(self, frames)
-
-
-def _read_config(
-    model: str | Path | CfgNode, weights: str | Path | None, overrides: Sequence[str]
-) -> CfgNode:
-    if isinstance(model, CfgNode):
-        cfg = model.clone()
-        cfg.defrost()
-        override(cfg, overrides)
-    elif Path(model).is_dir():
-        chosen = weights or dict(zip(overrides[::2], overrides[1::2], strict=False)).get(
-            "MODEL.WEIGHTS"
-        )
-        cfg = load_config(run_config(model), overrides)
-        # What the config itself has in MODEL.WEIGHTS is what training started from.
-        cfg.MODEL.WEIGHTS = str(chosen or run_weights(model))
-    else:
-        if not Path(model).exists():
-            raise UserError(
-                f"{model} does not exist; expected the folder of a run or a YAML config"
-            )
-        if Path(model).suffix in (".pth", ".pkl"):
-            raise UserError(
-                f"{model} is a checkpoint; expected the folder of a run or a YAML config: give its "
-                f"folder, or a config with MODEL.WEIGHTS {model}"
-            )
-        cfg = load_config(str(model), overrides)
-    if weights is not None:
-        cfg.MODEL.WEIGHTS = str(weights)
-    return cfg
-
-
-def _load(model: nn.Module, cfg: CfgNode, task: Task) -> None:
-    """Load MODEL.WEIGHTS; UserError unless it has all parameters of the model."""
-    checkpointer = Checkpointer(model, encoder=cfg.MODEL.BACKBONE.FROZEN_WEIGHTS)
-    checkpointer.load(cfg.MODEL.WEIGHTS)
-    absent = checkpointer.absent_parameters()
-    if not absent:
-        return
-    message = f"{cfg.MODEL.WEIGHTS} lacks {len(absent)} weights of the model, such as {absent[0]}"
-    shapes = checkpointer.report.mismatched
-    other = next((name for name in absent if name in shapes), None)
-    if other is not None:
-        found, expected = shapes[other]
-        message += f"; it has {other} of shape {found} instead of {expected}"
-        if task.num_classes_key:
-            message += f" ({task.num_classes_key} is {task.num_classes(cfg)})"
-    raise UserError(f"{message}; give the checkpoint that training with this config wrote")

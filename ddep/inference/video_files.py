@@ -22,7 +22,8 @@ from ddep.inference.predictor import Predictor
 from ddep.inference.result_files import PICTURES, TRACKS, parse_kinds
 from ddep.inference.track_file import new_track_file
 from ddep.inference.tracking import TrackedFrame
-from ddep.inference.video import FrameFolder, Frames, Video, drawn_video, write_all
+from ddep.inference.video import FrameFolder, Frames, Video
+from ddep.inference.video_writing import drawn_video, write_all
 
 _SUFFIXES = {PICTURES: ".mp4", TRACKS: ".json"}
 

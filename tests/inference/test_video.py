@@ -8,7 +8,8 @@ from PIL import Image
 
 from ddep.errors import UserError
 from ddep.files import remove_leftovers
-from ddep.inference.video import FrameFolder, Video, draw_video, new_video
+from ddep.inference.video import FrameFolder, Video
+from ddep.inference.video_writing import draw_video, new_video
 from tests.checkpoint.full_disk import full_disk
 
 SIZE = (64, 48)

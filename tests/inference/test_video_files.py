@@ -12,8 +12,9 @@ from PIL import Image
 from ddep.errors import UserError
 from ddep.inference import Predictor, predict_files
 from ddep.inference.tracking import TrackedFrame
-from ddep.inference.video import Video, new_video
+from ddep.inference.video import Video
 from ddep.inference.video_files import predict_video_files
+from ddep.inference.video_writing import new_video
 from tests.inference.test_video import write
 from tests.inference.tiny_models import write_run
 from tests.inference.tiny_videos import frames as moving_square

@@ -36,7 +36,8 @@ from ddep.data.record import Record
 from ddep.data.video_capture import is_video
 from ddep.endings import errors_as_lines
 from ddep.errors import UserError
-from ddep.inference.video import Video, new_video
+from ddep.inference.video import Video
+from ddep.inference.video_writing import new_video
 from photographs import make_photographs
 
 _SECONDS, _RATE, _SIZE = 120, 25, (1280, 720)

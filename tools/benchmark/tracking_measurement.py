@@ -20,7 +20,7 @@ from tabulate import tabulate
 
 from benchmark_page import cpu_name
 from ddep.errors import UserError
-from ddep.inference.video import new_video
+from ddep.inference.video_writing import new_video
 from ddep.parallel import available_cores
 from ddep.tasks import load_config
 
