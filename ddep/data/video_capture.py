@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from ddep.errors import UserError
 
@@ -41,6 +42,35 @@ def open_capture(path: str, parameters: tuple[int, ...] = ()) -> cv2.VideoCaptur
             "convert it to MP4 (H.264)"
         )
     return capture
+
+
+def current_time(capture: cv2.VideoCapture) -> int:
+    """The time of the frame, or packet, that was grabbed last, in microseconds."""
+    return round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1000)
+
+
+def read_times(path: str, *, decode: bool) -> tuple[int, np.ndarray]:
+    """The number of frames that a video claims, and the times of those that are there.
+
+    Args:
+        path: the file.
+        decode: whether to decode the frames. If not, the times are those of the encoded packets,
+            one a frame, in the file's order, which takes little time.
+
+    Returns:
+        ``CAP_PROP_FRAME_COUNT``, and (N,) int64 in microseconds.
+
+    Raises:
+        UserError: OpenCV cannot read the file.
+    """
+    capture = open_capture(path, () if decode else (cv2.CAP_PROP_FORMAT, -1))
+    try:
+        times = []
+        while capture.grab():
+            times.append(current_time(capture))
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), np.array(times, dtype=np.int64)
+    finally:
+        capture.release()
 
 
 def has_ended_early(read: int, claimed: int) -> bool:

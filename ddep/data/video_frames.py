@@ -16,7 +16,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 
-from ddep.data.video_capture import open_capture
+from ddep.data.video_capture import current_time, open_capture
 from ddep.errors import UserError
 
 _PREFIX = "video://"
@@ -153,11 +153,6 @@ class VideoFrames:
 
     def _grab(self) -> None:
         self._time = current_time(self._capture) if self._capture.grab() else None
-
-
-def current_time(capture: cv2.VideoCapture) -> int:
-    """The time of the frame, or packet, that was grabbed last, in microseconds."""
-    return round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1000)
 
 
 # A forked process opens videos again: it would share the positions in its parent's files.

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from ddep.data import video_frames
 from ddep.data.file_paths import path_of
 from ddep.data.image_reader import UnreadableImageError, read_image
-from ddep.data.video_capture import open_capture
-from ddep.data.video_frames import VideoFrames, current_time, name_frame
+from ddep.data.video_capture import current_time, open_capture
+from ddep.data.video_frames import VideoFrames, name_frame
 from tests.data.videos import TRIMMED_H264, read_all, speed_up, turn_right, write_video
 
 KINDS = {"a.mp4": "mp4v", "b.avi": "mp4v", "c.avi": "MJPG", "d.webm": "VP80"}

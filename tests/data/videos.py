@@ -73,6 +73,14 @@ def speed_up(path: Path, normal: int) -> None:
     path.write_bytes(content)
 
 
+def overwrite(path: Path, start: float, end: float) -> None:
+    """Fill a part of a file, given as shares of it, with zeros."""
+    content = bytearray(path.read_bytes())
+    first, last = int(start * len(content)), int(end * len(content))
+    content[first:last] = bytes(last - first)
+    path.write_bytes(content)
+
+
 def truncate(path: Path, share: float) -> None:
     """Cut off the end of a file."""
     content = path.read_bytes()

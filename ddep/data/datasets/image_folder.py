@@ -88,8 +88,8 @@ def _open(name: str) -> tuple[Path, ImageIndex]:
     damaged = index.damaged_videos()
     if damaged:
         raise UserError(
-            f"no images in {source}, and of its videos {len(damaged)} cannot be read; the first: "
-            f"{next(iter(damaged.values()))}"
+            f"no images in {source}, and none of its videos ({len(damaged)}) can be read; the "
+            f"first: {next(iter(damaged.values()))}"
         )
     raise _no_images(source)
 

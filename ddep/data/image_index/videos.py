@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
 from ddep.data.image_index.containers import UNSETTLED, Container, Listing
 from ddep.data.image_index.strings import Strings
-from ddep.data.video_capture import has_ended_early, open_capture
-from ddep.data.video_frames import VideoFrames, current_time
+from ddep.data.video_capture import has_ended_early, read_times
+from ddep.data.video_frames import VideoFrames
 from ddep.errors import UserError
 
 # Frames a second that are listed: neighbouring frames are nearly equal.
 FRAME_RATE = 1.0
-
-# OpenCV gives the encoded packets of a video, one a frame, which takes no time.
-_UNDECODED = (cv2.CAP_PROP_FORMAT, -1)
 
 
 def list_video(
@@ -56,7 +52,7 @@ def _choose_frames(path: str, frame_rate: float) -> tuple[np.ndarray, np.ndarray
     Raises:
         UserError: no frame can be listed.
     """
-    claimed, packets = _read_times(path, _UNDECODED)
+    claimed, packets = read_times(path, decode=False)
     if claimed <= 0:
         raise UserError(
             f"video {path} does not say how long it is, so its frames cannot be found without "
@@ -73,7 +69,7 @@ def _choose_frames(path: str, frame_rate: float) -> tuple[np.ndarray, np.ndarray
     # Packets and frames may differ: at a damaged end, where editors have hidden frames, or where
     # not all packets say when they are shown.
     if len(times) < len(packets) or not _are_readable(path, times[numbers]):
-        times = _read_times(path)[1]
+        times = read_times(path, decode=True)[1]
         # Frames without a time of their own cannot be found.
         found = np.flatnonzero(times > np.maximum.accumulate(np.append(-1, times[:-1])))
         numbers = found[sample(times[found], frame_rate)]
@@ -83,22 +79,6 @@ def _choose_frames(path: str, frame_rate: float) -> tuple[np.ndarray, np.ndarray
                 "convert it to MP4 (H.264)"
             )
     return numbers, times[numbers], problem
-
-
-def _read_times(path: str, parameters: tuple[int, ...] = ()) -> tuple[int, np.ndarray]:
-    """The number of frames that a video claims, and the times of all, (N,) int64.
-
-    Raises:
-        UserError: OpenCV cannot read the file.
-    """
-    capture = open_capture(path, parameters)
-    try:
-        times = []
-        while capture.grab():
-            times.append(current_time(capture))
-        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), np.array(times, dtype=np.int64)
-    finally:
-        capture.release()
 
 
 def _are_readable(path: str, times: np.ndarray) -> bool:

@@ -117,7 +117,7 @@ def test_mistakes(load, root: Path, tmp_path: Path) -> None:
         ("images:", "names no folder; write images:<folder>"),
         (
             f"images:{tmp_path}/bad",
-            "of its videos 2 cannot be read; the first: video .*a.mp4 cannot be read: .*; convert",
+            r"none of its videos \(2\) can be read; the first: video .*a.mp4 cannot be read: .*",
         ),
         (f"images:{tmp_path}@0fps", "takes '0' frames a second from videos; expected a number"),
         (f"images:{tmp_path}@-1fps", "takes '-1' frames a second"),

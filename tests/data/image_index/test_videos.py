@@ -59,16 +59,16 @@ def test_all_frames_and_their_numbers(tmp_path: Path, name: str) -> None:
 
 
 def test_videos_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[int, ...]] = []
-    read_times = videos._read_times
+    calls: list[bool] = []
+    read_times = videos.read_times
 
-    def record(path: str, parameters: tuple[int, ...] = ()):
-        calls.append(parameters)
-        return read_times(path, parameters)
+    def record(path: str, *, decode: bool):
+        calls.append(decode)
+        return read_times(path, decode=decode)
 
-    monkeypatch.setattr(videos, "_read_times", record)
+    monkeypatch.setattr(videos, "read_times", record)
     open_index(write_video(tmp_path / "a.mp4"))
-    assert calls == [videos._UNDECODED]
+    assert calls == [False]
 
 
 @pytest.mark.parametrize("frame_rate", [0.3, 1.0, 7.0, 10.0, 100.0])
