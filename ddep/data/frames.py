@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import overload
 
 import numpy as np
 import torch
@@ -48,7 +49,11 @@ class FramesOnDemand(Sequence[torch.Tensor]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> torch.Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[torch.Tensor]: ...
+    def __getitem__(self, index: int | slice) -> torch.Tensor | list[torch.Tensor]:
         if isinstance(index, slice):
             return [self._read(path) for path in self._paths[index]]
         return self._read(self._paths[index])

@@ -60,6 +60,7 @@ def read_videos(json_file: Path, categories: Sequence[Category], *, labelled: bo
 
 def _video(json_file: Path, video: Any) -> Record:
     _check_keys(f"{json_file}: a video", video, VIDEO_KEYS)
+    _check_id(f"{json_file}: a video", video["id"])
     where = f"{json_file}: video {video['id']}"
     names = video["file_names"]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
@@ -88,6 +89,7 @@ def _add_track(
 ) -> None:
     """Add an annotation's masks to the frames of its video."""
     _check_keys(f"{json_file}: an annotation", track, TRACK_KEYS)
+    _check_id(f"{json_file}: an annotation", track["id"])
     where = f"{json_file}: annotation {track['id']}"
     record = records.get(track["video_id"])
     if record is None:
@@ -158,6 +160,11 @@ def _check_keys(what: str, entry: Any, keys: tuple[str, ...]) -> None:
             raise UserError(
                 f"{what} has no {key}: {entry!r:.60}; expected {', '.join(keys)}, as in {FORMAT}"
             )
+
+
+def _check_id(what: str, number: Any) -> None:
+    if type(number) is not int or number < 0:
+        raise UserError(f"{what} has the id {number!r}; expected a whole number of at least 0")
 
 
 def _check_categories(json_file: Path, found: Any, expected: Sequence[Category]) -> None:

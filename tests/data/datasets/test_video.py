@@ -83,6 +83,8 @@ MISTAKES: dict[str, tuple[Callable[[dict], object], str]] = {
     "length": (video(length=4), ": video 5 has length 4, but 3 file_names; they must be"),
     "height": (video(height="6"), ": video 5 has height '6'; expected a number of pixels"),
     "two videos of an id": (video(id=2), ": two videos have the id 2; give each its own"),
+    "id that is text": (video(id="5"), ": a video has the id '5'; expected a whole number"),
+    "track without number": (track(id=-1), ": an annotation has the id -1; expected a whole num"),
     "annotation without id": (
         lambda c: c["annotations"][0].pop("id"),
         ": an annotation has no id: .*; expected id, video_id, category_id, segmentations",
