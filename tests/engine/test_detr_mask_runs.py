@@ -21,6 +21,8 @@ from tests.engine.tiny_runs import (
     write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 DETR: dict[str, Any] = {
     "NUM_CLASSES": 8,
     "PANOPTIC_ON": True,
