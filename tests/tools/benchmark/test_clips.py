@@ -18,8 +18,8 @@ def measure(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     """Run the tool in this process, which measures in others."""
     folder = ROOT / "tools" / "benchmark"
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(sys, "argv", ["tools/benchmark/video.py", *map(str, words)])
-    runpy.run_path(str(folder / "video.py"), run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["tools/benchmark/clips.py", *map(str, words)])
+    runpy.run_path(str(folder / "clips.py"), run_name="__main__")
 
 
 def test_tables_are_printed_and_written(
@@ -27,21 +27,20 @@ def test_tables_are_printed_and_written(
 ) -> None:
     with shapes_root(tmp_path):
         config = video_config(tmp_path)
-    lengths = ("--training", 1, "--clips", 3, "--videos", 5)
+    lengths = ("--training", 1, "--prediction", 3)
     words = ("--config-file", config, "--threads", 1, "--size", "64x48", *lengths)
     page = tmp_path / "page.md"
-    measure(monkeypatch, *words, "--output", page, "TEST.CLIP.FRAMES", 2)
+    measure(monkeypatch, *words, "--output", page)
     printed = capsys.readouterr().out
     assert page.read_text() == printed
     rows = re.findall(r"^\| (\d+) \| (\d+) \| (-?[\d.]+)? \|$", printed, re.MULTILINE)
-    assert [int(frames) for frames, *_ in rows] == [1, 3, 5]
-    assert "Prediction in clips of 2 frames:" in printed
+    assert [int(frames) for frames, *_ in rows] == [1, 3]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--clips", 0), "--clips has 0; expected 1 or more"),
+        (("--prediction", 0), "--prediction has 0; expected 1 or more"),
         (("--size", "64"), "--size has '64'; expected WIDTHxHEIGHT"),
     ],
 )

@@ -1,10 +1,10 @@
-"""Measure the memory of clips and of videos, by their number of frames.
+"""Measure the memory of clips, whose frames go through the network together, by their length.
 
-    python tools/benchmark/video.py
-    python tools/benchmark/video.py --size 1280x720 --clips 1 2 4 TEST.CLIP.FRAMES 4
+    python tools/benchmark/clips.py
+    python tools/benchmark/clips.py --size 1280x720 --training 1 2 --prediction 1 2 4 8
 
-A clip's frames go through the network together; a video goes through it clip by clip, as TEST.CLIP
-says. Weights and frames are random. Prints a table in Markdown.
+Weights and frames are random. Prints a table in Markdown. tools/benchmark/tracking.py measures long
+videos, which are predicted clip by clip.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 
 from benchmark_page import check_output, hardware, parse_size, table_line, write_section
+from clips_measurement import measure
 from ddep.endings import errors_as_lines
 from ddep.errors import UserError
 from training_options import load_benchmark_config
-from video_measurement import measure
 
 _COLUMNS = ["frames", "peak memory, MiB", "each frame beyond the line before, MiB"]
 _MIB = 2**20
@@ -50,11 +50,10 @@ def main() -> None:
         help="of the frames, in pixels (default: %(default)s)",
     )
     for option, default, what in (
-        ("--training", [1, 2, 4], "frames of training clips"),
-        ("--clips", [1, 2, 4, 8, 16, 32], "frames of predicted clips"),
-        ("--videos", [16, 32, 64, 128], "frames of videos that are predicted clip by clip"),
+        ("--training", [1, 2, 4], "trained on"),
+        ("--prediction", [1, 2, 4, 8, 16], "predicted"),
     ):
-        text = f"{what} (default: {' '.join(map(str, default))})"
+        text = f"frames of clips that are {what} (default: {' '.join(map(str, default))})"
         add(option, type=int, nargs="*", default=default, metavar="N", help=text)
     add("--output", type=Path, metavar="FILE", help="also write the table into this Markdown file")
     add("opts", nargs="*", metavar="KEY VALUE", help="config keys, after the options")
@@ -66,36 +65,30 @@ def main() -> None:
 def _run(args: argparse.Namespace) -> str:
     if args.output:
         check_output(args.output)
-    for option in ("training", "clips", "videos"):
+    for option in ("training", "prediction"):
         if any(number < 1 for number in getattr(args, option)):
             raise UserError(f"--{option} has {min(getattr(args, option))}; expected 1 or more")
     width, height = parse_size(args.size, "--size")
-    # Prediction clip by clip, as tools/predict.py does it.
-    keys = ["TEST.CLIP.FRAMES", "8", *args.opts]
-    cfg = load_benchmark_config(args.config_file, keys, args.device)
+    cfg = load_benchmark_config(args.config_file, args.opts, args.device)
     if cfg.MODEL.META_ARCHITECTURE != "VideoMaskFormer":
         raise UserError(
             f"{args.config_file}: MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE}; "
             "expected VideoMaskFormer"
         )
-    whole = cfg.clone()
-    whole.defrost()
-    whole.TEST.CLIP.FRAMES = 0
     torch.set_num_threads(args.threads)
     lines = [
-        f"## Memory of videos, {hardware(args.device)}",
+        f"## Memory of clips, {hardware(args.device)}",
         "",
         f"- date: {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         f"- PyTorch {torch.__version__}; frames of {args.size} pixels",
         f"- command: `{shlex.join(['python', *sys.argv])}`",
     ]
-    for title, part, lengths, config in (
-        ("A training step with one clip", "training clip", args.training, cfg),
-        ("Prediction of one clip", "clip", args.clips, whole),
-        (f"Prediction in clips of {cfg.TEST.CLIP.FRAMES} frames", "video", args.videos, cfg),
+    for title, training, lengths in (
+        ("A training step with one clip", True, args.training),
+        ("Prediction of one clip", False, args.prediction),
     ):
         if lengths:
-            found = [measure(config, part, n, (height, width), args.threads) for n in lengths]
+            found = [measure(cfg, training, n, (height, width), args.threads) for n in lengths]
             lines += ["", f"{title}:", "", *_table(lengths, found)]
     section = "\n".join(lines)
     if args.output:
