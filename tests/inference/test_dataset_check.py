@@ -182,7 +182,7 @@ def test_without_a_good_image_there_is_no_contact_sheet(
         (["camvid_panoptic_train"], "data set camvid_panoptic_train: .* does not exist; make it"),
         (["images:nowhere"], "data set images:nowhere: there is no such folder"),
         (["images:tests", "--workers", 0], "--workers is 0; expected at least 1"),
-        (["nonexistent"], "unknown data set .*; datasets/README.md lists them; a folder of images"),
+        (["qqq"], "unknown data set .*; datasets/README.md lists them; a folder of images"),
         (["tests"], r"unknown data set 'tests'; did you mean images:tests\?$"),
     ],
 )
