@@ -1,6 +1,9 @@
 """Generated videos of textured shapes that move, cross, leave and come back, with a mask and an
 identity for each shape in each frame.
 
+A second annotation file of the same videos has one class for all shapes: small models learn to
+follow objects in minutes, but not to tell the classes apart.
+
 Every video has its own random numbers, seeded by (seed, split, index): the same seed gives the same
 files, and generating more videos does not change the first ones.
 """
@@ -16,6 +19,7 @@ from ddep.data.datasets.declaration import DatasetDeclaration, Option, Preparati
 from ddep.data.datasets.label_kinds import TRACKING, VIDEO
 from ddep.data.datasets.moving_scenes import draw_clip
 from ddep.data.datasets.numbered_files import numbered, remove_surplus
+from ddep.data.datasets.panoptic import Category
 from ddep.data.datasets.preparation import write_png
 from ddep.data.datasets.shape_scenes import CATEGORIES, MIN_SIZE
 from ddep.data.datasets.shape_things import NUM_THINGS
@@ -25,19 +29,24 @@ from ddep.errors import UserError
 
 SPLITS = ("train", "val")
 _THINGS = CATEGORIES[:NUM_THINGS]
+_OBJECTS: list[Category] = [{"id": 1, "name": "object", "isthing": 1, "color": [230, 60, 60]}]
+# The end of a registered name's and a file's first part, and the classes.
+_ANNOTATIONS = {"": _THINGS, "_objects": _OBJECTS}
 
 
 def register_moving_shapes(root: Path) -> None:
-    """Register ``moving_shapes_{train,val}`` below ``root``."""
+    """Register ``moving_shapes_{train,val}`` and ``moving_shapes_objects_{train,val}``, which are
+    the same with one class, below ``root``."""
     folder = root / "moving_shapes"
-    for split in SPLITS:
-        register_videos(
-            f"moving_shapes_{split}",
-            folder / split,
-            folder / f"{split}.json",
-            _THINGS,
-            labelled_for=(*VIDEO, *TRACKING),
-        )
+    for ending, categories in _ANNOTATIONS.items():
+        for split in SPLITS:
+            register_videos(
+                f"moving_shapes{ending}_{split}",
+                folder / split,
+                folder / f"{split}{ending}.json",
+                categories,
+                labelled_for=(*VIDEO, *TRACKING),
+            )
 
 
 def generate_moving_shapes(
@@ -49,8 +58,8 @@ def generate_moving_shapes(
     frames: int = 12,
     size: int = 96,
 ) -> dict[str, dict[str, int]]:
-    """Write the data set: for each split, a folder of PNG files for each video, and a JSON file in
-    YouTube-VIS's format.
+    """Write the data set: for each split, a folder of PNG files for each video, and JSON files in
+    YouTube-VIS's format: with the classes of shapes, and with one class for all of them.
 
     Removes surplus videos and frames of an earlier, larger run.
 
@@ -79,17 +88,24 @@ def generate_moving_shapes(
     counts = {}
     for split_index, (split, number) in enumerate(numbers.items()):
         folder = target / split
-        writer = VideoWriter(target / f"{split}.json", _THINGS)
+        writers = [
+            VideoWriter(target / f"{split}{ending}.json", categories)
+            for ending, categories in _ANNOTATIONS.items()
+        ]
         for index in tqdm(range(number), desc=f"moving-shapes {split}", disable=None):
             clip = draw_clip(np.random.default_rng([seed, split_index, index]), size, frames)
             names = [f"{numbered(index)}/{numbered(frame)}.png" for frame in range(frames)]
             for name, image in zip(names, clip.images, strict=True):
                 write_png(folder / name, image)
-            writer.add(names, clip.tracks, {i: _THINGS[c]["id"] for i, c in clip.class_ids.items()})
+            shapes = {number: _THINGS[kind]["id"] for number, kind in clip.class_ids.items()}
+            objects = dict.fromkeys(clip.class_ids, _OBJECTS[0]["id"])
+            for writer, category_ids in zip(writers, (shapes, objects), strict=True):
+                writer.add(names, clip.tracks, category_ids)
             remove_surplus(folder / numbered(index), frames)
         remove_surplus(folder, number)
-        writer.finish()
-        counts[split] = {"videos": number, "tracks": len(writer.annotations)}
+        for writer in writers:
+            writer.finish()
+        counts[split] = {"videos": number, "tracks": len(writers[0].annotations)}
     return counts
 
 

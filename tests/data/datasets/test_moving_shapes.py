@@ -38,10 +38,10 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     generate_moving_shapes(tmp_path / "b", seed=1, **SMALL)
     generate_moving_shapes(tmp_path / "c", seed=2, **SMALL)
     first, again, other = (hashes(tmp_path / name) for name in "abc")
-    assert len(first) == 3 * 3 + 2
+    assert len(first) == 3 * 3 + 4
     assert again == first
     assert other.keys() == first.keys()
-    assert len({*first.values(), *other.values()}) == 22
+    assert len({*first.values(), *other.values()}) == 2 * len(first)
 
 
 def test_more_videos_keep_the_first_and_fewer_remove_the_rest(tmp_path: Path) -> None:
@@ -50,7 +50,10 @@ def test_more_videos_keep_the_first_and_fewer_remove_the_rest(tmp_path: Path) ->
     generate_moving_shapes(tmp_path, **{**SMALL, "train": 4})
     more = hashes(tmp_path)
     assert len(more) == len(first) + 2 * 3
-    assert {name for name in first if more[name] != first[name]} == {"train.json"}
+    assert {name for name in first if more[name] != first[name]} == {
+        "train.json",
+        "train_objects.json",
+    }
     generate_moving_shapes(tmp_path, **{**SMALL, "train": 4, "frames": 5})
     (tmp_path / "train" / "notes.txt").write_text("mine")
     generate_moving_shapes(tmp_path, **SMALL)
@@ -86,6 +89,12 @@ def test_files_agree(root: Path) -> None:
         metadata = MetadataCatalog.get(name)
         assert metadata.thing_classes == ["disc", "square", "triangle", "star"]
         assert metadata.evaluator_type == "ytvis"
+        objects = DatasetCatalog.get(f"moving_shapes_objects_{split}")
+        assert MetadataCatalog.get(f"moving_shapes_objects_{split}").thing_classes == ["object"]
+        for record in (*records, *objects):
+            for found in sum(record["annotations"], []):
+                found["category_id"] = 0
+        assert objects == records
     content = json.loads((root / "moving_shapes" / "train.json").read_text())
     nulls = sum(a["segmentations"].count(None) for a in content["annotations"])
     assert 0 < nulls < absent + 1
