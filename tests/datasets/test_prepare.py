@@ -54,6 +54,7 @@ def test_without_a_name_the_names_are_listed(run, monkeypatch: pytest.MonkeyPatc
     listed = {line.split()[0]: line for line in lines if line.startswith("  ")}
     assert list(listed) == [
         *("ade20k", "ade20k_full", "camvid", "cityscapes", "coco", "gta5", "mapillary_vistas"),
+        "moving-shapes",
         *("pascal_context", "penn_fudan", "shapes", "synthia"),
     ]
     assert listed["gta5"].endswith("labels of Cityscapes' 19 classes")
