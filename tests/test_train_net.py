@@ -108,8 +108,9 @@ def test_fine_tuning_reports_what_it_loads(folder: Path, pretrained: Path, finet
     assert {group_of(name) for name in fates["loaded"]} == shared
     assert fates["unused"] == {name for name in source if name.startswith("denoising_head.")}
     assert any(".multi_scale." in name for name in fates["unused"])
-    assert fates["new"] == set(model) - fates["loaded"]
-    assert {group_of(name) for name in fates["new"]} == {"predictor", "criterion"}
+    # What the config determines is neither taken over nor learned.
+    assert fates["new"] == set(model) - fates["loaded"] - {"criterion.empty_weight"}
+    assert {group_of(name) for name in fates["new"]} == {"predictor"}
     assert fates.keys() == {"loaded", "new", "unused"}
 
 
