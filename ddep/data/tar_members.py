@@ -53,7 +53,7 @@ class TarMemberHandler(PathHandler):
         if mode != "rb":
             raise OSError(errno.EROFS, "a file in a tar file is opened as rb only", path)
         tar, offset, size = _parse(path)
-        content = _open_file(tar, _version(os.stat(tar))).read(offset, size)
+        content = _open_file(tar, file_version(os.stat(tar))).read(offset, size)
         if len(content) != size:
             raise OSError(errno.EIO, f"{tar} is shorter than when it was indexed", path)
         return io.BytesIO(content)
@@ -75,7 +75,7 @@ def _parse(name: str) -> tuple[str, int, int]:
     return found[1], int(found[2]), int(found[3])
 
 
-def _version(status: os.stat_result) -> tuple[int, ...]:
+def file_version(status: os.stat_result) -> tuple[int, ...]:
     """Changes when a file is replaced, so that the old one is no longer read."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 

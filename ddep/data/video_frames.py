@@ -16,6 +16,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 
+from ddep.data.tar_members import file_version
 from ddep.data.video_capture import current_time, open_capture
 from ddep.errors import UserError
 
@@ -71,8 +72,7 @@ class VideoFrameHandler(PathHandler):
         if mode != "rb":
             raise OSError(errno.EROFS, "a frame of a video is opened as rb only", path)
         video, microseconds, _ = _parse(path)
-        status = os.stat(video)
-        version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        version = file_version(os.stat(video))
         try:
             pixels = _open_video(video, version, os.getpid()).read(microseconds)
         except UserError as error:

@@ -12,7 +12,6 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from ddep.errors import UserError
 from ddep.modeling.box_criterion import BoxCriterion
 from ddep.modeling.box_matcher import BoxMatcher
 from ddep.modeling.detr_checks import (
@@ -28,8 +27,8 @@ from ddep.modeling.detr_postprocessing import (
 )
 from ddep.modeling.mask_rows import Resize
 from ddep.modeling.meta_arch.data_set_classes import check_num_classes, find_thing_ids
-from ddep.modeling.meta_arch.detr_mask_losses import padded_masks, summed_mask_losses
-from ddep.modeling.meta_arch.mask_classifier import annotations, name_of
+from ddep.modeling.meta_arch.detr_mask_losses import summed_mask_losses, target_masks
+from ddep.modeling.meta_arch.training_samples import annotations, check_classes
 from ddep.modeling.normalisers import average_over_processes
 from ddep.modeling.padding import valid_cells
 from ddep.modeling.position_encoding import PositionEmbeddingLearned
@@ -245,7 +244,10 @@ class Detr(nn.Module):
             unused = [feature for name, feature in features.items() if name not in used]
             losses["loss_ce"] = losses["loss_ce"] + zero_of(unused)
         if self.mask_features:
-            masks = [padded_masks(inputs, images, self.device) for inputs in batched_inputs]
+            masks = [
+                target_masks(inputs, image_size, images)
+                for inputs, image_size in zip(batched_inputs, images.image_sizes, strict=True)
+            ]
             losses |= self._mask_losses(outputs, targets, torch.cat(masks), normalisers)
         return losses
 
@@ -329,13 +331,7 @@ class Detr(nn.Module):
     def _objects(self, inputs: dict[str, Any]) -> Instances:
         """The objects that a training sample is annotated with, classes checked."""
         instances = annotations(inputs)
-        classes = instances.gt_classes
-        if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < self.num_classes:
-            raise UserError(
-                f"{name_of(inputs)}: classes {int(classes.min())} to {int(classes.max())}, "
-                f"expected 0 to {self.num_classes - 1}; set MODEL.DETR.NUM_CLASSES or correct the "
-                "labels"
-            )
+        check_classes(instances.gt_classes, inputs, self.num_classes, "MODEL.DETR.NUM_CLASSES")
         return instances
 
     def _targets(self, inputs: dict[str, Any]) -> dict[str, Tensor]:

@@ -7,15 +7,14 @@ from typing import Any
 import torch
 from detectron2.structures import ImageList
 from torch import Tensor
-from torch.nn import functional as F
 
 from ddep.errors import UserError
 from ddep.modeling.mask_losses import DenseMaskLosses
-from ddep.modeling.meta_arch.mask_classifier import annotations, name_of
+from ddep.modeling.meta_arch.training_samples import annotations, name_of, padded_masks
 
 
-def padded_masks(inputs: dict[str, Any], images: ImageList, device: torch.device) -> Tensor:
-    """The masks of a training sample, padded like the images; (T, H, W) bool on ``device``.
+def target_masks(inputs: dict[str, Any], image_size: tuple[int, int], images: ImageList) -> Tensor:
+    """The masks of a training sample, padded like the images; (T, H, W) bool on their device.
 
     Raises:
         UserError: the sample has no masks.
@@ -26,9 +25,7 @@ def padded_masks(inputs: dict[str, Any], images: ImageList, device: torch.device
             f"{name_of(inputs)}: no `gt_masks`, which MODEL.MASK_ON needs; train on a data set "
             "with masks, or set the key to False"
         )
-    masks = instances.gt_masks.tensor.to(device)
-    (height, width), (padded_height, padded_width) = masks.shape[-2:], images.tensor.shape[-2:]
-    return F.pad(masks, (0, padded_width - width, 0, padded_height - height))
+    return padded_masks(instances.gt_masks.tensor, inputs, image_size, images)
 
 
 def summed_mask_losses(logits: Tensor, masks: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

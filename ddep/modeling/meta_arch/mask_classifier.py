@@ -11,12 +11,11 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone, build_sem_seg_head
 from detectron2.structures import ImageList
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ddep.errors import UserError
 from ddep.modeling.build_criterion import build_criterion
 from ddep.modeling.criterion import SetCriterion
 from ddep.modeling.meta_arch.data_set_classes import check_num_classes
+from ddep.modeling.meta_arch.training_samples import check_classes
 from ddep.modeling.normalisers import average_over_processes
 
 
@@ -132,51 +131,7 @@ class MaskClassifier(nn.Module, ABC):
         weights = self.criterion.weight_dict
         return {name: loss * weights[name] for name, loss in losses.items()}
 
-    def padded_masks(
-        self,
-        masks: Tensor,
-        inputs: dict[str, Any],
-        image_size: tuple[int, int],
-        images: ImageList,
-    ) -> Tensor:
-        """Move masks (T, H, W) of an image to the model's device and pad them like the image."""
-        if tuple(masks.shape[-2:]) != tuple(image_size):
-            raise ValueError(
-                f"{name_of(inputs)}: gt_masks are {tuple(masks.shape[-2:])}, the image is "
-                f"{tuple(image_size)}"
-            )
-        height, width = image_size
-        padded_height, padded_width = images.tensor.shape[-2:]
-        return F.pad(masks.to(self.device), (0, padded_width - width, 0, padded_height - height))
-
     def check_classes(self, classes: Tensor, inputs: dict[str, Any]) -> None:
-        """Raise :class:`UserError` unless classes (T,) are in [0, K).
-
-        They are looked at on their own device (the CPU, from a data loader).
-        """
-        num_classes = self.sem_seg_head.num_classes
-        if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
-            raise UserError(
-                f"{name_of(inputs)}: classes {int(classes.min())} to {int(classes.max())}, "
-                f"expected 0 to {num_classes - 1}; set MODEL.SEM_SEG_HEAD.NUM_CLASSES or correct "
-                "the labels"
-            )
-
-
-def annotations(inputs: dict[str, Any]) -> Any:
-    """``instances`` of a training sample.
-
-    Raises:
-        UserError: it has none.
-    """
-    if "instances" not in inputs:
-        raise UserError(
-            f"{name_of(inputs)}: no `instances`, which training needs; found "
-            f"{', '.join(sorted(inputs))}; train on a data set with annotations"
-        )
-    return inputs["instances"]
-
-
-def name_of(inputs: dict[str, Any]) -> str:
-    """The file name of a sample, for messages."""
-    return str(inputs.get("file_name", "an image without file_name"))
+        """See :func:`ddep.modeling.meta_arch.training_samples.check_classes`."""
+        number = self.sem_seg_head.num_classes
+        check_classes(classes, inputs, number, "MODEL.SEM_SEG_HEAD.NUM_CLASSES")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -10,14 +10,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.memory import retry_if_cuda_oom
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ddep.errors import UserError
-from ddep.modeling.criterion import SetCriterion
 from ddep.modeling.mask_rows import Resize
 from ddep.modeling.meta_arch.data_set_classes import find_thing_ids
-from ddep.modeling.meta_arch.mask_classifier import MaskClassifier, annotations
+from ddep.modeling.meta_arch.mask_classifier import MaskClassifier
+from ddep.modeling.meta_arch.training_samples import annotations, padded_masks
 from ddep.modeling.postprocessing import (
     instance_inference,
     panoptic_inference,
@@ -55,12 +55,6 @@ class MaskFormer(MaskClassifier):
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        sem_seg_head: nn.Module,
-        criterion: SetCriterion,
-        pixel_mean: Sequence[float],
-        pixel_std: Sequence[float],
-        size_divisibility: int,
         thing_ids: Collection[int],
         semantic_on: bool,
         panoptic_on: bool,
@@ -70,30 +64,19 @@ class MaskFormer(MaskClassifier):
         overlap_threshold: float,
         mask_threshold: float,
         max_detections: int,
+        **parts: Any,
     ) -> None:
         """
         Args:
-            backbone: images (B, 3, H, W) -> dict of feature maps.
-            sem_seg_head: feature maps -> ``pred_logits``, ``pred_masks``, ``aux_outputs``.
-            criterion: outputs and targets -> losses, and ``weight_dict``.
-            pixel_mean, pixel_std: per channel, in units and order of the input images.
-            size_divisibility: images are padded to a multiple of this; negative takes the
-                backbone's own.
             thing_ids: classes that are things.
             semantic_on, panoptic_on, instance_on: what inference returns.
             resize_before_semantic: combine classes and masks at the output size, not the input's.
             object_mask_threshold, overlap_threshold, mask_threshold: see
                 :func:`panoptic_inference`.
             max_detections: largest number of instances per image.
+            parts: see :class:`MaskClassifier`.
         """
-        super().__init__(
-            backbone=backbone,
-            sem_seg_head=sem_seg_head,
-            criterion=criterion,
-            pixel_mean=pixel_mean,
-            pixel_std=pixel_std,
-            size_divisibility=size_divisibility,
-        )
+        super().__init__(**parts)
         self.thing_ids = frozenset(thing_ids)
         self.semantic_on = semantic_on
         self.panoptic_on = panoptic_on
@@ -255,7 +238,7 @@ class MaskFormer(MaskClassifier):
             targets.append(
                 {
                     "labels": instances.gt_classes.to(self.device),
-                    "masks": self.padded_masks(instances.gt_masks, inputs, image_size, images),
+                    "masks": padded_masks(instances.gt_masks, inputs, image_size, images),
                 }
             )
         return targets

@@ -15,7 +15,8 @@ from torch import Tensor
 from ddep.errors import UserError
 from ddep.modeling.eval_mode import eval_mode
 from ddep.modeling.mask_rows import Resize
-from ddep.modeling.meta_arch.mask_classifier import MaskClassifier, annotations, name_of
+from ddep.modeling.meta_arch.mask_classifier import MaskClassifier
+from ddep.modeling.meta_arch.training_samples import annotations, name_of, padded_masks
 from ddep.modeling.track_criterion import TrackCriterion
 from ddep.modeling.track_plan import TrackPlan, plan_track_queries, track_query_rows
 from ddep.modeling.tracking.exclusive_masks import exclusive_masks
@@ -231,7 +232,7 @@ class TrackFormer(MaskClassifier):
         for inputs, image_size in zip(batched_inputs, images.image_sizes, strict=True):
             instances = annotations(inputs)[frame]
             rows = self._rows(inputs, frame)
-            masks = self.padded_masks(instances.gt_masks[rows], inputs, image_size, images)
+            masks = padded_masks(instances.gt_masks[rows], inputs, image_size, images)
             targets.append({"labels": instances.gt_classes[rows].to(self.device), "masks": masks})
         return targets
 

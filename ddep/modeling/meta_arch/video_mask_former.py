@@ -16,7 +16,8 @@ from torch import Tensor
 from ddep.errors import UserError
 from ddep.modeling.clip_criterion import ClipCriterion
 from ddep.modeling.mask_rows import Resize
-from ddep.modeling.meta_arch.mask_classifier import MaskClassifier, annotations, name_of
+from ddep.modeling.meta_arch.mask_classifier import MaskClassifier
+from ddep.modeling.meta_arch.training_samples import annotations, name_of, padded_masks
 from ddep.modeling.tracking import ClipTracker, FrameTracks, video_results
 from ddep.modeling.video_postprocessing import video_instance_inference
 
@@ -204,7 +205,7 @@ class VideoMaskFormer(MaskClassifier):
         for inputs in batched_inputs:
             of_frames = self._annotations(inputs)
             masks = [
-                self.padded_masks(instances.gt_masks, inputs, next(sizes), images)
+                padded_masks(instances.gt_masks, inputs, next(sizes), images)
                 for instances in of_frames
             ]
             targets.append(
