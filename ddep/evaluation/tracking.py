@@ -9,9 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
+from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 
 from ddep.data.record import Record
@@ -26,13 +24,14 @@ from ddep.evaluation.tracking_frames import (
     disjoint_masks,
 )
 from ddep.evaluation.tracking_metrics import METRICS, Sums, TrackedSequence, add_sums
+from ddep.evaluation.video_evaluator import VideoEvaluator
 from ddep.evaluation.video_tracks import VideoTrack, check_video_records, predicted_tracks
 from ddep.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
 
-class TrackingEvaluator(DatasetEvaluator):
+class TrackingEvaluator(VideoEvaluator[list[Sums]]):
     """Tracking metrics as TrackEval defines them, and files for the servers of MOTChallenge.
 
     Masks are compared, or boxes where the data set has no masks. Tracks whose score is below
@@ -43,24 +42,12 @@ class TrackingEvaluator(DatasetEvaluator):
     def __init__(self, dataset_name: str, output_dir: str) -> None:
         """
         Args:
-            dataset_name: a registered data set of videos, with ``thing_classes`` and
-                ``thing_dataset_id_to_contiguous_id`` in its metadata, and ``boxes_only`` if it
-                has no masks. Records may have a ``video_name``, which names the video's file.
+            dataset_name: see :class:`VideoEvaluator`; its metadata have ``boxes_only`` if it has
+                no masks. Records may have a ``video_name``, which names the video's file.
             output_dir: where ``tracking/VIDEO.txt`` go.
         """
-        self._name = dataset_name
-        metadata = MetadataCatalog.get(dataset_name)
-        self._classes = metadata.thing_classes
-        numbers = metadata.thing_dataset_id_to_contiguous_id
-        self._dataset_ids = {contiguous: number for number, contiguous in numbers.items()}
-        self._are_boxes = metadata.get("boxes_only", False)
-        self._folder = os.path.join(output_dir, "tracking")
-        self._records = {r["video_id"]: r for r in DatasetCatalog.get(dataset_name)}
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all videos."""
-        self._sums: dict[int, list[Sums]] = {}
+        super().__init__(dataset_name, os.path.join(output_dir, "tracking"))
+        self._are_boxes = MetadataCatalog.get(dataset_name).get("boxes_only", False)
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -95,7 +82,7 @@ class TrackingEvaluator(DatasetEvaluator):
                 shapes = disjoint_masks(tracks)
             self._write(record, tracks, shapes)
             if "annotations" in record:
-                self._sums[record["video_id"]] = self._compare(record, tracks, shapes)
+                self._found[record["video_id"]] = self._compare(record, tracks, shapes)
 
     def _compare(self, record: Record, tracks: Sequence[VideoTrack], shapes: Shapes) -> list[Sums]:
         sums = []
@@ -126,20 +113,15 @@ class TrackingEvaluator(DatasetEvaluator):
             added) over the classes that occur, see :mod:`ddep.evaluation.tracking_metrics`, and
             ``HOTA-<class>``. Empty without annotations, None on all but the main process.
         """
-        gathered = comm.gather(self._sums)
-        if not comm.is_main_process():
+        sums = self._gather()
+        if sums is None:
             return None
         annotated = {n: record for n, record in self._records.items() if "annotations" in record}
         if not annotated:
             logger.info(f"{self._name} has no annotations: nothing is measured; see {self._folder}")
             return {}
-        sums = {number: found for part in gathered for number, found in part.items()}
         missing = annotated.keys() - sums.keys()
-        if missing:
-            logger.warning(
-                f"{len(missing)} of the {len(annotated)} videos of {self._name} were not "
-                "predicted; their objects count as missed"
-            )
+        self._warn_of_missing(len(missing), len(annotated))
         for number in missing:
             sums[number] = self._compare(annotated[number], [], _no_shapes(annotated[number]))
         totals = [

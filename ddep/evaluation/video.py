@@ -9,19 +9,17 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 from tabulate import tabulate
 
 from ddep.evaluation.video_ap import METRICS, video_average_precision
+from ddep.evaluation.video_evaluator import VideoEvaluator
 from ddep.evaluation.video_tracks import VideoTrack, predicted_tracks, true_tracks
 from ddep.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
 
-class VideoAPEvaluator(DatasetEvaluator):
+class VideoAPEvaluator(VideoEvaluator[list[VideoTrack]]):
     """Average precision of tracks, as the YouTube-VIS API defines it, and files for its server.
 
     Of data sets without annotations only the files are written.
@@ -30,23 +28,11 @@ class VideoAPEvaluator(DatasetEvaluator):
     def __init__(self, dataset_name: str, output_dir: str) -> None:
         """
         Args:
-            dataset_name: a registered data set of videos, with ``thing_classes`` and
-                ``thing_dataset_id_to_contiguous_id`` in its metadata.
+            dataset_name: see :class:`VideoEvaluator`.
             output_dir: where ``video_segm/results.json`` and ``results.zip`` go.
         """
-        self._name = dataset_name
-        metadata = MetadataCatalog.get(dataset_name)
-        self._classes = metadata.thing_classes
-        numbers = metadata.thing_dataset_id_to_contiguous_id
-        self._dataset_ids = {contiguous: number for number, contiguous in numbers.items()}
-        # Results of training and evaluation have the name results.json, too.
-        self._folder = os.path.join(output_dir, "video_segm")
-        self._records = {r["video_id"]: r for r in DatasetCatalog.get(dataset_name)}
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all videos."""
-        self._tracks: dict[int, list[VideoTrack]] = {}
+        # Results of training and evaluation are called results.json as well.
+        super().__init__(dataset_name, os.path.join(output_dir, "video_segm"))
 
     def process(
         self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
@@ -64,7 +50,7 @@ class VideoAPEvaluator(DatasetEvaluator):
         """
         for video, output in zip(inputs, outputs, strict=True):
             number = video["video_id"]
-            self._tracks[number] = predicted_tracks(
+            self._found[number] = predicted_tracks(
                 self._name, self._records[number], output, len(self._classes)
             )
 
@@ -79,10 +65,9 @@ class VideoAPEvaluator(DatasetEvaluator):
         Raises:
             UserError: the files cannot be written.
         """
-        gathered = comm.gather(self._tracks)
-        if not comm.is_main_process():
+        tracks = self._gather()
+        if tracks is None:
             return None
-        tracks = {number: found for part in gathered for number, found in part.items()}
         self._write(tracks)
         if not all("annotations" in record for record in self._records.values()):
             logger.info(
@@ -90,11 +75,7 @@ class VideoAPEvaluator(DatasetEvaluator):
                 f"{os.path.join(self._folder, 'results.zip')} to its server"
             )
             return {}
-        if len(tracks) < len(self._records):
-            logger.warning(
-                f"{len(self._records) - len(tracks)} of the {len(self._records)} videos of "
-                f"{self._name} were not predicted; their objects count as missed"
-            )
+        self._warn_of_missing(len(self._records) - len(tracks), len(self._records))
         truth = {number: true_tracks(record) for number, record in self._records.items()}
         results = video_average_precision(truth, tracks, self._classes)
         table = tabulate([[results[name] for name in METRICS]], METRICS, "pipe", floatfmt=".3f")
